@@ -1,0 +1,64 @@
+//! Sockets of one shard, in callback form: the network ring calls [`Protocol::received`] with the bytes that came
+//! in, the protocol appends its answers with [`Socket::write`], and they leave in one send per socket at the end of
+//! the turn. A protocol never blocks: what must wait is spawned as a task that keeps the `Rc<dyn Socket>`.
+//!
+//! Back-pressure: a protocol that has too much in flight calls [`Socket::pause`]; the ring stops receiving for that
+//! socket. A peer that does not read lets [`Socket::unsent`] grow; [`Protocol::drained`] tells when it fell to zero.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// Which shard serves an accepted connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// The shard with the fewest connections.
+    LeastConnected,
+    /// `peer port % shards` (the shard-aware port).
+    SourcePort,
+}
+
+/// Makes the protocol of a new connection. Called on the shard that will serve it.
+pub type Acceptor = Rc<dyn Fn(Rc<dyn Socket>) -> Box<dyn Protocol>>;
+
+/// One connection's reader.
+pub trait Protocol {
+    /// Bytes arrived; they are valid only during the call.
+    fn received(&mut self, bytes: &[u8]);
+    /// Everything written has been handed to the kernel.
+    fn drained(&mut self) {}
+    /// The connection is gone; called once, nothing after it.
+    fn closed(&mut self);
+}
+
+/// One connection's writer. Writing to a closed socket does nothing.
+pub trait Socket {
+    /// Appends to the output, to be sent at the end of the turn.
+    fn write(&self, bytes: &[u8]);
+    /// Appends to the output without a copy through a buffer of the caller's.
+    fn write_with(&self, fill: &mut dyn FnMut(&mut bytes::BytesMut));
+    /// Bytes written but not yet taken by the kernel.
+    fn unsent(&self) -> usize;
+    /// Stops receiving.
+    fn pause(&self);
+    /// Receives again.
+    fn resume(&self);
+    /// Sends what is written, then closes.
+    fn close(&self);
+    /// The other end.
+    fn peer(&self) -> SocketAddr;
+    /// This end.
+    fn local(&self) -> SocketAddr;
+}
+
+/// Listening.
+pub trait Network {
+    /// Listens on `address`. Every shard calls it with the same arguments in the same order; connections are spread
+    /// over the shards by `placement`. Returns the bound address (for port 0).
+    fn listen(&self, address: SocketAddr, placement: Placement, acceptor: Acceptor)
+    -> io::Result<SocketAddr>;
+    /// Stops accepting; open connections stay.
+    fn stop_accepting(&self);
+    /// Open connections of this shard.
+    fn connections(&self) -> usize;
+}

@@ -1,0 +1,1 @@
+//! One shard's storage engine: commitlog, memtable, sstable, compaction, recovery.

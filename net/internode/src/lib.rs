@@ -1,0 +1,1 @@
+//! Node-to-node messages and their codec, sans-IO.

@@ -1,0 +1,1 @@
+//! Sans-IO protocol cores: ring, replication, coordinators.

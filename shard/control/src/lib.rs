@@ -1,0 +1,1 @@
+//! The control thread: schema order, admin HTTP API, metrics exposition.

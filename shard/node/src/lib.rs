@@ -1,0 +1,1 @@
+//! A node as a library over env: boot, connections, execution, the pump, system tables.

@@ -1,0 +1,1 @@
+//! ceto nodetool: nodetool's verbs over the admin API.

@@ -1,0 +1,1 @@
+//! Deterministic simulation of the cluster layer: network, clock, workload, checkers.

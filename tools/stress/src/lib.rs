@@ -1,0 +1,1 @@
+//! ceto stress: a load generator with cassandra-stress's words.
