@@ -1,1 +1,13 @@
 //! CQL: text to plans. Pure.
+//!
+//! `parser` turns text into `ast`, a tree that says what was written and knows no schema; the rest of the crate
+//! asks the schema what it means.
+//!
+//! Never: a clock, a disk, a peer. A request that is wrong is a [`CqlError`], never a panic.
+//!
+//! Read next: `ast` for what statements look like, `parser` for how they are recognised.
+
+pub mod ast;
+mod error;
+
+pub use error::CqlError;
