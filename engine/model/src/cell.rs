@@ -2,11 +2,8 @@
 //!
 //! Merge is a choice by a total order (greater timestamp; on a tie tombstone over value, expiring over not expiring,
 //! later death, greater bytes), as Cassandra's `Cells.reconcile`: so it is commutative, associative and idempotent.
-//! Counters merge shard by shard instead, by the greatest clock of each.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
-use uuid::Uuid;
 
 use crate::timestamp::{Expiry, Timestamp, UnixSeconds};
 
@@ -36,22 +33,6 @@ pub enum CellState {
         /// When it was deleted, for gc grace.
         deleted_at: UnixSeconds,
     },
-    /// A counter's shards.
-    Counter(CounterShards),
-}
-
-/// The part of a counter that each replica's leader counted, sorted by leader.
-pub type CounterShards = SmallVec<[CounterShard; 1]>;
-
-/// One leader's count.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct CounterShard {
-    /// Who counted.
-    pub leader: Uuid,
-    /// Grows by one with each update; the greater one wins.
-    pub clock: i64,
-    /// The leader's sum.
-    pub count: i64,
 }
 
 impl Cell {
@@ -83,19 +64,18 @@ impl Cell {
     /// Holds a value at `now`.
     pub fn is_live(&self, now: UnixSeconds) -> bool {
         match &self.state {
-            CellState::Live(_) | CellState::Counter(_) => true,
+            CellState::Live(_) => true,
             CellState::Expiring { expiry, .. } => !expiry.is_expired(now),
             CellState::Tombstone { .. } => false,
         }
     }
 
-    /// The value at `now` in wire bytes (a counter's sum is computed).
+    /// The value at `now` in wire bytes.
     pub fn value(&self, now: UnixSeconds) -> Option<Bytes> {
         match &self.state {
             CellState::Live(value) => Some(value.clone()),
             CellState::Expiring { value, expiry } => (!expiry.is_expired(now)).then(|| value.clone()),
             CellState::Tombstone { .. } => None,
-            CellState::Counter(shards) => Some(Bytes::copy_from_slice(&counter_sum(shards).to_be_bytes())),
         }
     }
 
@@ -118,29 +98,18 @@ impl Cell {
 
     /// Merges `other` in.
     pub fn merge(&mut self, other: Cell) {
-        if let (CellState::Counter(mine), CellState::Counter(theirs)) = (&mut self.state, &other.state) {
-            merge_counters(mine, theirs);
-            self.timestamp = self.timestamp.max(other.timestamp);
-        } else if other.supersedes(self) {
+        if other.supersedes(self) {
             *self = other;
         }
     }
 
     /// The total order of the merge; equal cells do not supersede each other.
     fn supersedes(&self, other: &Cell) -> bool {
-        // A counter that was deleted stays deleted, whatever the timestamps: its shards cannot be told apart from
-        // increments made before the deletion.
         let rank = |cell: &Cell| match &cell.state {
-            CellState::Counter(_) => 0,
-            CellState::Live(_) => 1,
-            CellState::Expiring { .. } => 2,
-            CellState::Tombstone { .. } => 3,
+            CellState::Live(_) => 0,
+            CellState::Expiring { .. } => 1,
+            CellState::Tombstone { .. } => 2,
         };
-        match (&self.state, &other.state) {
-            (CellState::Tombstone { .. }, CellState::Counter(_)) => return true,
-            (CellState::Counter(_), CellState::Tombstone { .. }) => return false,
-            _ => {}
-        }
         let order = self
             .timestamp
             .cmp(&other.timestamp)
@@ -168,28 +137,6 @@ impl Cell {
         match &self.state {
             CellState::Live(value) | CellState::Expiring { value, .. } => value.len(),
             CellState::Tombstone { .. } => 0,
-            CellState::Counter(shards) if shards.spilled() => shards.len() * size_of::<CounterShard>(),
-            CellState::Counter(_) => 0,
-        }
-    }
-}
-
-/// The counter's value: the sum over its leaders, wrapping as Cassandra's does.
-pub fn counter_sum(shards: &[CounterShard]) -> i64 {
-    shards.iter().fold(0, |sum, shard| sum.wrapping_add(shard.count))
-}
-
-fn merge_counters(mine: &mut CounterShards, theirs: &[CounterShard]) {
-    for shard in theirs {
-        match mine.binary_search_by(|probe| probe.leader.cmp(&shard.leader)) {
-            Ok(at) => {
-                if let Some(own) = mine.get_mut(at)
-                    && (shard.clock, shard.count) > (own.clock, own.count)
-                {
-                    *own = shard.clone();
-                }
-            }
-            Err(at) => mine.insert(at, shard.clone()),
         }
     }
 }

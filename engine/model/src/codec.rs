@@ -10,7 +10,7 @@
 //! partition  ::= flags:u8 [deletion] [static:row] count (clustering:bytes row)* count (start:bytes end:bytes deletion)*
 //! row        ::= flags:u8 [liveness] [deletion] count (column:varint data)*
 //! data       ::= kind:u8 (cell | [deletion] count (path:bytes cell)*)
-//! cell       ::= kind:u8 timestamp (value:bytes | value:bytes ttl expires_at | deleted_at | count (leader:16 clock count)*)
+//! cell       ::= kind:u8 timestamp (value:bytes | value:bytes ttl expires_at | deleted_at)
 //! deletion   ::= timestamp deleted_at
 //! liveness   ::= timestamp [ttl expires_at]
 //! ```
@@ -18,7 +18,7 @@
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
-use crate::cell::{Cell, CellState, CounterShard, CounterShards};
+use crate::cell::{Cell, CellState};
 use crate::key::{ClusteringKey, DecoratedKey, PartitionKey, Position, Slice};
 use crate::mutation::Mutation;
 use crate::partition::Partition;
@@ -196,29 +196,9 @@ impl Decoder {
             CELL_TOMBSTONE => CellState::Tombstone {
                 deleted_at: UnixSeconds(self.signed("cell deletion time")?),
             },
-            CELL_COUNTER => CellState::Counter(self.counter_shards()?),
             _ => return self.error("cell kind"),
         };
         Ok(Cell { timestamp, state })
-    }
-
-    fn counter_shards(&mut self) -> Decoded<CounterShards> {
-        let count = self.count("counter shards")?;
-        let mut shards = CounterShards::new();
-        for _ in 0..count {
-            let leader = self.uuid("counter leader")?;
-            let clock = self.signed("counter clock")?;
-            let shard = CounterShard {
-                leader,
-                clock,
-                count: self.signed("counter count")?,
-            };
-            if shards.last().is_some_and(|last| last.leader >= shard.leader) {
-                return self.error("counter shard order");
-            }
-            shards.push(shard);
-        }
-        Ok(shards)
     }
 
     /// A row.
@@ -330,7 +310,6 @@ const COLUMN_COLLECTION: u8 = 2;
 const CELL_LIVE: u8 = 0;
 const CELL_EXPIRING: u8 = 1;
 const CELL_TOMBSTONE: u8 = 2;
-const CELL_COUNTER: u8 = 3;
 
 /// Appends an unsigned varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -383,7 +362,6 @@ pub fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
         CellState::Live(_) => CELL_LIVE,
         CellState::Expiring { .. } => CELL_EXPIRING,
         CellState::Tombstone { .. } => CELL_TOMBSTONE,
-        CellState::Counter(_) => CELL_COUNTER,
     };
     out.push(kind);
     put_signed(out, cell.timestamp.0);
@@ -394,14 +372,6 @@ pub fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
             put_expiry(out, expiry);
         }
         CellState::Tombstone { deleted_at } => put_signed(out, deleted_at.0),
-        CellState::Counter(shards) => {
-            put_varint(out, shards.len() as u64);
-            for shard in shards {
-                out.extend_from_slice(shard.leader.as_bytes());
-                put_signed(out, shard.clock);
-                put_signed(out, shard.count);
-            }
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod cell;
 pub mod codec;
 pub mod consistency;
+pub mod counter;
 pub mod key;
 pub mod mutation;
 pub mod partition;

@@ -31,27 +31,6 @@ fn cells() -> impl Strategy<Value = Cell> {
     })
 }
 
-fn counters() -> impl Strategy<Value = Cell> {
-    let shard = (0u128..3, 0i64..4, -2i64..3);
-    (0i64..6, proptest::option::weighted(0.8, shard)).prop_map(|(timestamp, shard)| {
-        let timestamp = Timestamp(timestamp);
-        match shard {
-            None => Cell::tombstone(timestamp, UnixSeconds(1)),
-            Some((leader, clock, count)) => {
-                let shard = cell::CounterShard {
-                    leader: Uuid::from_u128(leader),
-                    clock,
-                    count,
-                };
-                Cell {
-                    timestamp,
-                    state: CellState::Counter(std::iter::once(shard).collect()),
-                }
-            }
-        }
-    })
-}
-
 fn collections() -> impl Strategy<Value = Collection> {
     (proptest::option::of(deletions()), vec((0u8..4, cells()), 0..4)).prop_map(|(deletion, cells)| {
         let mut collection = Collection::default();
@@ -65,7 +44,7 @@ fn collections() -> impl Strategy<Value = Collection> {
     })
 }
 
-/// Columns 0 and 1 are single cells, 2 a collection, 3 a counter.
+/// Columns 0 and 1 are single cells, 2 a collection.
 fn rows() -> impl Strategy<Value = Row> {
     let liveness = (0i64..6, proptest::option::of(0i64..3)).prop_map(|(timestamp, written)| Liveness {
         timestamp: Timestamp(timestamp),
@@ -78,14 +57,13 @@ fn rows() -> impl Strategy<Value = Row> {
         option(cells().boxed()),
         option(cells().boxed()),
         proptest::option::of(collections()),
-        option(counters().boxed()),
     )
-        .prop_map(|(liveness, deletion, a, b, collection, counter)| {
+        .prop_map(|(liveness, deletion, a, b, collection)| {
             let mut row = Row {
                 liveness,
                 ..Row::default()
             };
-            let cells = [(0, a), (1, b), (3, counter)];
+            let cells = [(0, a), (1, b)];
             for (id, cell) in cells {
                 cell.into_iter()
                     .for_each(|cell| row.merge_column(ColumnId(id), ColumnData::Cell(cell)));
