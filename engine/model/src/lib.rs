@@ -10,6 +10,7 @@ pub mod cell;
 pub mod codec;
 pub mod consistency;
 pub mod counter;
+pub mod evaluate;
 pub mod key;
 pub mod mutation;
 pub mod partition;
