@@ -1,1 +1,3 @@
-//! ceto nodetool: nodetool's verbs over the admin API.
+//! `ceto nodetool`: nodetool's verbs over the admin API.
+
+pub mod api;
