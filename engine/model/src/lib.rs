@@ -8,6 +8,7 @@
 
 pub mod cell;
 pub mod codec;
+pub mod comparable;
 pub mod consistency;
 pub mod counter;
 pub mod evaluate;
@@ -21,6 +22,7 @@ pub mod schema;
 pub mod timestamp;
 pub mod token;
 pub mod types;
+pub mod value;
 
 pub use cell::{Cell, CellState};
 pub use consistency::Consistency;
@@ -34,3 +36,4 @@ pub use schema::{Column, ColumnKind, Keyspace, Schema, Table, TableId};
 pub use timestamp::{Deletion, Expiry, Timestamp, Ttl, UnixSeconds};
 pub use token::Token;
 pub use types::{CqlType, UserType, UserTypeField};
+pub use value::{Value, ValueError};
