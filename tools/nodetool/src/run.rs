@@ -1,0 +1,144 @@
+//! From the words of a command line to an exit code.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
+use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
+use crate::client::{self, Client};
+use crate::{info, status, tablestats};
+
+const SUCCESS: u8 = 0;
+/// The node could not be reached or refused.
+const FAILURE: u8 = 1;
+/// The command line is wrong.
+const MISUSE: u8 = 2;
+
+/// Runs one command line: `arguments` is what follows the word `nodetool`. Writes its table to standard output, or
+/// one line to standard error, and returns the exit code: 0 done, 1 not done, 2 the command line is wrong.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    execute(arguments, &mut io::stdout().lock(), &mut io::stderr().lock())
+}
+
+/// [`run`] with the output elsewhere.
+pub(crate) fn execute(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8 {
+    let (code, text) = match arguments::parse(arguments) {
+        Err(error) if !error.use_stderr() => (SUCCESS, error.to_string()),
+        Err(error) => (MISUSE, misuse(&error)),
+        Ok(arguments) => match perform(&arguments) {
+            Ok(text) => (SUCCESS, text),
+            Err(text) => (FAILURE, text),
+        },
+    };
+    let written = if code == SUCCESS {
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    } else {
+        writeln!(errors, "nodetool: {text}")
+    };
+    // A closed pipe behind the table is the reader's choice; there is nobody left to tell.
+    if written.is_err() { FAILURE } else { code }
+}
+
+/// The first line of the parser's message.
+fn misuse(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is required; see 'ceto nodetool help'".to_owned();
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    // "the following arguments were not provided:" goes on in the next line.
+    let rest = if first.ends_with(':') {
+        lines.next().unwrap_or_default()
+    } else {
+        ""
+    };
+    format!(
+        "{first}{}{rest}; see 'ceto nodetool help'",
+        if rest.is_empty() { "" } else { " " }
+    )
+}
+
+fn perform(arguments: &Arguments) -> Result<String, String> {
+    let client = Client::new(&arguments.connection);
+    let mut text = String::new();
+    let written = match &arguments.verb {
+        Verb::Info { tokens } => {
+            let document: NodeInfo = fetch(client.get("/v1/node/info", &[]))?;
+            info::print(&mut text, &document, *tokens)
+        }
+        Verb::Status { keyspace } => {
+            let query: Vec<(&str, &str)> = keyspace.iter().map(|name| ("keyspace", name.as_str())).collect();
+            let document: ClusterStatus = fetch(client.get("/v1/node/status", &query))?;
+            status::print(&mut text, &document)
+        }
+        Verb::Version { verbose } => {
+            text = version(&fetch(client.get("/v1/node/version", &[]))?, *verbose);
+            Ok(())
+        }
+        Verb::Tablestats(arguments) => {
+            text = table_statistics(fetch(client.get("/v1/tables/stats", &[]))?, arguments)?;
+            Ok(())
+        }
+        Verb::Flush(target) => order(&client, "/v1/node/flush", target).map(|()| Ok(()))?,
+        Verb::Compact(target) => order(&client, "/v1/node/compact", target).map(|()| Ok(()))?,
+        Verb::Drain => fetch(client.post::<Done>("/v1/node/drain", &[])).map(|_| Ok(()))?,
+    };
+    written.expect("writing to a string does not fail");
+    Ok(text)
+}
+
+fn fetch<T>(answer: Result<T, client::Error>) -> Result<T, String> {
+    answer.map_err(|error| error.to_string())
+}
+
+fn version(version: &Version, verbose: bool) -> String {
+    let mut text = format!("ReleaseVersion: {}\n", version.release_version);
+    if let (true, Some(own)) = (verbose, &version.ceto_version) {
+        text.push_str(&format!("CetoVersion: {own}\n"));
+    }
+    text
+}
+
+fn table_statistics(
+    mut statistics: TableStatistics,
+    arguments: &TableStatsArguments,
+) -> Result<String, String> {
+    tablestats::select(&mut statistics, &arguments.names, arguments.ignore)?;
+    if arguments.format == Some(OutputFormat::Json) {
+        let text = serde_json::to_string_pretty(&statistics).map_err(|error| error.to_string())?;
+        return Ok(text + "\n");
+    }
+    let mut text = String::new();
+    tablestats::print(&mut text, &statistics, arguments.human_readable)
+        .expect("writing to a string does not fail");
+    Ok(text)
+}
+
+/// Orders `path` for each table of the target, or once for its keyspace, or once for everything.
+fn order(client: &Client, path: &str, target: &Target) -> Result<(), String> {
+    let keyspace: Vec<(&str, &str)> = target
+        .keyspace
+        .iter()
+        .map(|name| ("keyspace", name.as_str()))
+        .collect();
+    if target.tables.is_empty() {
+        return fetch(client.post::<Done>(path, &keyspace)).map(|_| ());
+    }
+    for table in &target.tables {
+        let query: Vec<(&str, &str)> = keyspace
+            .iter()
+            .copied()
+            .chain([("table", table.as_str())])
+            .collect();
+        fetch(client.post::<Done>(path, &query))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
+use super::*;
+
+/// Serves one canned answer for each expected request line, in order, and ends.
+fn serve(exchanges: &[(&'static str, u16, &'static str)]) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let exchanges = exchanges.to_vec();
+    let server = std::thread::spawn(move || {
+        for (expected, status, body) in exchanges {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let request = String::from_utf8(request).unwrap();
+            assert_eq!(request.lines().next().unwrap(), format!("{expected} HTTP/1.0"));
+            write!(
+                stream,
+                "HTTP/1.0 {status} X\r\ncontent-type: application/json\r\n\r\n{body}"
+            )
+            .unwrap();
+        }
+    });
+    (port, server)
+}
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
+
+fn nodetool(line: &str) -> (u8, String, String) {
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let code = execute(words(line), &mut out, &mut errors);
+    (
+        code,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(errors).unwrap(),
+    )
+}
+
+fn against(exchanges: &[(&'static str, u16, &'static str)], line: &str) -> (u8, String, String) {
+    let (port, server) = serve(exchanges);
+    let result = nodetool(&format!("-h 127.0.0.1 -p {port} {line}"));
+    server.join().unwrap();
+    result
+}
+
+const INFO: &str = r#"{"host_id": "77f3f201-6765-4f11-9cdd-8be58c5f8c9e", "gossip_active": true,
+    "native_transport_active": true, "load_bytes": 144107, "uncompressed_load_bytes": 179486,
+    "generation": 1784962426, "uptime_seconds": 17, "memory_used_bytes": 41943040, "memory_limit_bytes": 2147483648,
+    "datacenter": "datacenter1", "rack": "rack1", "row_cache": {"hits": 1, "requests": 4, "capacity_bytes": 54525952},
+    "tokens": ["-5", "7"], "shards": 2, "a_key_of_tomorrow": [1]}"#;
+
+#[test]
+fn info_has_nodetools_lines() {
+    let (code, out, errors) = against(&[("GET /v1/node/info", 200, INFO)], "info");
+    assert_eq!((code, errors.as_str()), (0, ""));
+    let expected = "\
+ID                     : 77f3f201-6765-4f11-9cdd-8be58c5f8c9e
+Gossip active          : true
+Native Transport active: true
+Load                   : 140.73 KiB
+Uncompressed load      : 175.28 KiB
+Generation No          : 1784962426
+Uptime (seconds)       : 17
+Heap Memory (MB)       : 40.00 / 2048.00
+Off Heap Memory (MB)   : 0.00
+Data Center            : datacenter1
+Rack                   : rack1
+Exceptions             : 0
+Key Cache              : entries 0, size 0 bytes, capacity 0 bytes, 0 hits, 0 requests, NaN recent hit rate, 0 save period in seconds
+Row Cache              : entries 0, size 0 bytes, capacity 52 MiB, 1 hits, 4 requests, 0.250 recent hit rate, 0 save period in seconds
+Counter Cache          : entries 0, size 0 bytes, capacity 0 bytes, 0 hits, 0 requests, NaN recent hit rate, 0 save period in seconds
+Percent Repaired       : 100.0%
+Token                  : (invoke with -T/--tokens to see all 2 tokens)
+Bootstrap state        : COMPLETED
+Bootstrap failed       : false
+Decommissioning        : false
+Decommission failed    : false
+Shards                 : 2
+";
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn info_lists_tokens_on_request() {
+    let (_, out, _) = against(&[("GET /v1/node/info", 200, INFO)], "info -T");
+    assert!(
+        out.contains("Token                  : -5\nToken                  : 7\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn status_is_one_table_for_each_datacenter() {
+    let status = r#"{"owns_effective": true, "note": "a note", "nodes": [
+        {"datacenter": "west", "rack": "r1", "address": "10.0.0.10", "host_id": "77f3f201-6765-4f11-9cdd-8be58c5f8c9e",
+         "up": false, "state": "leaving", "tokens": 16, "owns": null},
+        {"datacenter": "east", "rack": "rack1", "address": "127.0.0.1", "host_id": "87f3f201-6765-4f11-9cdd-8be58c5f8c9e",
+         "up": true, "load_bytes": 144107, "tokens": 16, "owns": 1.0}]}"#;
+    let (code, out, _) = against(&[("GET /v1/node/status?keyspace=k", 200, status)], "status k");
+    let expected = "\
+Datacenter: east
+================
+Status=Up/Down
+|/ State=Normal/Leaving/Joining/Moving
+--  Address    Load        Tokens  Owns (effective)  Host ID                               Rack 
+UN  127.0.0.1  140.73 KiB  16      100.0%            87f3f201-6765-4f11-9cdd-8be58c5f8c9e  rack1
+
+Datacenter: west
+================
+Status=Up/Down
+|/ State=Normal/Leaving/Joining/Moving
+--  Address    Load        Tokens  Owns (effective)  Host ID                               Rack 
+DL  10.0.0.10  ?           16      ?                 77f3f201-6765-4f11-9cdd-8be58c5f8c9e  r1   
+
+Note: a note
+";
+    assert_eq!((code, out.as_str()), (0, expected));
+}
+
+const TABLES: &str = r#"{"total_tables": 3, "keyspaces": [
+    {"name": "keyspace1", "tables": [
+        {"name": "counter1"},
+        {"name": "standard1", "sstable_count": 2, "max_sstable_size_bytes": 2048, "space_used_live_bytes": 3072,
+         "local_read_count": 4, "local_read_latency_total_us": 6000, "local_write_count": 2,
+         "live_cells_per_slice_average": 5.0, "bytes_unrepaired": 3072, "sstables_in_each_level": [1, 1]}]},
+    {"name": "system", "tables": [{"name": "local"}]}]}"#;
+
+#[test]
+fn tablestats_prints_blocks() {
+    let (code, out, _) = against(
+        &[("GET /v1/tables/stats", 200, TABLES)],
+        "cfstats keyspace1.standard1",
+    );
+    assert_eq!(code, 0);
+    let expected_head = "Total number of tables: 3\n----------------\nKeyspace: keyspace1\n\tRead Count: 4\n\
+        \tRead Latency: 1.5 ms\n\tWrite Count: 2\n\tWrite Latency: 0.0 ms\n\tPending Flushes: 0\n\
+        \t\tTable: standard1\n\t\tSSTable count: 2\n\t\tOld SSTable count: 0\n\t\tMax SSTable size: 2.000KiB\n\
+        \t\tSSTables in each level: [1, 1]\n\t\tSpace used (live): 3072\n";
+    assert!(out.starts_with(expected_head), "{out}");
+    for line in [
+        "\t\tLocal read latency: 1.500 ms",
+        "\t\tLocal read/write ratio: 2.00000",
+        "\t\tPercent repaired: 0.0",
+        "\t\tBytes unrepaired: 3.000KiB",
+        "\t\tAverage live cells per slice (last five minutes): 5.0",
+        "\t\tAverage tombstones per slice (last five minutes): NaN",
+    ] {
+        assert!(out.lines().any(|candidate| candidate == line), "{line}\n{out}");
+    }
+    assert!(out.ends_with("\n\n----------------\n"), "{out}");
+    assert!(!out.contains("counter1") && !out.contains("system"), "{out}");
+}
+
+#[test]
+fn tablestats_selects() {
+    let selected = |line: &str| {
+        let (code, out, errors) = against(&[("GET /v1/tables/stats", 200, TABLES)], line);
+        let names: Vec<String> = out
+            .lines()
+            .filter_map(|line| line.strip_prefix("\t\tTable: "))
+            .map(str::to_owned)
+            .collect();
+        (code, names.join(" "), errors)
+    };
+    let cases = [
+        ("tablestats", 0, "counter1 standard1 local", ""),
+        ("tablestats system", 0, "local", ""),
+        ("tablestats -i keyspace1.counter1", 0, "standard1 local", ""),
+        ("tablestats -i system keyspace1.counter1", 0, "standard1", ""),
+        ("tablestats nosuch", 1, "", "nodetool: Unknown keyspace: nosuch\n"),
+        (
+            "tablestats system.nosuch",
+            1,
+            "",
+            "nodetool: Unknown tables: [nosuch] in keyspace: system\n",
+        ),
+    ];
+    for (line, code, names, errors) in cases {
+        assert_eq!(
+            selected(line),
+            (code, names.to_owned(), errors.to_owned()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn tablestats_writes_json() {
+    let (code, out, _) = against(
+        &[("GET /v1/tables/stats", 200, TABLES)],
+        "tablestats -F json system",
+    );
+    let document: TableStatistics = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, document.keyspaces.len(), document.total_tables), (0, 1, 3));
+}
+
+#[test]
+fn orders_go_to_each_table() {
+    let exchanges = [
+        ("POST /v1/node/flush?keyspace=k&table=a", 200, "{}"),
+        ("POST /v1/node/flush?keyspace=k&table=b", 200, "{}"),
+    ];
+    assert_eq!(
+        against(&exchanges, "flush k a b"),
+        (0, String::new(), String::new())
+    );
+    assert_eq!(against(&[("POST /v1/node/compact", 200, "{}")], "compact").0, 0);
+    assert_eq!(
+        against(&[("POST /v1/node/compact?keyspace=k", 200, "{}")], "compact -- k").0,
+        0
+    );
+    assert_eq!(against(&[("POST /v1/node/drain", 200, "{}")], "drain").0, 0);
+}
+
+#[test]
+fn version_is_the_release_version() {
+    let document = r#"{"release_version": "5.0.0", "ceto_version": "0.1.0"}"#;
+    assert_eq!(
+        against(&[("GET /v1/node/version", 200, document)], "version").1,
+        "ReleaseVersion: 5.0.0\n"
+    );
+    let (_, out, _) = against(&[("GET /v1/node/version", 200, document)], "version -v");
+    assert_eq!(out, "ReleaseVersion: 5.0.0\nCetoVersion: 0.1.0\n");
+}
+
+#[test]
+fn a_refusal_is_one_line_and_exit_code_one() {
+    let refusal = [(
+        "POST /v1/node/flush?keyspace=k",
+        404,
+        r#"{"error": "Keyspace [k] does not exist."}"#,
+    )];
+    let expected = (
+        1,
+        String::new(),
+        "nodetool: Keyspace [k] does not exist.\n".to_owned(),
+    );
+    assert_eq!(against(&refusal, "flush k"), expected);
+    let (code, _, errors) = against(&[("POST /v1/node/drain", 500, "<html>")], "drain");
+    assert_eq!(
+        (code, errors.as_str()),
+        (1, "nodetool: the node answered status 500\n")
+    );
+    let (code, _, errors) = against(&[("GET /v1/node/info", 200, "{")], "info");
+    assert!(code == 1 && errors.contains("is not an admin API"), "{errors}");
+}
+
+#[test]
+fn no_node_is_one_line_and_exit_code_one() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (code, out, errors) = nodetool(&format!("info -p {free}"));
+    let expected = format!(
+        "nodetool: Failed to connect to '127.0.0.1:{free}' - ConnectException: 'Connection refused'.\n"
+    );
+    assert_eq!((code, out.as_str(), errors), (1, "", expected));
+}
+
+#[test]
+fn misuse_is_one_line_and_exit_code_two() {
+    for line in [
+        "",
+        "frobnicate",
+        "info --nosuch",
+        "-p notaport info",
+        "info extra",
+        "-h",
+    ] {
+        let (code, out, errors) = nodetool(line);
+        assert_eq!(
+            (code, out.as_str(), errors.lines().count()),
+            (2, "", 1),
+            "{line}: {errors}"
+        );
+        assert!(errors.starts_with("nodetool: "), "{errors}");
+    }
+    assert_eq!(nodetool("help").0, 0);
+    assert!(nodetool("--help").1.contains("tablestats"));
+}
