@@ -21,6 +21,7 @@ pub mod row;
 pub mod schema;
 pub mod timestamp;
 pub mod token;
+pub mod type_text;
 pub mod types;
 pub mod value;
 

@@ -254,7 +254,7 @@ impl Source<'_> {
         if digits.last() == Some(&b'0') {
             digits.pop();
         }
-        if !digits.first().is_some_and(|&digit| digit != b'0') || digits.last() == Some(&b'0') {
+        if digits.first().is_none_or(|&digit| digit == b'0') || digits.last() == Some(&b'0') {
             return Err(corrupt);
         }
         let length = digits.len() as i64;
