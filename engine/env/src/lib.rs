@@ -11,6 +11,7 @@
 pub mod clock;
 pub mod disk;
 pub mod mailbox;
+pub mod memory;
 pub mod network;
 pub mod task;
 

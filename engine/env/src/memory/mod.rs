@@ -1,0 +1,154 @@
+//! A world in memory: virtual clock, seeded random numbers, a disk that can crash, an executor on this thread.
+//!
+//! Everything that happens follows from the seed: which ready task runs next, how long a disk call takes, what a
+//! crash leaves behind. So a test that failed fails again. Never: real time passes, a real file is touched.
+//!
+//! The [`MemoryDisk`] outlives the [`MemoryEnv`] that uses it, as a machine's disk outlives its processes.
+
+mod disk;
+mod executor;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub use disk::{Fault, MemoryDisk};
+use executor::Executor;
+
+use crate::{Clock, Disk, Env, LocalFuture, TaskQueue, Tasks};
+
+/// A seeded source of random numbers (SplitMix64).
+#[derive(Debug)]
+pub(crate) struct Random(Cell<u64>);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(Cell::new(seed))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound` (0 for a bound of 0).
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+/// An environment whose outside is memory.
+pub struct MemoryEnv {
+    clock: MemoryClock,
+    disk: Rc<MemoryDisk>,
+    executor: Executor,
+    random: Random,
+}
+
+impl MemoryEnv {
+    /// A world with its own executor and random numbers, on `disk`.
+    pub fn new(disk: Rc<MemoryDisk>, seed: u64) -> Rc<MemoryEnv> {
+        Rc::new(MemoryEnv {
+            clock: MemoryClock::new(),
+            executor: Executor::new(seed),
+            random: Random::new(seed ^ 0x5eed),
+            disk,
+        })
+    }
+
+    /// Runs `future` and every spawned task until `future` is done. None when the disk crashed on the way or when
+    /// nothing can run any more.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.executor.block_on(future, &self.clock, &self.disk)
+    }
+
+    /// Drops every task: the process is dead.
+    pub fn kill(&self) {
+        self.executor.clear();
+    }
+
+    /// The disk with its faults.
+    pub fn memory_disk(&self) -> &Rc<MemoryDisk> {
+        &self.disk
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+}
+
+impl Env for MemoryEnv {
+    fn clock(&self) -> &dyn Clock {
+        &self.clock
+    }
+
+    fn disk(&self) -> Rc<dyn Disk> {
+        self.disk.clone()
+    }
+
+    fn tasks(&self) -> &dyn Tasks {
+        &self.executor
+    }
+
+    fn random(&self) -> u64 {
+        self.random.next()
+    }
+}
+
+/// A clock that moves only when all tasks wait for it.
+pub(crate) struct MemoryClock {
+    start: Instant,
+    elapsed: Cell<Duration>,
+}
+
+impl MemoryClock {
+    /// 2023-11-14, so that timestamps look like timestamps.
+    const UNIX_MICROS_AT_START: i64 = 1_700_000_000_000_000;
+
+    #[allow(clippy::disallowed_methods)] // An Instant comes from nowhere else; only differences to it are used.
+    fn new() -> MemoryClock {
+        MemoryClock {
+            start: Instant::now(),
+            elapsed: Cell::default(),
+        }
+    }
+
+    pub(crate) fn advance(&self, duration: Duration) {
+        self.elapsed.set(self.elapsed.get() + duration);
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed.get()
+    }
+}
+
+impl Clock for MemoryClock {
+    fn now(&self) -> Instant {
+        self.start + self.elapsed.get()
+    }
+
+    fn unix_micros(&self) -> i64 {
+        Self::UNIX_MICROS_AT_START + self.elapsed.get().as_micros() as i64
+    }
+}
+
+impl Tasks for Executor {
+    fn spawn(&self, _queue: TaskQueue, task: LocalFuture<'static, ()>) {
+        self.add(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> LocalFuture<'static, ()> {
+        Box::pin(self.sleep_for(duration))
+    }
+
+    fn yield_if_due(&self) -> Option<LocalFuture<'static, ()>> {
+        self.is_turn_over()
+            .then(|| Box::pin(executor::Yield::once()) as _)
+    }
+
+    fn set_shares(&self, _queue: TaskQueue, _shares: u32) {}
+}
