@@ -1,1 +1,17 @@
-//! Node-to-node messages and their codec, sans-IO.
+//! Messages between nodes and their binary form, sans-IO.
+//!
+//! Never: a socket, a clock, a retry or a route. A [`Message`] says what one replica asks or answers; `shard/cluster`
+//! decides when, and the channel below decides how bytes travel. Decoding treats every byte as hostile.
+//!
+//! Read next: `message` for the vocabulary, `codec` for the wire form.
+
+pub mod codec;
+pub mod digest;
+pub mod message;
+
+#[cfg(test)]
+mod tests;
+
+pub use codec::{Error, decode, encode};
+pub use digest::Digest;
+pub use message::{AnswerKind, ExchangeId, FailureReason, HostId, Message, ReadAnswer, RequestId};

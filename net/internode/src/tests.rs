@@ -1,0 +1,248 @@
+//! Messages round-trip; hostile bytes are refused without a panic.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ceto_model::key::{BOUND_AFTER, COMPONENT, KEY_END};
+use ceto_model::read;
+use ceto_model::read::{ColumnSelection, PartitionResult, ReadWork, ResumePoint};
+use ceto_model::{
+    Cell, ClusteringKey, ColumnData, ColumnId, DecoratedKey, Deletion, Mutation, Partition, PartitionKey,
+    PartitionRange, Position, RangeTombstone, ReadCommand, ReadLimits, ReadResult, ReadTarget, RingPosition,
+    Slice, TableId, Timestamp, Token, UnixSeconds,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::*;
+
+fn key(byte: u8) -> DecoratedKey {
+    DecoratedKey::new(PartitionKey(Bytes::from(vec![b'k', byte])))
+}
+
+fn clustering(byte: u8) -> ClusteringKey {
+    ClusteringKey(Bytes::from(vec![COMPONENT, byte, KEY_END]))
+}
+
+fn partitions() -> impl Strategy<Value = Partition> {
+    let row = (0u8..9, 0i64..5, any::<u8>());
+    let deletion = proptest::option::of((0i64..5, 0i64..5).prop_map(|(timestamp, deleted_at)| Deletion {
+        timestamp: Timestamp(timestamp),
+        deleted_at: UnixSeconds(deleted_at),
+    }));
+    (vec(row, 0..5), deletion).prop_map(|(rows, deletion)| {
+        let mut partition = Partition::default();
+        for (at, timestamp, value) in rows {
+            let cell = Cell::live(Timestamp(timestamp), Bytes::from(vec![value]));
+            partition
+                .row_mut(clustering(at))
+                .merge_column(ColumnId(1), ColumnData::Cell(cell));
+        }
+        if let Some(deletion) = deletion {
+            let slice = Slice {
+                start: Position(Bytes::from_static(&[COMPONENT, 3, BOUND_AFTER])),
+                end: Position::after_all(),
+            };
+            partition.delete_range(RangeTombstone { slice, deletion });
+        }
+        partition.normalize();
+        partition
+    })
+}
+
+fn positions() -> impl Strategy<Value = RingPosition> {
+    prop_oneof![
+        any::<i64>().prop_map(|token| RingPosition::BeforeToken(Token(token))),
+        any::<i64>().prop_map(|token| RingPosition::AfterToken(Token(token))),
+        any::<u8>().prop_map(|byte| RingPosition::BeforeKey(key(byte))),
+        any::<u8>().prop_map(|byte| RingPosition::AfterKey(key(byte))),
+    ]
+}
+
+fn slices() -> impl Strategy<Value = read::Slices> {
+    vec((any::<u8>(), any::<u8>()), 0..3).prop_map(|bounds| {
+        let position = |byte| Position(Bytes::from(vec![COMPONENT, byte, BOUND_AFTER]));
+        bounds
+            .into_iter()
+            .map(|(start, end)| Slice {
+                start: position(start),
+                end: position(end),
+            })
+            .collect()
+    })
+}
+
+fn commands() -> impl Strategy<Value = ReadCommand> {
+    let target = prop_oneof![
+        any::<u8>().prop_map(|byte| ReadTarget::Partition(key(byte))),
+        (positions(), positions()).prop_map(|(start, end)| ReadTarget::Range(PartitionRange { start, end })),
+    ];
+    let columns = prop_oneof![
+        Just(ColumnSelection::All),
+        proptest::collection::btree_set(any::<u32>(), 0..4)
+            .prop_map(|ids| ColumnSelection::Only(ids.into_iter().map(ColumnId).collect())),
+    ];
+    let limits =
+        any::<[u64; 5]>().prop_map(
+            |[rows, rows_per_partition, partitions, bytes, tombstones]| ReadLimits {
+                rows,
+                rows_per_partition,
+                partitions,
+                bytes,
+                tombstones,
+            },
+        );
+    let flags = any::<[bool; 3]>();
+    let slices = (slices(), proptest::option::of(slices()));
+    (target, slices, columns, limits, flags, any::<i64>()).prop_map(
+        |(target, (slices, first_partition_slices), columns, limits, flags, now)| ReadCommand {
+            table: TableId(Uuid::from_u128(9)),
+            target,
+            slices,
+            first_partition_slices,
+            reversed: flags[0],
+            columns,
+            now: UnixSeconds(now),
+            limits,
+            keep_tombstones: flags[1],
+            bypass_cache: flags[2],
+        },
+    )
+}
+
+fn results() -> impl Strategy<Value = ReadResult> {
+    let resume = prop_oneof![
+        Just(None),
+        any::<u8>().prop_map(|byte| Some(ResumePoint::Row(key(byte), clustering(byte)))),
+        positions().prop_map(|position| Some(ResumePoint::Ring(position))),
+    ];
+    let work = any::<(u64, u64, u32, u64)>();
+    (
+        vec((any::<u8>(), partitions()), 0..3),
+        resume,
+        any::<bool>(),
+        work,
+    )
+        .prop_map(
+            |(partitions, resume, reversed, (live_rows, tombstones, sstables, disk_bytes))| ReadResult {
+                partitions: partitions
+                    .into_iter()
+                    .map(|(byte, mut partition)| {
+                        if reversed {
+                            partition.rows.reverse();
+                        }
+                        let key = key(byte);
+                        PartitionResult { key, partition }
+                    })
+                    .collect(),
+                resume,
+                work: ReadWork {
+                    live_rows,
+                    tombstones,
+                    sstables,
+                    disk_bytes,
+                },
+            },
+        )
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let exchange = any::<(u32, u32, u32)>().prop_map(|(slot, serial, round)| ExchangeId {
+        request: RequestId { slot, serial },
+        round,
+    });
+    let mutation = partitions()
+        .prop_map(|partition| {
+            Arc::new(Mutation {
+                table: TableId(Uuid::from_u128(7)),
+                key: key(1),
+                partition,
+            })
+        })
+        .boxed();
+    let kind = prop_oneof![Just(AnswerKind::Data), Just(AnswerKind::Digest)].boxed();
+    let answer = prop_oneof![
+        results().prop_map(ReadAnswer::Data),
+        any::<u128>().prop_map(|digest| ReadAnswer::Digest(Digest(digest))),
+    ]
+    .boxed();
+    let reason = proptest::sample::select(&FailureReason::ALL[..]);
+    exchange.prop_flat_map(move |exchange| {
+        prop_oneof![
+            mutation
+                .clone()
+                .prop_map(move |mutation| Message::Mutate { exchange, mutation }),
+            Just(Message::MutateAck { exchange }),
+            (kind.clone(), commands()).prop_map(move |(kind, command)| Message::Read {
+                exchange,
+                kind,
+                command: Arc::new(command)
+            }),
+            answer
+                .clone()
+                .prop_map(move |answer| Message::ReadResponse { exchange, answer }),
+            reason
+                .clone()
+                .prop_map(move |reason| Message::Failure { exchange, reason }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn messages_round_trip_and_hostile_bytes_are_refused(
+        message in messages(),
+        cut in any::<prop::sample::Index>(),
+        flip in any::<(prop::sample::Index, u8)>(),
+    ) {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &message);
+        prop_assert_eq!(&decode(bytes.clone().into()).unwrap(), &message);
+        let short = bytes[..cut.index(bytes.len())].to_vec();
+        prop_assert!(decode(short.into()).is_err());
+        let mut long = bytes.clone();
+        long.push(0);
+        prop_assert!(decode(long.into()).is_err());
+        let at = flip.0.index(bytes.len());
+        bytes[at] ^= flip.1;
+        let _ = decode(bytes.into());
+    }
+
+    #[test]
+    fn noise_is_refused_without_a_panic(noise in vec(any::<u8>(), 0..200)) {
+        let mut bytes = vec![codec::VERSION];
+        bytes.extend(noise);
+        let _ = decode(bytes.into());
+    }
+
+    #[test]
+    fn digests_tell_answers_apart(a in results(), b in results()) {
+        let mut scratch = Vec::new();
+        let same = a.partitions == b.partitions && a.resume == b.resume;
+        prop_assert_eq!(Digest::of(&a, &mut scratch) == Digest::of(&b, &mut scratch), same);
+        let other_work = ReadResult { work: ReadWork::default(), ..a.clone() };
+        prop_assert_eq!(Digest::of(&a, &mut scratch), Digest::of(&other_work, &mut scratch));
+    }
+}
+
+#[test]
+fn another_version_is_named() {
+    assert_eq!(
+        decode(Bytes::from_static(&[9, 2, 0, 0, 0])),
+        Err(Error::Version { got: 9 })
+    );
+}
+
+#[test]
+fn reasons_of_later_versions_read_as_unknown() {
+    for reason in FailureReason::ALL {
+        assert_eq!(FailureReason::from_code(reason.code()), reason);
+    }
+    assert_eq!(FailureReason::from_code(200), FailureReason::Unknown);
+    assert_eq!(FailureReason::StorageRefused.protocol_code(), 0);
+    assert_eq!(FailureReason::NodeDown.protocol_code(), 5);
+}
