@@ -1,1 +1,5 @@
-//! A node as a library over env: boot, connections, execution, the pump, system tables.
+//! A node as a library over `env`.
+pub mod metrics;
+pub mod options;
+pub mod slots;
+pub mod system;

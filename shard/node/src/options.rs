@@ -1,0 +1,140 @@
+//! What a node is told at start: its name, place, addresses, folders and limits.
+//!
+//! Field names are the keys of `ceto.yaml` (and of cassandra.yaml where they mean the same). Units last.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// Cassandra version that drivers are told; they choose their schema parser by it.
+pub const RELEASE_VERSION: &str = "4.1.8";
+/// CQL version.
+pub const CQL_VERSION: &str = "3.4.7";
+
+/// A node's settings, the same on each of its shards.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Nodes of another cluster are refused.
+    pub cluster_name: String,
+    /// Data center.
+    pub datacenter: String,
+    /// Rack.
+    pub rack: String,
+    /// Identity; survives restarts.
+    pub host_id: Uuid,
+    /// Where sstables lie.
+    pub data_directory: PathBuf,
+    /// Where commitlog segments lie.
+    pub commitlog_directory: PathBuf,
+    /// What drivers connect to.
+    pub rpc_address: IpAddr,
+    /// CQL port.
+    pub native_port: u16,
+    /// CQL port where the source port chooses the shard.
+    pub shard_aware_port: u16,
+    /// Port that other nodes will use.
+    pub storage_port: u16,
+    /// The node's tokens, sorted.
+    pub tokens: Vec<i64>,
+    /// Limits.
+    pub limits: Limits,
+    /// Storage settings.
+    pub storage: StorageSettings,
+}
+
+/// Named bounds of what clients can make a shard hold, each with a metric and an error that names it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `native_transport_max_frame_size`, bytes.
+    pub max_frame_size: usize,
+    /// `native_transport_max_concurrent_connections` over all shards; further ones get an error and are closed.
+    pub max_connections: usize,
+    /// `native_transport_max_requests_per_connection`: in flight; beyond it the connection is not read.
+    pub max_requests_per_connection: usize,
+    /// `native_transport_max_requests_per_shard`: in flight; beyond it requests get Overloaded.
+    pub max_requests_per_shard: usize,
+    /// `native_transport_max_output_per_connection`, bytes unread by the client; beyond it the connection is not read.
+    pub max_output_per_connection: usize,
+    /// `prepared_statements_cache_entries` per shard; the least recently used go.
+    pub max_prepared_statements: usize,
+    /// `read_request_timeout`.
+    pub read_timeout: Duration,
+    /// `range_request_timeout`.
+    pub range_timeout: Duration,
+    /// `write_request_timeout`.
+    pub write_timeout: Duration,
+    /// `counter_write_request_timeout`.
+    pub counter_write_timeout: Duration,
+    /// `truncate_request_timeout`.
+    pub truncate_timeout: Duration,
+    /// `batch_size_fail_threshold`, bytes.
+    pub batch_size_fail: usize,
+    /// `batch_size_warn_threshold`, bytes.
+    pub batch_size_warn: usize,
+    /// `tombstone_warn_threshold`.
+    pub tombstone_warn: u64,
+    /// `tombstone_failure_threshold`.
+    pub tombstone_fail: u64,
+    /// Bytes of rows in one page; larger pages are cut short.
+    pub max_page_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_frame_size: 16 << 20,
+            max_connections: 20_000,
+            max_requests_per_connection: 2048,
+            max_requests_per_shard: 16_384,
+            max_output_per_connection: 16 << 20,
+            max_prepared_statements: 10_000,
+            read_timeout: Duration::from_secs(5),
+            range_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(2),
+            counter_write_timeout: Duration::from_secs(5),
+            truncate_timeout: Duration::from_secs(60),
+            batch_size_fail: 50 << 10,
+            batch_size_warn: 5 << 10,
+            tombstone_warn: 1000,
+            tombstone_fail: 100_000,
+            max_page_bytes: 1 << 20,
+        }
+    }
+}
+
+/// How the commitlog is synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommitlogSync {
+    /// Acknowledge when the kernel has the write; sync every so often.
+    Periodic(Duration),
+    /// Acknowledge after a sync; writes that come while one runs share the next.
+    Batch,
+    /// Acknowledge after a sync; at most one per window.
+    Group(Duration),
+}
+
+/// Storage settings, per shard.
+#[derive(Clone, Debug)]
+pub struct StorageSettings {
+    /// `commitlog_sync`.
+    pub commitlog_sync: CommitlogSync,
+    /// `commitlog_segment_size`, bytes.
+    pub commitlog_segment_size: u64,
+    /// `commitlog_total_space`, bytes of all shards.
+    pub commitlog_total_space: u64,
+    /// `memtable_heap_space`, bytes of all shards.
+    pub memtable_space: u64,
+}
+
+impl Default for StorageSettings {
+    fn default() -> Self {
+        Self {
+            commitlog_sync: CommitlogSync::Periodic(Duration::from_secs(10)),
+            commitlog_segment_size: 32 << 20,
+            commitlog_total_space: 8 << 30,
+            memtable_space: 1 << 30,
+        }
+    }
+}

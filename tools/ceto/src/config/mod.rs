@@ -1,0 +1,265 @@
+//! `ceto.yaml`: the node's settings.
+//!
+//! Keys are named as in cassandra.yaml where they mean the same. Every key has a default, every key is in
+//! `conf/ceto.yaml` with its explanation (a test compares them), and an unknown key is an error that names the nearest
+//! known one: a misspelt setting never passes for a setting.
+
+mod quantity;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use quantity::{DataSize, Period};
+
+/// All settings, with Cassandra's defaults where Cassandra has the key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    pub(crate) cluster_name: String,
+    pub(crate) datacenter: String,
+    pub(crate) rack: String,
+    pub(crate) num_tokens: u16,
+    pub(crate) shards: u16,
+    pub(crate) pin_shards: bool,
+    pub(crate) data_file_directories: Vec<PathBuf>,
+    pub(crate) commitlog_directory: Option<PathBuf>,
+    pub(crate) commitlog_sync: SyncMode,
+    pub(crate) commitlog_sync_period: Period,
+    pub(crate) commitlog_sync_group_window: Period,
+    pub(crate) commitlog_segment_size: DataSize,
+    pub(crate) commitlog_total_space: DataSize,
+    pub(crate) memtable_heap_space: DataSize,
+    pub(crate) listen_address: IpAddr,
+    pub(crate) storage_port: u16,
+    pub(crate) rpc_address: IpAddr,
+    pub(crate) native_transport_port: u16,
+    pub(crate) native_shard_aware_transport_port: u16,
+    pub(crate) native_transport_max_frame_size: DataSize,
+    pub(crate) native_transport_max_concurrent_connections: i64,
+    pub(crate) native_transport_max_requests_per_connection: u32,
+    pub(crate) native_transport_max_requests_per_shard: u32,
+    pub(crate) native_transport_max_output_per_connection: DataSize,
+    pub(crate) prepared_statements_cache_entries: u32,
+    pub(crate) read_request_timeout: Period,
+    pub(crate) range_request_timeout: Period,
+    pub(crate) write_request_timeout: Period,
+    pub(crate) counter_write_request_timeout: Period,
+    pub(crate) truncate_request_timeout: Period,
+    pub(crate) batch_size_warn_threshold: DataSize,
+    pub(crate) batch_size_fail_threshold: DataSize,
+    pub(crate) tombstone_warn_threshold: u64,
+    pub(crate) tombstone_failure_threshold: u64,
+    pub(crate) max_page_size: DataSize,
+    pub(crate) api_address: IpAddr,
+    pub(crate) api_port: u16,
+    pub(crate) prometheus_address: IpAddr,
+    pub(crate) prometheus_port: u16,
+    pub(crate) stall_watchdog_timeout: Period,
+    pub(crate) log_format: LogFormat,
+}
+
+/// `commitlog_sync`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SyncMode {
+    Periodic,
+    Batch,
+    Group,
+}
+
+/// `log_format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        Self {
+            cluster_name: "Test Cluster".to_owned(),
+            datacenter: "datacenter1".to_owned(),
+            rack: "rack1".to_owned(),
+            num_tokens: 16,
+            shards: 0,
+            pin_shards: true,
+            data_file_directories: vec![PathBuf::from("/var/lib/ceto/data")],
+            commitlog_directory: None,
+            commitlog_sync: SyncMode::Periodic,
+            commitlog_sync_period: Period::from_millis(10_000),
+            commitlog_sync_group_window: Period::from_millis(10),
+            commitlog_segment_size: DataSize::from_mebibytes(32),
+            commitlog_total_space: DataSize::from_mebibytes(8192),
+            memtable_heap_space: DataSize::from_mebibytes(1024),
+            listen_address: loopback,
+            storage_port: 7000,
+            rpc_address: loopback,
+            native_transport_port: 9042,
+            native_shard_aware_transport_port: 19042,
+            native_transport_max_frame_size: DataSize::from_mebibytes(16),
+            native_transport_max_concurrent_connections: -1,
+            native_transport_max_requests_per_connection: 2048,
+            native_transport_max_requests_per_shard: 16_384,
+            native_transport_max_output_per_connection: DataSize::from_mebibytes(16),
+            prepared_statements_cache_entries: 10_000,
+            read_request_timeout: Period::from_millis(5_000),
+            range_request_timeout: Period::from_millis(10_000),
+            write_request_timeout: Period::from_millis(2_000),
+            counter_write_request_timeout: Period::from_millis(5_000),
+            truncate_request_timeout: Period::from_millis(60_000),
+            batch_size_warn_threshold: DataSize::from_kibibytes(5),
+            batch_size_fail_threshold: DataSize::from_kibibytes(50),
+            tombstone_warn_threshold: 1_000,
+            tombstone_failure_threshold: 100_000,
+            max_page_size: DataSize::from_mebibytes(1),
+            api_address: loopback,
+            api_port: 10_000,
+            prometheus_address: loopback,
+            prometheus_port: 9180,
+            stall_watchdog_timeout: Period::from_millis(30_000),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// Why a configuration was refused: one line that names the key and the cure.
+#[derive(Debug)]
+pub(crate) struct ConfigError(String);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a file.
+    pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
+        #[allow(clippy::disallowed_methods)] // before any shard runs
+        let text = std::fs::read(path).map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        let text = String::from_utf8(text).map_err(|_| ConfigError(format!("{} is not UTF-8", path.display())))?;
+        Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// Parses and checks the text of a file.
+    pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
+        let given: Option<serde_json::Map<String, serde_json::Value>> =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError(first_line(&error.to_string())))?;
+        let mut all = known_settings();
+        for (key, value) in given.unwrap_or_default() {
+            let Some(setting) = all.get_mut(&key) else { return Err(unknown_key(&key, all.keys())) };
+            *setting = value.clone();
+            // One key at a time, so that a bad value is reported with its key.
+            let single = serde_json::Map::from_iter([(key.clone(), value)]);
+            serde_json::from_value::<Config>(single.into())
+                .map_err(|error| ConfigError(format!("{key}: {error}")))?;
+        }
+        let config: Config = serde_json::from_value(all.into()).map_err(|error| ConfigError(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |text: &str| Err(ConfigError(text.to_owned()));
+        if self.data_file_directories.len() != 1 {
+            return fail("data_file_directories: exactly one folder is supported; join disks with RAID 0 or LVM");
+        }
+        if !(1..=256).contains(&self.num_tokens) {
+            return fail("num_tokens: must be 1 to 256");
+        }
+        if self.shards > 256 {
+            return fail("shards: at most 256 (0: one per core)");
+        }
+        let segment = self.commitlog_segment_size.bytes();
+        if !(1 << 20..=1 << 30).contains(&segment) {
+            return fail("commitlog_segment_size: must be 1MiB to 1GiB");
+        }
+        if self.commitlog_total_space.bytes() < segment.saturating_mul(4) {
+            return fail("commitlog_total_space: must hold at least four segments (commitlog_segment_size)");
+        }
+        if self.memtable_heap_space.bytes() < 1 << 20 {
+            return fail("memtable_heap_space: must be at least 1MiB");
+        }
+        if !(1 << 10..=256 << 20).contains(&self.native_transport_max_frame_size.bytes()) {
+            return fail("native_transport_max_frame_size: must be 1KiB to 256MiB");
+        }
+        if self.batch_size_fail_threshold.bytes() < self.batch_size_warn_threshold.bytes() {
+            return fail("batch_size_fail_threshold: must not be below batch_size_warn_threshold");
+        }
+        if self.native_transport_max_requests_per_connection == 0 || self.native_transport_max_requests_per_shard == 0 {
+            return fail("native_transport_max_requests_per_connection and _per_shard: must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// Names and values as text, for `system_views.settings`.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let value = serde_json::to_value(self).expect("a config is plain data");
+        let serde_json::Value::Object(settings) = value else { return Vec::new() };
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        settings.into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+}
+
+fn known_settings() -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(Config::default()).expect("a config is plain data") {
+        serde_json::Value::Object(settings) => settings,
+        _ => serde_json::Map::new(),
+    }
+}
+
+fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> ConfigError {
+    let nearest = known.min_by_key(|candidate| strsim::damerau_levenshtein(key, candidate));
+    match nearest {
+        Some(nearest) => ConfigError(format!("unknown key '{key}'; did you mean '{nearest}'?")),
+        None => ConfigError(format!("unknown key '{key}'")),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_sample_file_holds_every_key_with_its_default() {
+        let text = include_str!("../../../../conf/ceto.yaml");
+        assert_eq!(Config::parse(text).unwrap(), Config::default());
+        for key in known_settings().keys() {
+            let is_there = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key}:")));
+            assert!(is_there, "conf/ceto.yaml does not explain {key}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_cure() {
+        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            error("native_transport_prot: 9042"),
+            "unknown key 'native_transport_prot'; did you mean 'native_transport_port'?"
+        );
+        assert!(error("commitlog_sync_period: 10parsecs").starts_with("commitlog_sync_period: "));
+        assert!(error("native_transport_port: 70000").starts_with("native_transport_port: "));
+        assert!(error("num_tokens: 0").starts_with("num_tokens: "));
+        assert!(!error("cluster_name: [").is_empty());
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::parse("# only a comment\n").unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,97 @@
+//! Amounts with units, as cassandra.yaml writes them since 4.1: `10s`, `200ms`, `32MiB`.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A time span: a whole number and `ms`, `s`, `m`, `h` or `d`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Period(Duration);
+
+impl Period {
+    pub(crate) const fn from_millis(millis: u64) -> Period {
+        Period(Duration::from_millis(millis))
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+/// Bytes: a whole number and `B`, `KiB`, `MiB` or `GiB`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DataSize(u64);
+
+impl DataSize {
+    pub(crate) const fn from_kibibytes(kibibytes: u64) -> DataSize {
+        DataSize(kibibytes << 10)
+    }
+
+    pub(crate) const fn from_mebibytes(mebibytes: u64) -> DataSize {
+        DataSize(mebibytes << 20)
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+const PERIODS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The largest unit that divides the value.
+fn format(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
+    let unit = units.iter().rev().find(|(_, factor)| value % factor == 0 && value >= *factor);
+    let (name, factor) = unit.unwrap_or(&units[0]);
+    write!(f, "{}{name}", value / factor)
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        format(f, self.0.as_millis() as u64, &PERIODS[..2])
+    }
+}
+
+impl fmt::Display for DataSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        format(f, self.0, &SIZES)
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for DataSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let millis = parse(&text, &PERIODS);
+        let wrong = || D::Error::custom(format!("'{text}' is not a time span; write it as 200ms, 10s, 5m, 1h or 1d"));
+        millis.map(Period::from_millis).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for DataSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || D::Error::custom(format!("'{text}' is not a size; write it as 512B, 16KiB, 32MiB or 8GiB"));
+        parse(&text, &SIZES).map(DataSize).ok_or_else(wrong)
+    }
+}
