@@ -9,5 +9,8 @@
 
 pub mod ast;
 mod error;
+mod lexer;
+pub mod parser;
 
 pub use error::CqlError;
+pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
