@@ -347,7 +347,7 @@ impl ErrorReason {
     }
 
     /// What a client of this dialect can be told, if it is not the reason itself.
-    fn fallback(&self, dialect: Dialect) -> Option<ErrorReason> {
+    pub(crate) fn fallback(&self, dialect: Dialect) -> Option<ErrorReason> {
         let version = dialect.version;
         match self {
             Self::ReadFailure {

@@ -52,3 +52,8 @@ pub use response::{
 pub use values::{BoundValue, Values};
 pub use version::{Dialect, Extensions, ProtocolVersion};
 pub use violation::Violation;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

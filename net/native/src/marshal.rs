@@ -168,17 +168,20 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// A class name; None if it is no CQL type, at any depth.
+    /// A class name; None if it is neither a CQL type nor, without arguments, the class of a custom type.
     fn class(&mut self, depth: usize, inside_frozen: bool) -> Option<CqlType> {
         if depth > MAX_TYPE_DEPTH {
             return None;
         }
-        let name = self.identifier();
-        let name = name.strip_prefix(PACKAGE).unwrap_or(name);
+        let full_name = self.identifier();
+        let name = full_name.strip_prefix(PACKAGE).unwrap_or(full_name);
         if let Some(cql_type) = simple_type(name) {
             return Some(cql_type);
         }
-        self.expect('(')?;
+        if self.expect('(').is_none() {
+            // Somebody's own class inside one of ours.
+            return (name == full_name && name.contains('.')).then(|| CqlType::Custom(Arc::from(name)));
+        }
         let deeper = depth + 1;
         let frozen = inside_frozen;
         let cql_type = match name {

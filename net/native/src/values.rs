@@ -52,7 +52,7 @@ impl Values {
     ) -> Result<Values, Violation> {
         let count = usize::from(reader.u16("the number of values")?);
         let mut ranges = SmallVec::with_capacity(reader.capacity(count, if named { 6 } else { 4 }));
-        let mut names = named.then(|| Vec::with_capacity(reader.capacity(count, 6)));
+        let mut names = (named && count > 0).then(|| Vec::with_capacity(reader.capacity(count, 6)));
         for _ in 0..count {
             if let Some(names) = &mut names {
                 names.push(reader.string("the name of a value")?.to_owned());

@@ -230,7 +230,7 @@ impl FrameWriter<'_> {
     }
 
     /// Appends a frame with this payload.
-    fn append_frame(&mut self, payload: &[u8], self_contained: bool) {
+    pub(super) fn append_frame(&mut self, payload: &[u8], self_contained: bool) {
         let frame = self.out.len();
         let header = self.encoder.frame_header_length();
         self.out.reserve(header + payload.len() + TRAILER_LENGTH);

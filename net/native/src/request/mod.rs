@@ -305,3 +305,6 @@ impl Execute {
         self.parameters.encode(dialect, out);
     }
 }
+
+#[cfg(test)]
+mod tests;

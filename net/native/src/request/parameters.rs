@@ -92,7 +92,8 @@ impl QueryParameters {
         let flags = if dialect.version >= ProtocolVersion::V5 {
             reader.u32(reading)?
         } else {
-            u32::from(reader.u8(reading)?)
+            // The bit of the keyspace means nothing before v5.
+            u32::from(reader.u8(reading)?) & !KEYSPACE
         };
         if flags & VALUES != 0 {
             parameters.values = Values::decode(reader, body, dialect, flags & NAMES != 0)?;

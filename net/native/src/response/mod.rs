@@ -224,7 +224,11 @@ impl Response {
         }
     }
 
-    fn decode(dialect: Dialect, opcode: Opcode, reader: &mut Reader<'_>) -> Result<Response, Violation> {
+    pub(crate) fn decode(
+        dialect: Dialect,
+        opcode: Opcode,
+        reader: &mut Reader<'_>,
+    ) -> Result<Response, Violation> {
         Ok(match opcode {
             Opcode::Result => Self::decode_result(dialect, reader)?,
             Opcode::Error => Self::Error(ErrorMessage::decode(dialect, reader)?),
@@ -263,3 +267,6 @@ impl Response {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
