@@ -51,7 +51,7 @@ impl fmt::Display for TypeTextError {
 
 impl std::error::Error for TypeTextError {}
 
-/// How deep a type nests: 1 for int, 2 for list<int>. Stops counting soon after [`DEPTH_MAX`].
+/// How deep a type nests: 1 for int, 2 for `list<int>`. Stops counting soon after [`DEPTH_MAX`].
 pub fn depth(cql_type: &CqlType) -> usize {
     depth_below(cql_type, DEPTH_MAX + 1, &mut Vec::new())
 }

@@ -54,7 +54,9 @@ proptest! {
         let mut found = Vec::new();
         definitions(&cql_type, &mut found);
         found.dedup();
-        prop_assume!(found.len() <= 1);
+        if found.len() > 1 {
+            return Ok(());
+        }
         let resolve = |_: &str, _: &str| found.first().cloned();
         prop_assert_eq!(parse_cql_type(&cql_type.to_string(), "ks", &resolve), Ok(cql_type));
     }

@@ -6,7 +6,7 @@
 //! - [`validate`] and [`canonical`] guard the door: bytes of a client become bytes of a cell;
 //! - [`compare`] is the order of the type; [`crate::comparable`] is the same order for `memcmp`;
 //! - [`Value`] is the decoded form, for literals, functions and tests;
-//! - [`parse_literal`], [`format_literal`], [`to_json`], [`from_json`] are the text forms.
+//! - [`parse_literal`], [`format_literal`], [`to_json`], [`from_json_text`] are the text forms.
 //!
 //! ```text
 //! list, set   | count i32 | ( length i32 | element )*
@@ -27,11 +27,15 @@
 //! - Never allocates what a length or count in the data merely claims.
 //! - Never knows of null at the top: a null value is the absence of bytes, its handling is the caller's.
 
+mod calendar;
 mod canonical;
 mod codec;
 mod compare;
 mod decimal;
 mod duration;
+mod format;
+pub mod json;
+mod literal;
 mod validate;
 pub mod wire;
 
@@ -55,6 +59,9 @@ pub(crate) use compare::{
 pub use decimal::Decimal;
 pub(crate) use decimal::Normalized;
 pub use duration::Duration;
+pub use format::format_literal;
+pub use json::{from_json_text, to_json};
+pub use literal::parse_literal;
 pub use validate::validate;
 
 /// A decoded value.

@@ -76,6 +76,8 @@ proptest! {
     }
 }
 
+mod text;
+
 fn text_of(result: Result<(), ValueError>) -> String {
     result.unwrap_err().to_string()
 }
