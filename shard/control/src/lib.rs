@@ -1,1 +1,14 @@
-//! The control thread: schema order, admin HTTP API, metrics exposition.
+//! The control thread: one tokio thread that makes the rare decisions.
+//!
+//! - [`schema`]: the one path on which schema changes are ordered, made durable and spread to the shards.
+//! - [`admin`]: health checks and nodetool's HTTP API.
+//! - [`metrics`]: Prometheus exposition.
+//!
+//! It reaches shards only by messages ([`shards`]). Never: sees a row of a client's table, or holds anything that a
+//! shard waits for on its data path.
+
+pub mod admin;
+pub mod metrics;
+pub mod process;
+pub mod schema;
+pub mod shards;

@@ -1,0 +1,288 @@
+//! The admin API on port 10000: health checks and what `ceto nodetool` asks for, as JSON.
+//!
+//! `/health` answers 200 while the process and its shards turn; `/ready` only while clients are served. The documents
+//! are described in `tools/nodetool/src/api.rs`, which reads them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ceto_model::{Schema, TableId};
+use ceto_node::options::{NodeOptions, RELEASE_VERSION};
+use ceto_node::{Node, TableFigures};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::process;
+use crate::shards::{ShardGone, Shards};
+
+/// A shard that does not answer for this long fails `/health`.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the routes share.
+#[derive(Clone)]
+pub struct Admin {
+    shards: Shards,
+    options: Arc<NodeOptions>,
+    started: SystemTime,
+    is_serving: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Answers for this node; `is_serving` tells whether clients are accepted.
+    pub fn new(shards: Shards, options: Arc<NodeOptions>, is_serving: Arc<AtomicBool>) -> Admin {
+        Admin { shards, options, started: SystemTime::now(), is_serving }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/health", get(health))
+            .route("/ready", get(ready))
+            .route("/v1/node/info", get(info))
+            .route("/v1/node/status", get(status))
+            .route("/v1/node/version", get(version))
+            .route("/v1/tables/stats", get(table_statistics))
+            .route("/v1/node/flush", post(flush))
+            .route("/v1/node/compact", post(compact))
+            .route("/v1/node/drain", post(drain))
+            .with_state(self)
+    }
+
+    async fn tables(&self) -> Result<Vec<TableFigures>, ShardGone> {
+        let per_shard = self.shards.on_all(|node| Box::pin(async move { node.table_figures() })).await?;
+        let mut tables: BTreeMap<(String, String), TableFigures> = BTreeMap::new();
+        for figures in per_shard.into_iter().flatten() {
+            match tables.entry((figures.keyspace.clone(), figures.table.clone())) {
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(&figures),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(figures);
+                }
+            }
+        }
+        Ok(tables.into_values().collect())
+    }
+
+    async fn schema(&self) -> Result<Arc<Schema>, ShardGone> {
+        self.shards.on(0, |node| Box::pin(async move { node.schema() })).await
+    }
+}
+
+/// A failed call: status and one line for the operator.
+struct Failure(StatusCode, String);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<ShardGone> for Failure {
+    fn from(gone: ShardGone) -> Self {
+        Failure(StatusCode::SERVICE_UNAVAILABLE, gone.to_string())
+    }
+}
+
+type Answer = Result<Json<Value>, Failure>;
+
+async fn health(State(admin): State<Admin>) -> Response {
+    let turned = admin.shards.on_all(|_| Box::pin(async {}));
+    match tokio::time::timeout(HEALTH_TIMEOUT, turned).await {
+        Ok(Ok(_)) => Json(json!({ "status": "healthy" })).into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "a shard does not answer" }))).into_response(),
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    if admin.is_serving.load(Ordering::Acquire) {
+        return Json(json!({ "status": "ready" })).into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not serving clients" }))).into_response()
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({ "release_version": RELEASE_VERSION, "ceto_version": env!("CARGO_PKG_VERSION") }))
+}
+
+async fn info(State(admin): State<Admin>) -> Answer {
+    let tables = admin.tables().await?;
+    let figures = process::figures();
+    let uptime = admin.started.elapsed().unwrap_or_default().as_secs();
+    let generation = admin.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let memtables: u64 = tables.iter().map(|table| table.memtable_bytes).sum();
+    let options = &admin.options;
+    Ok(Json(json!({
+        "host_id": options.host_id.to_string(),
+        "gossip_active": false,
+        "native_transport_active": admin.is_serving.load(Ordering::Acquire),
+        "load_bytes": tables.iter().map(|table| table.disk_bytes).sum::<u64>(),
+        "uncompressed_load_bytes": tables.iter().map(|table| table.uncompressed_bytes).sum::<u64>(),
+        "generation": generation,
+        "uptime_seconds": uptime,
+        "memory_used_bytes": figures.resident_bytes,
+        "memory_limit_bytes": memory_limit(),
+        "off_heap_bytes": memtables,
+        "datacenter": options.datacenter,
+        "rack": options.rack,
+        "exceptions": 0,
+        "tokens": options.tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
+        "bootstrap_state": "COMPLETED",
+        "shards": admin.shards.count(),
+    })))
+}
+
+/// Memory of the machine, bytes.
+fn memory_limit() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib << 10)
+}
+
+async fn status(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
+    if let Some(keyspace) = &scope.keyspace {
+        keyspace_exists(&*admin.schema().await?, keyspace)?;
+    }
+    let tables = admin.tables().await?;
+    let options = &admin.options;
+    Ok(Json(json!({
+        "nodes": [{
+            "datacenter": options.datacenter,
+            "rack": options.rack,
+            "address": options.rpc_address.to_string(),
+            "host_id": options.host_id.to_string(),
+            "up": true,
+            "state": "normal",
+            "load_bytes": tables.iter().map(|table| table.disk_bytes).sum::<u64>(),
+            "tokens": options.tokens.len(),
+            "owns": 1.0,
+        }],
+        "owns_effective": true,
+    })))
+}
+
+/// Which tables a verb is about.
+#[derive(Deserialize)]
+struct Scope {
+    keyspace: Option<String>,
+    table: Option<String>,
+}
+
+fn keyspace_exists(schema: &Schema, keyspace: &str) -> Result<(), Failure> {
+    match schema.keyspace(keyspace) {
+        Some(_) => Ok(()),
+        None => Err(Failure(StatusCode::NOT_FOUND, format!("Keyspace [{keyspace}] does not exist."))),
+    }
+}
+
+impl Scope {
+    /// The tables on disk that are meant.
+    async fn resolve(&self, admin: &Admin) -> Result<Vec<TableId>, Failure> {
+        let schema = admin.schema().await?;
+        if let Some(keyspace) = &self.keyspace {
+            keyspace_exists(&schema, keyspace)?;
+            if let Some(table) = &self.table
+                && schema.table(keyspace, table).is_none()
+            {
+                let text = format!("Unknown keyspace/cf pair ({keyspace}.{table})");
+                return Err(Failure(StatusCode::NOT_FOUND, text));
+            }
+        } else if self.table.is_some() {
+            return Err(Failure(StatusCode::BAD_REQUEST, "a table needs its keyspace".to_owned()));
+        }
+        let wanted = |table: &&Arc<ceto_model::Table>| {
+            self.keyspace.as_ref().is_none_or(|keyspace| *keyspace == *table.keyspace)
+                && self.table.as_ref().is_none_or(|name| *name == *table.name)
+                && !table.is_virtual
+        };
+        Ok(schema.tables().filter(wanted).map(|table| table.id).collect())
+    }
+}
+
+async fn flush(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
+    let tables = scope.resolve(&admin).await?;
+    on_each(&admin, tables, |node, table| Box::pin(async move { node.flush(table).await })).await
+}
+
+async fn compact(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
+    let tables = scope.resolve(&admin).await?;
+    on_each(&admin, tables, |node, table| Box::pin(async move { node.compact(table).await })).await
+}
+
+type TableVerb = fn(Rc<Node>, TableId) -> ceto_node::LocalFuture<'static, Result<(), String>>;
+
+async fn on_each(admin: &Admin, tables: Vec<TableId>, verb: TableVerb) -> Answer {
+    let results = admin.shards.on_all(move |node| {
+        let tables = tables.clone();
+        Box::pin(async move {
+            for table in tables {
+                verb(node.clone(), table).await?;
+            }
+            Ok::<(), String>(())
+        })
+    });
+    let failed = results.await?.into_iter().find_map(Result::err);
+    match failed {
+        None => Ok(Json(json!({}))),
+        Some(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
+    }
+}
+
+async fn drain(State(admin): State<Admin>) -> Answer {
+    admin.is_serving.store(false, Ordering::Release);
+    let results = admin.shards.on_all(|node| Box::pin(async move { node.drain().await })).await?;
+    match results.into_iter().find_map(Result::err) {
+        None => Ok(Json(json!({}))),
+        Some(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
+    }
+}
+
+async fn table_statistics(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
+    let wanted = scope.resolve(&admin).await?;
+    let tables = admin.tables().await?;
+    let total = tables.len();
+    let mut keyspaces: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for table in tables.iter().filter(|table| wanted.contains(&table.id)) {
+        keyspaces.entry(&table.keyspace).or_default().push(table_document(table));
+    }
+    let keyspaces: Vec<Value> =
+        keyspaces.into_iter().map(|(name, tables)| json!({ "name": name, "tables": tables })).collect();
+    Ok(Json(json!({ "total_tables": total, "keyspaces": keyspaces })))
+}
+
+fn table_document(table: &TableFigures) -> Value {
+    let ratio = if table.uncompressed_bytes == 0 {
+        -1.0
+    } else {
+        table.disk_bytes as f64 / table.uncompressed_bytes as f64
+    };
+    json!({
+        "name": table.table,
+        "sstable_count": table.sstables,
+        "max_sstable_size_bytes": table.largest_sstable_bytes,
+        "space_used_live_bytes": table.disk_bytes,
+        "space_used_total_bytes": table.disk_bytes,
+        "sstable_compression_ratio": ratio,
+        "partitions_estimate": table.partitions_estimate,
+        "memtable_cell_count": table.memtable_cells,
+        "memtable_data_bytes": table.memtable_bytes,
+        "memtable_memory_bytes": table.memtable_bytes,
+        "memtable_switch_count": table.flushes,
+        "local_read_count": table.reads,
+        "local_read_latency_total_us": table.read_micros,
+        "local_write_count": table.writes,
+        "local_write_latency_total_us": table.write_micros,
+        "pending_flushes": table.pending_flushes,
+        "bytes_unrepaired": table.disk_bytes,
+        "bloom_filter_false_positives": table.filter_false_positives,
+        "bloom_filter_space_bytes": table.filter_bytes,
+        "bloom_filter_memory_bytes": table.filter_bytes,
+        "index_memory_bytes": table.index_bytes,
+    })
+}

@@ -1,0 +1,107 @@
+//! The one path of schema changes.
+//!
+//! Changes come from any shard, are taken one at a time, validated against the present schema, written as mutations on
+//! the `system_schema` tables, synced, and only then installed on all shards: a client that has its answer finds the
+//! new schema on every shard, and after every restart. The log that will order changes between nodes takes this
+//! module's place in front of [`SchemaService::change`]; what follows stays.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ceto_model::{Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
+use ceto_node::control::{ControlRequest, SchemaOutcome};
+use ceto_node::cql::{CqlError, SchemaChange};
+use ceto_node::system::schema_rows;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::shards::Shards;
+
+/// Orders schema changes.
+pub struct SchemaService {
+    schema: Arc<Schema>,
+    shards: Shards,
+    /// Timestamp of the last change: they strictly grow.
+    last: i64,
+}
+
+impl SchemaService {
+    /// Starts from what the shards have recovered and already serve.
+    pub fn new(schema: Arc<Schema>, shards: Shards) -> SchemaService {
+        SchemaService { schema, shards, last: 0 }
+    }
+
+    /// Serves requests until the node ends.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<ControlRequest>) {
+        while let Some(ControlRequest::ChangeSchema { change, reply }) = requests.recv().await {
+            let outcome = self.change(&change).await;
+            reply(outcome);
+        }
+    }
+
+    /// Validates, stores and installs one change.
+    pub async fn change(&mut self, change: &SchemaChange) -> SchemaOutcome {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        self.last = now.max(self.last + 1);
+        let Some(mut next) = change.apply(&self.schema, self.last)? else { return Ok(None) };
+        let mutations = self.mutations(&next);
+        self.store(mutations).await?;
+        next.version = schema_rows::version(&next);
+        self.schema = Arc::new(next);
+        let event = change.event();
+        info!(change = ?event.change, keyspace = %event.keyspace, target = ?event.target, version = %self.schema.version, "schema changed");
+        let schema = self.schema.clone();
+        let installed = self
+            .shards
+            .on_all(move |node| {
+                let schema = schema.clone();
+                Box::pin(async move { node.install_schema(schema).await })
+            })
+            .await;
+        installed.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        let announced = event.clone();
+        let notified = self.shards.on_all(move |node| {
+            let event = announced.clone();
+            Box::pin(async move { node.notify_schema_change(&event) })
+        });
+        notified.await.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        Ok(Some(event))
+    }
+
+    /// The difference between the present schema and `next`, as mutations on the `system_schema` tables.
+    fn mutations(&self, next: &Schema) -> Vec<Mutation> {
+        let (timestamp, now) = (Timestamp(self.last), UnixSeconds(self.last / 1_000_000));
+        let present = |schema: &Schema, name: &str| schema.keyspace(name).cloned();
+        let mut names: Vec<Arc<str>> = self.schema.keyspaces().chain(next.keyspaces()).map(|ks| ks.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        let changed = names.iter().filter_map(|name| {
+            let (old, new) = (present(&self.schema, name), present(next, name));
+            let same = match (&old, &new) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
+                _ => false,
+            };
+            (!same).then_some((old, new))
+        });
+        let difference = |(old, new): (Option<Arc<Keyspace>>, Option<Arc<Keyspace>>)| {
+            schema_rows::difference(old.as_deref(), new.as_deref(), &self.schema, timestamp, now)
+        };
+        changed.flat_map(difference).collect()
+    }
+
+    /// Applies mutations on the shards that own them, and syncs their commitlogs.
+    async fn store(&self, mutations: Vec<Mutation>) -> Result<(), CqlError> {
+        for mutation in mutations {
+            let shard = mutation.key.token.shard(self.shards.count());
+            let stored = self.shards.on(shard, move |node| Box::pin(async move { node.apply_durably(mutation).await })).await;
+            let failure = match stored {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure.to_string(),
+                Err(gone) => gone.to_string(),
+            };
+            error!(%failure, "a schema change could not be stored");
+            return Err(CqlError::Invalid(format!("The schema change could not be stored: {failure}")));
+        }
+        Ok(())
+    }
+}
