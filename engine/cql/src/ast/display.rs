@@ -34,6 +34,17 @@ fn write_names(f: &mut Formatter<'_>, names: &[Name]) -> fmt::Result {
     f.write_str(")")
 }
 
+/// Quoted where needed; `token` is reserved, but not as the name of a function.
+fn write_function_name(f: &mut Formatter<'_>, name: &QualifiedName) -> fmt::Result {
+    if let Some(keyspace) = &name.keyspace {
+        write!(f, "{}.", quote_identifier(keyspace))?;
+    }
+    match &*name.name {
+        "token" => f.write_str("token"),
+        other => f.write_str(&quote_identifier(other)),
+    }
+}
+
 /// `keyspace.name`, without quotes.
 impl Display for QualifiedName {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -89,7 +100,8 @@ impl Display for Term {
                 f.write_str(")")
             }
             Self::Function { name, arguments } => {
-                write!(f, "{name}(")?;
+                write_function_name(f, name)?;
+                f.write_str("(")?;
                 write_list(f, arguments)?;
                 f.write_str(")")
             }
@@ -100,7 +112,7 @@ impl Display for Term {
             } => write!(f, "{left} {} {right}", operator.symbol()),
             Self::Negation(term) => write!(f, "- {term}"),
             Self::TypeHint { raw_type, term } => write!(f, "({raw_type}) {term}"),
-            Self::Cast { term, target } => write!(f, "cast({term} as {target})"),
+            Self::Cast { term, target } => write!(f, "CAST({term} AS {target})"),
         }
     }
 }

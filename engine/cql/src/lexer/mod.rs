@@ -86,22 +86,31 @@ pub(crate) struct Token {
     pub(crate) end: u32,
 }
 
-/// All tokens of `text`, which must be shorter than 4 GiB.
-pub(crate) fn tokens(text: &str) -> Vec<Token> {
+/// The most tokens of one statement, which bounds the memory that a statement's tree may take.
+pub(crate) const MAX_TOKENS: usize = 1 << 20;
+
+/// All tokens of `text`, which must be shorter than 4 GiB, or None if there are more than [`MAX_TOKENS`].
+pub(crate) fn tokens(text: &str) -> Option<Vec<Token>> {
     assert!(
         u32::try_from(text.len()).is_ok(),
         "the caller bounds the length of a statement"
     );
     let mut scanner = Scanner::new(text);
-    let mut tokens = Vec::with_capacity(text.len() / BYTES_PER_TOKEN + 1);
+    let mut tokens = Vec::with_capacity((text.len() / BYTES_PER_TOKEN).min(MAX_FIRST_ALLOCATION) + 1);
     loop {
         let token = scanner.next_token();
         tokens.push(token);
         if token.kind == TokenKind::End {
-            return tokens;
+            return Some(tokens);
+        }
+        if tokens.len() > MAX_TOKENS {
+            return None;
         }
     }
 }
 
 /// What a statement spends on a token with the space before it, about; for the first allocation only.
 const BYTES_PER_TOKEN: usize = 4;
+
+/// A text that claims more tokens than this may be one long string.
+const MAX_FIRST_ALLOCATION: usize = 1024;

@@ -2,7 +2,7 @@ use super::*;
 use TokenKind::*;
 
 fn scan(text: &str) -> Vec<(TokenKind, &str)> {
-    let mut tokens = tokens(text);
+    let mut tokens = tokens(text).expect("few tokens");
     let end = tokens.pop().map(|token| token.kind);
     assert_eq!(end, Some(End));
     tokens
@@ -185,7 +185,7 @@ proptest::proptest! {
     #[test]
     fn tokens_are_ordered(text in "(?s).{0,60}|[-'\"$PTYMDHS0-9a-f./*=<>x ]{0,40}") {
         let mut previous = 0;
-        for token in tokens(&text) {
+        for token in tokens(&text).expect("few tokens") {
             assert!(previous <= token.start && token.start <= token.end);
             assert!(text.get(token.start as usize..token.end as usize).is_some());
             previous = token.end;

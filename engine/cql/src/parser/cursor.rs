@@ -2,7 +2,7 @@
 
 use crate::CqlError;
 use crate::ast::{BindMarker, Name};
-use crate::lexer::{self, Keyword, Token, TokenKind};
+use crate::lexer::{self, Keyword, MAX_TOKENS, Token, TokenKind};
 
 /// The longest statement, in bytes.
 pub const MAX_STATEMENT_BYTES: usize = 64 << 20;
@@ -37,7 +37,11 @@ impl<'a> Parser<'a> {
                 text.len()
             )));
         }
-        let tokens = lexer::tokens(text);
+        let tokens = lexer::tokens(text).ok_or_else(|| {
+            CqlError::syntax(format!(
+                "Statement has more than the maximum of {MAX_TOKENS} tokens"
+            ))
+        })?;
         Ok(Self {
             text,
             tokens,

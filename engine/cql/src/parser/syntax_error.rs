@@ -105,7 +105,8 @@ impl Parser<'_> {
         for token in self.tokens[..index].iter().rev() {
             let gap = usize::from((token.end as usize) < from);
             if left <= gap || (token.start as usize) < lowest {
-                break;
+                let shows_gap = left > 0 && (token.end as usize) >= lowest;
+                return if shows_gap { token.end as usize } else { from };
             }
             left -= 1 + gap;
             from = token.start as usize;
