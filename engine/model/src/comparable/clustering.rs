@@ -90,12 +90,11 @@ pub fn decode_prefix(
     position: &[u8],
 ) -> Result<(SmallVec<[Bytes; 4]>, u8), ValueError> {
     let mut rest = position;
-    let mut wire = Vec::new();
+    // Wire bytes of most types are no longer than their encoding.
+    let mut wire = Vec::with_capacity(position.len());
     let mut ends: SmallVec<[usize; 4]> = SmallVec::new();
     for (cql_type, reversed) in types {
-        if let [_] = rest
-            && matches!(rest, [BOUND_BEFORE | BOUND_AFTER])
-        {
+        if matches!(rest, [BOUND_BEFORE | BOUND_AFTER]) {
             break;
         }
         decode_component_into(cql_type, *reversed, &mut rest, &mut wire)?;

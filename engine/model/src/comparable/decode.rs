@@ -11,7 +11,7 @@ use num_bigint::BigInt;
 ///
 /// Error: [`ValueError::Corrupt`] when no encoder wrote these bytes; `input` stays where it was.
 pub fn decode_component(cql_type: &CqlType, reversed: bool, input: &mut &[u8]) -> Result<Bytes, ValueError> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(cql_type.fixed_size().unwrap_or_default().min(input.len()));
     decode_component_into(cql_type, reversed, input, &mut out)?;
     Ok(out.into())
 }
