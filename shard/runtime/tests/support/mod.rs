@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use ceto_env::LocalFuture;
@@ -26,7 +26,7 @@ where
     F: Fn(ShardContext<u64>) -> R + Send + Sync + 'static,
     R: Future<Output = T> + 'static,
 {
-    let (send, receive): (Sender<(u16, T)>, Receiver<(u16, T)>) = channel();
+    let (send, receive) = channel::<(u16, T)>();
     let main = Arc::new(main);
     let runtime: Runtime<u64> = start(options, move |context: ShardContext<u64>| {
         let (shard, send) = (context.shard, send.clone());
