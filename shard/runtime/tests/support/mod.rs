@@ -1,9 +1,12 @@
 //! Runs shards for a test.
 #![allow(dead_code)]
 
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ceto_env::LocalFuture;
@@ -51,6 +54,30 @@ where
     R: Future<Output = T> + 'static,
 {
     run_with(&options(1), main).pop().expect("one shard")
+}
+
+/// Something that happens once, and that a task waits for without polling.
+#[derive(Clone, Default)]
+pub(crate) struct Event(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
+
+impl Event {
+    pub(crate) fn set(&self) {
+        self.0.0.set(true);
+        if let Some(waker) = self.0.1.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) async fn wait(&self) {
+        poll_fn(|cx| {
+            if self.0.0.get() {
+                return Poll::Ready(());
+            }
+            *self.0.1.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// Waits until `condition` holds, and fails after ten seconds.
