@@ -415,7 +415,7 @@ impl ErrorMessage {
     pub fn decode(dialect: Dialect, reader: &mut Reader<'_>) -> Result<ErrorMessage, Violation> {
         let reading = "an error code";
         let code = reader.i32(reading)?;
-        let code = ErrorCode::from_code(code).ok_or(Violation::UnknownCode {
+        let code = ErrorCode::from_code(code).ok_or_else(|| Violation::UnknownCode {
             reading,
             offset: reader.position(),
             code: i64::from(code),

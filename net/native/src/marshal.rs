@@ -156,8 +156,14 @@ fn write_hex(out: &mut String, text: &str) {
 
 /// The type of a class name. A class that is no CQL type gives [`CqlType::Custom`].
 pub fn parse_class(text: &str) -> CqlType {
+    parse_nested_class(text, 0)
+}
+
+/// [`parse_class`] of a class that stands `depth` levels inside of another type, counted as part of the same limit. A
+/// class that is too deep gives [`CqlType::Custom`].
+pub(crate) fn parse_nested_class(text: &str, depth: usize) -> CqlType {
     let mut parser = Parser { rest: text };
-    match parser.class(0, false) {
+    match parser.class(depth, depth > 0) {
         Some(cql_type) if parser.rest.trim().is_empty() => cql_type,
         _ => CqlType::Custom(Arc::from(text)),
     }

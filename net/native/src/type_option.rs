@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use ceto_model::{CqlType, UserType, UserTypeField};
 
-use crate::marshal::{class_name, parse_class};
+use crate::marshal::{class_name, parse_nested_class};
 use crate::version::ProtocolVersion;
 use crate::violation::Violation;
 use crate::wire::{Reader, put_string};
@@ -159,7 +159,7 @@ fn decode_nested(reader: &mut Reader<'_>, depth: usize) -> Result<CqlType, Viola
         return Ok(cql_type);
     }
     Ok(match code {
-        CUSTOM => parse_class(reader.string("the class of a custom type")?),
+        CUSTOM => parse_nested_class(reader.string("the class of a custom type")?, depth),
         LIST => CqlType::List {
             element: Arc::new(decode_nested(reader, deeper)?),
             frozen,

@@ -252,3 +252,33 @@ impl FromIterator<BoundValue> for Values {
             .build()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sixteen_values_are_held_without_an_allocation() {
+        let values = (0..INLINE_VALUES)
+            .fold(Values::builder(), |builder, _| builder.value(b"v"))
+            .build();
+        let mut out = BytesMut::new();
+        values.encode(&mut out);
+        let body = out.freeze();
+        let dialect = Dialect::new(ProtocolVersion::V4);
+        let decoded = Values::decode(&mut Reader::new(&body), &body, dialect, false).unwrap();
+        assert_eq!(decoded, values);
+        assert!(!decoded.ranges.spilled());
+    }
+
+    #[test]
+    fn names_find_their_values() {
+        let values = Values::builder().value(b"1").null().names(["a", "b"]).build();
+        assert_eq!(values.index_of("b"), Some(1));
+        assert_eq!(values.index_of("c"), None);
+        assert_eq!(values.get(1), Some(BoundValue::Null));
+        assert_eq!(values.get(2), None);
+        assert_eq!(values.data_size(), 1);
+    }
+}

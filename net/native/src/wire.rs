@@ -54,18 +54,29 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `length` bytes.
+    #[inline]
     pub fn take(&mut self, length: usize, reading: &'static str) -> Result<&'a [u8], Violation> {
         let start = self.position;
-        let truncated = Violation::Truncated {
+        match start
+            .checked_add(length)
+            .and_then(|end| self.body.get(start..end))
+        {
+            Some(slice) => {
+                self.position += length;
+                Ok(slice)
+            }
+            None => Err(self.truncated(length, reading)),
+        }
+    }
+
+    #[cold]
+    fn truncated(&self, needed: usize, reading: &'static str) -> Violation {
+        Violation::Truncated {
             reading,
-            offset: start,
-            needed: length,
-            remaining: self.body.len() - start,
-        };
-        let end = start.checked_add(length).ok_or_else(|| truncated.clone())?;
-        let slice = self.body.get(start..end).ok_or(truncated)?;
-        self.position = end;
-        Ok(slice)
+            offset: self.position,
+            needed,
+            remaining: self.remaining(),
+        }
     }
 
     /// The next `length` bytes, sharing the memory of the body.
@@ -171,7 +182,7 @@ impl<'a> Reader<'a> {
     pub fn consistency(&mut self) -> Result<Consistency, Violation> {
         let reading = "a consistency level";
         let code = self.u16(reading)?;
-        Consistency::from_code(code).ok_or(Violation::UnknownCode {
+        Consistency::from_code(code).ok_or_else(|| Violation::UnknownCode {
             reading,
             offset: self.position,
             code: i64::from(code),

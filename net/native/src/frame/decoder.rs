@@ -13,6 +13,9 @@ use crate::envelope::{Direction, Envelope, HEADER_LENGTH, Header, flags};
 use crate::version::ProtocolVersion;
 use crate::violation::Violation;
 
+/// Bytes of a header of versions 1 and 2.
+const LEGACY_HEADER_LENGTH: usize = HEADER_LENGTH - 1;
+
 /// Decodes the envelopes of one direction of one connection.
 ///
 /// Feed it what the socket gives, then call [`FrameDecoder::next_envelope`] until it returns None. It decodes only
@@ -120,7 +123,7 @@ impl FrameDecoder {
         if self.skip > 0 {
             return Ok(None);
         }
-        self.check_first_byte()?;
+        self.check_legacy_version()?;
         let Some(bytes) = self.inflow.peek::<HEADER_LENGTH>() else {
             return Ok(None);
         };
@@ -140,15 +143,15 @@ impl FrameDecoder {
         Ok(Some(Envelope { header, body }))
     }
 
-    /// Versions 1 and 2 have a header of 8 bytes, so a peer that speaks them may never send 9.
-    fn check_first_byte(&self) -> Result<(), Violation> {
-        match self.inflow.first().map(|byte| byte & 0x7f) {
-            Some(version) if version < ProtocolVersion::LOWEST.number() => {
-                let stream = self
-                    .inflow
-                    .peek::<3>()
-                    .map_or(0, |[_, _, stream]| i16::from(stream as i8));
-                Err(Violation::UnsupportedVersion { version, stream })
+    /// Versions 1 and 2 have a header of 8 bytes with a stream of one, so a peer that speaks them may never send 9.
+    fn check_legacy_version(&self) -> Result<(), Violation> {
+        match self.inflow.peek::<LEGACY_HEADER_LENGTH>() {
+            Some([first, _, stream, ..]) if first & 0x7f < ProtocolVersion::LOWEST.number() => {
+                let stream = i16::from(stream.cast_signed());
+                Err(Violation::UnsupportedVersion {
+                    version: first & 0x7f,
+                    stream,
+                })
             }
             _ => Ok(()),
         }

@@ -42,10 +42,6 @@ impl Inflow {
         self.pending.len() + self.chunk.len()
     }
 
-    pub(super) fn first(&self) -> Option<u8> {
-        self.pending.first().or_else(|| self.chunk.first()).copied()
-    }
-
     /// The next `N` bytes, which stay.
     pub(super) fn peek<const N: usize>(&self) -> Option<[u8; N]> {
         if let Some(array) = self.pending.first_chunk::<N>() {

@@ -122,6 +122,22 @@ fn a_request_that_lies_whole_in_the_input_is_not_copied() {
 }
 
 #[test]
+fn the_receive_buffer_is_reused_once_its_requests_are_gone() {
+    let input = query_envelope(4, 0, &[7; 100]);
+    let mut decoder = decoder();
+    let mut places = std::collections::BTreeSet::new();
+    for _ in 0..10_000 {
+        decoder.feed(&input);
+        places.insert(decoder.next_envelope().unwrap().unwrap().body.as_ptr());
+    }
+    let (first, last) = (
+        *places.first().unwrap() as usize,
+        *places.last().unwrap() as usize,
+    );
+    assert!(last - first < 4096, "one page, reused");
+}
+
+#[test]
 fn framing_starts_in_the_middle_of_the_input() {
     let mut input = BytesMut::from(&OPTIONS[..]);
     input.extend_from_slice(&frame(&OPTIONS, true));

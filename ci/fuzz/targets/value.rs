@@ -1,0 +1,4 @@
+//! libFuzzer's entry to [`ceto_fuzz::value::run`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ceto_fuzz::value::run(input));
