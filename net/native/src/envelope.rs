@@ -70,8 +70,8 @@ impl Header {
         let [first, flags, stream_high, stream_low, opcode, length @ ..] = *bytes;
         let stream = i16::from_be_bytes([stream_high, stream_low]);
         let version = first & !RESPONSE_BIT;
-        let version = ProtocolVersion::from_number(version)
-            .ok_or_else(|| Violation::UnsupportedVersion { version, stream })?;
+        let version =
+            ProtocolVersion::from_number(version).ok_or(Violation::UnsupportedVersion { version, stream })?;
         let expected_bit = match direction {
             Direction::Request => 0,
             Direction::Response => RESPONSE_BIT,
@@ -79,7 +79,7 @@ impl Header {
         if first & RESPONSE_BIT != expected_bit {
             return Err(Violation::WrongDirection { opcode, stream });
         }
-        let kind = Opcode::from_code(opcode).ok_or_else(|| Violation::UnknownOpcode { opcode, stream })?;
+        let kind = Opcode::from_code(opcode).ok_or(Violation::UnknownOpcode { opcode, stream })?;
         if kind.direction() != direction {
             return Err(Violation::WrongDirection { opcode, stream });
         }
