@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, CellState};
 use crate::timestamp::{Deletion, Expiry, Timestamp, UnixSeconds};
 
 /// Identity of a column within its table; never used twice, so that dropping a column and adding one of the same
@@ -170,6 +170,23 @@ impl Row {
         }
         self.columns
             .retain_mut(|(_, data)| data.purge(now, purge_before, purgeable));
+    }
+
+    /// Gives every live cell an expiry (none: removes it); for building rows whose cells all expire together.
+    pub fn expire_cells(&mut self, expiry: Option<Expiry>) {
+        let expire = |cell: &mut Cell| {
+            let value = match &cell.state {
+                CellState::Live(value) | CellState::Expiring { value, .. } => value.clone(),
+                CellState::Tombstone { .. } => return,
+            };
+            *cell = Cell::with_expiry(cell.timestamp, value, expiry);
+        };
+        for (_, data) in &mut self.columns {
+            match data {
+                ColumnData::Cell(cell) => expire(cell),
+                ColumnData::Collection(collection) => collection.cells.iter_mut().for_each(|(_, cell)| expire(cell)),
+            }
+        }
     }
 
     /// Bytes of memory, roughly: for memtable accounting and result limits.

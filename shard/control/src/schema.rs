@@ -11,11 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ceto_model::{Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
 use ceto_node::control::{ControlRequest, SchemaOutcome};
 use ceto_node::cql::{CqlError, SchemaChange};
-use ceto_node::system::schema_rows;
+use ceto_node::system::schema_rows::{self, StoredSchema};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use crate::shards::Shards;
+
+#[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
+fn now_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
 
 /// Orders schema changes.
 pub struct SchemaService {
@@ -41,8 +46,7 @@ impl SchemaService {
 
     /// Validates, stores and installs one change.
     pub async fn change(&mut self, change: &SchemaChange) -> SchemaOutcome {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-        self.last = now.max(self.last + 1);
+        self.last = now_micros().max(self.last + 1);
         let Some(mut next) = change.apply(&self.schema, self.last)? else { return Ok(None) };
         let mutations = self.mutations(&next);
         self.store(mutations).await?;
@@ -66,6 +70,19 @@ impl SchemaService {
         });
         notified.await.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
         Ok(Some(event))
+    }
+
+    /// Writes the rows that describe the system keyspaces themselves, where `stored` lacks them or has older ones.
+    pub async fn describe_system_keyspaces(&mut self, stored: &StoredSchema, system: &Schema) -> Result<(), String> {
+        let described = stored.system_keyspaces(system);
+        self.last = now_micros().max(self.last + 1);
+        let (timestamp, now) = (Timestamp(self.last), UnixSeconds(self.last / 1_000_000));
+        let keyspaces = system.keyspaces().filter(|keyspace| !keyspace.is_virtual);
+        let stale = keyspaces.filter(|keyspace| !described.contains(&*keyspace.name));
+        let mutations: Vec<Mutation> = stale
+            .flat_map(|keyspace| schema_rows::difference(None, Some(keyspace), system, timestamp, now))
+            .collect();
+        self.store(mutations).await.map_err(|error| format!("{error:?}"))
     }
 
     /// The difference between the present schema and `next`, as mutations on the `system_schema` tables.

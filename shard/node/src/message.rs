@@ -8,8 +8,11 @@
 
 use std::any::Any;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use ceto_cluster::coordinator::ReplyTo;
 use ceto_env::LocalFuture;
+use ceto_internode::FailureReason;
 use ceto_model::{Mutation, ReadCommand, ReadResult};
 
 use crate::node::Node;
@@ -20,8 +23,8 @@ pub enum ShardMessage {
     Apply {
         /// Who asks.
         from: u16,
-        /// Where the answer goes.
-        slot: u32,
+        /// The exchange that the outcome belongs to.
+        reply_to: ReplyTo,
         /// The write.
         mutation: Box<Mutation>,
     },
@@ -36,8 +39,8 @@ pub enum ShardMessage {
     },
     /// The answer to `Apply`.
     Applied {
-        /// The asker's slot.
-        slot: u32,
+        /// As asked.
+        reply_to: ReplyTo,
         /// How it went.
         result: Result<(), ReplicaFailure>,
     },
@@ -62,43 +65,33 @@ pub enum ShardMessage {
 /// Work for another shard. The future runs in that shard's control queue.
 pub type Task = Box<dyn FnOnce(Rc<Node>) -> LocalFuture<'static, ()> + Send>;
 
+/// The way from other threads to the shards.
+#[derive(Clone)]
+pub struct ShardDoor {
+    /// How many shards.
+    pub count: u16,
+    /// Sends work to one.
+    pub send: Arc<dyn Fn(u16, Task) + Send + Sync>,
+}
+
 /// Why a replica could not do its part.
-#[derive(Clone, Debug)]
-pub enum ReplicaFailure {
-    /// Refused for now; the client may try again: memory or commitlog space is short, the disk is full.
-    Overloaded(String),
-    /// The replica failed: checksum error, poisoned shard, read over too many tombstones.
-    Failed {
-        /// Code of the failure for the reason map of protocol v5.
-        reason: FailureReason,
-        /// For the log and the error text.
-        message: String,
-    },
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaFailure {
+    /// For the coordinator.
+    pub reason: FailureReason,
+    /// For people.
+    pub message: String,
 }
 
-/// Request failure reasons of protocol v5.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FailureReason {
-    /// Anything else.
-    Unknown,
-    /// A read met too many tombstones.
-    ReadTooManyTombstones,
-}
-
-impl FailureReason {
-    /// The protocol's code.
-    pub fn code(self) -> u16 {
-        match self {
-            Self::Unknown => 0,
-            Self::ReadTooManyTombstones => 1,
-        }
+impl ReplicaFailure {
+    /// A failure with its text.
+    pub fn new(reason: FailureReason, message: impl Into<String>) -> ReplicaFailure {
+        ReplicaFailure { reason, message: message.into() }
     }
 }
 
 impl std::fmt::Display for ReplicaFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Overloaded(message) | Self::Failed { message, .. } => f.write_str(message),
-        }
+        f.write_str(&self.message)
     }
 }

@@ -138,6 +138,11 @@ impl Samples {
         self.push(name, help, SampleKind::Counter, "", labels, value as f64);
     }
 
+    /// Adds a counter of seconds.
+    pub fn seconds(&mut self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        self.push(name, help, SampleKind::Counter, "", labels, value);
+    }
+
     /// Adds a gauge.
     pub fn gauge(
         &mut self,

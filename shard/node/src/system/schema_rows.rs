@@ -3,14 +3,14 @@
 //! A schema change is written as the difference of two schemas' rows: rows that are new or differ are inserted, rows
 //! that are gone are deleted. Reading goes the other way: user types first (they may use each other), then tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ceto_model::DecoratedKey;
 use ceto_model::schema::{Column, DroppedColumn, ReplicationOptions, TableBuilder, TableOptions};
 use ceto_model::value::Value;
 use ceto_model::{
-    ColumnId, ColumnKind, CqlType, Deletion, Keyspace, Mutation, Partition, PartitionKey, Schema, Table,
+    ColumnData, ColumnId, ColumnKind, CqlType, Deletion, Keyspace, Mutation, Partition, PartitionKey, Row, Schema, Table,
     TableId, Timestamp, UnixSeconds, UserType, UserTypeField,
 };
 use uuid::Uuid;
@@ -254,6 +254,20 @@ impl StoredSchema {
         Ok(())
     }
 
+    /// Names of the system keyspaces whose stored rows are those of `system`.
+    pub fn system_keyspaces(&self, system: &Schema) -> BTreeSet<String> {
+        let keyspaces = system.keyspaces().filter(|keyspace| !keyspace.is_virtual);
+        let is_described = |keyspace: &&Arc<Keyspace>| {
+            let wanted = difference(None, Some(keyspace), system, Timestamp(1), UnixSeconds(0));
+            wanted.iter().all(|mutation| {
+                let table = system.table_by_id(mutation.table).expect("a table of system_schema");
+                let stored = self.0.get(&*table.name).into_iter().flatten().find(|(key, _)| *key == mutation.key);
+                stored.is_some_and(|(_, partition)| has_same_values(&mutation.partition, partition))
+            })
+        };
+        keyspaces.filter(is_described).map(|keyspace| keyspace.name.to_string()).collect()
+    }
+
     /// The schema: `system` and the stored keyspaces.
     pub fn build(&self, system: &Schema) -> Result<Schema, SchemaError> {
         let mut keyspaces: BTreeMap<String, Keyspace> = BTreeMap::new();
@@ -421,6 +435,21 @@ impl StoredSchema {
         }
         Ok(())
     }
+}
+
+/// The rows of `stored` are those of `wanted`, whatever their timestamps.
+fn has_same_values(wanted: &Partition, stored: &Partition) -> bool {
+    let values = |partition: &Partition| -> Vec<_> {
+        let live = |row: &Row| {
+            let cells = row.columns.iter().filter_map(|(id, data)| match data {
+                ColumnData::Cell(cell) => cell.value(UnixSeconds(0)).map(|value| (*id, value)),
+                ColumnData::Collection(_) => None,
+            });
+            cells.collect::<Vec<_>>()
+        };
+        partition.rows.iter().map(|(key, row)| (key.clone(), live(row))).collect()
+    };
+    values(wanted) == values(stored)
 }
 
 fn column_id(row: &StoredRow<'_>) -> Result<ColumnId, SchemaError> {

@@ -1,0 +1,165 @@
+//! The control thread's life: recover the schema, install it, serve, and end.
+//!
+//! Boot, once every shard has opened its storage with the system tables' schema:
+//! 1. collect what each shard has stored in `system_schema`, and build the schema of it;
+//! 2. install it on every shard, which then replays the rest of its commitlog;
+//! 3. write the rows that describe the system keyspaces themselves, if they are missing or old;
+//! 4. listen.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use ceto_model::Schema;
+use ceto_node::control::ControlRequest;
+use ceto_node::message::ShardDoor;
+use ceto_node::options::NodeOptions;
+use ceto_node::system::definitions::system_schema;
+use ceto_node::system::schema_rows::StoredSchema;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::admin::Admin;
+use crate::metrics;
+use crate::schema::SchemaService;
+use crate::shards::Shards;
+
+/// Schema changes that may wait; a shard that wants to add one more answers Overloaded.
+const SCHEMA_CHANGES_MAX: usize = 1024;
+
+/// Addresses and times of the control thread.
+#[derive(Clone, Debug)]
+pub struct ControlOptions {
+    /// Admin API.
+    pub admin: SocketAddr,
+    /// Prometheus metrics.
+    pub metrics: SocketAddr,
+    /// How long requests in flight may take at the end.
+    pub drain_timeout: Duration,
+}
+
+/// Why the node did not start, or ended; one line.
+#[derive(Debug)]
+pub struct BootError(pub String);
+
+impl<E: std::error::Error> From<E> for BootError {
+    fn from(error: E) -> Self {
+        BootError(error.to_string())
+    }
+}
+
+/// Boots and serves until SIGTERM or SIGINT. `announce` is told the CQL addresses once clients are accepted.
+pub fn run(
+    door: ShardDoor,
+    options: Arc<NodeOptions>,
+    control: ControlOptions,
+    announce: impl FnOnce(SocketAddr, SocketAddr),
+) -> Result<(), BootError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shards = Shards::new(door);
+    let outcome = runtime.block_on(serve(shards.clone(), options, control, announce));
+    // Whatever happened, the shards end.
+    let ended = runtime.block_on(shards.on_all(|node| Box::pin(async move { node.end() })));
+    outcome.and(ended.map(|_| ()).map_err(BootError::from))
+}
+
+async fn serve(
+    shards: Shards,
+    options: Arc<NodeOptions>,
+    control: ControlOptions,
+    announce: impl FnOnce(SocketAddr, SocketAddr),
+) -> Result<(), BootError> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let is_serving = Arc::new(AtomicBool::new(false));
+    let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone());
+    start_http(control.admin, "api_port", admin.router()).await?;
+    start_http(control.metrics, "prometheus_port", metrics::router(shards.clone())).await?;
+    let schema = boot(&shards).await?;
+    let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
+    tokio::spawn(SchemaService::new(schema, shards.clone()).run(requests));
+    install_control_door(&shards, door).await?;
+    let (native, shard_aware) = listen(&shards, &options).await?;
+    is_serving.store(true, Ordering::Release);
+    announce(native, shard_aware);
+    info!(%native, %shard_aware, shards = shards.count(), "serving clients");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("draining");
+    is_serving.store(false, Ordering::Release);
+    drain(&shards, control.drain_timeout).await
+}
+
+/// Recovers the schema, installs it everywhere and finishes recovery.
+pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
+    let system = system_schema();
+    let mut stored = StoredSchema::default();
+    for part in shards.on_all(|node| Box::pin(async move { node.stored_schema().await })).await? {
+        for (table, partitions) in part.map_err(BootError)?.0 {
+            stored.0.entry(table).or_default().extend(partitions);
+        }
+    }
+    let schema = Arc::new(stored.build(&system)?);
+    let installed = schema.clone();
+    let recovered = shards.on_all(move |node| {
+        let schema = installed.clone();
+        Box::pin(async move { node.finish_recovery(schema).await })
+    });
+    for outcome in recovered.await? {
+        outcome.map_err(BootError)?;
+    }
+    let mut service = SchemaService::new(schema.clone(), shards.clone());
+    service.describe_system_keyspaces(&stored, &system).await.map_err(BootError)?;
+    Ok(schema)
+}
+
+async fn install_control_door(shards: &Shards, door: mpsc::Sender<ControlRequest>) -> Result<(), BootError> {
+    shards
+        .on_all(move |node| {
+            let door = door.clone();
+            Box::pin(async move { node.set_control(Box::new(move |request| door.try_send(request).map_err(|e| e.into_inner()))) })
+        })
+        .await?;
+    Ok(())
+}
+
+async fn listen(shards: &Shards, options: &NodeOptions) -> Result<(SocketAddr, SocketAddr), BootError> {
+    let native = SocketAddr::new(options.rpc_address, options.native_port);
+    let shard_aware = SocketAddr::new(options.rpc_address, options.shard_aware_port);
+    let mut bound = (native, shard_aware);
+    for outcome in shards.on_all(|node| Box::pin(async move { node.listen() })).await? {
+        bound = outcome.map_err(BootError)?;
+    }
+    Ok(bound)
+}
+
+async fn start_http(address: SocketAddr, key: &str, router: Router) -> Result<(), BootError> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| BootError(format!("cannot listen on {address}: {error}; change {key}")))?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            error!(%error, %address, "the HTTP server ended");
+        }
+    });
+    Ok(())
+}
+
+/// Stops accepting, lets what is in flight finish, closes connections, flushes.
+async fn drain(shards: &Shards, timeout: Duration) -> Result<(), BootError> {
+    let drained = shards.on_all(|node| Box::pin(async move { node.drain().await }));
+    match tokio::time::timeout(timeout, drained).await {
+        Ok(outcomes) => {
+            for outcome in outcomes? {
+                outcome.map_err(BootError)?;
+            }
+            Ok(())
+        }
+        Err(_) => Err(BootError(format!("drain took longer than {} s; unflushed writes stay in the commitlog", timeout.as_secs()))),
+    }
+}

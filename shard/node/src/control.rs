@@ -1,0 +1,20 @@
+//! What a shard asks of the control thread.
+
+use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+
+/// How a schema change went: what drivers are told, or None when there was nothing to change.
+pub type SchemaOutcome = Result<Option<SchemaChangeEvent>, CqlError>;
+
+/// A request to the control thread.
+pub enum ControlRequest {
+    /// Change the schema.
+    ChangeSchema {
+        /// The change, validated again where changes are ordered.
+        change: Box<SchemaChange>,
+        /// Told the outcome once every shard has the new schema.
+        reply: Box<dyn FnOnce(SchemaOutcome) + Send>,
+    },
+}
+
+/// The way to the control thread; gives the request back when its queue is full.
+pub type ControlDoor = Box<dyn Fn(ControlRequest) -> Result<(), ControlRequest>>;

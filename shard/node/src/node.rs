@@ -1,0 +1,505 @@
+//! One shard's part of a node: what it holds, and what arrives for it.
+//!
+//! A [`Node`] lives on its shard's thread and is reached by connections, the mailbox and tasks of that shard only. It
+//! is opened with the system tables' schema, learns the whole schema from the control thread, listens, and ends when
+//! told.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ceto_cluster::coordinator::{Coordinator, Limits as CoordinatorLimits};
+use ceto_cluster::{ReplicaMap, Ring, RingNode, Strategy};
+use ceto_env::{Env, LocalFuture, Mailbox, Network, Placement, TaskQueue};
+use ceto_internode::{FailureReason, HostId};
+use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadResult, ReadTarget, ResumePoint};
+use ceto_model::{Keyspace, Mutation, PartitionRange, Schema, Slice, TableId, Token, UnixSeconds};
+use ceto_native::Event;
+use ceto_storage::{Database, StorageOptions};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tracing::error;
+
+use crate::connection::{Connection, ConnectionState};
+use crate::control::{ControlDoor, ControlRequest};
+use crate::figures::TableFigures;
+use crate::message::{ReplicaFailure, ShardMessage, Task};
+use crate::metrics::{Sample, Samples};
+use crate::options::{CommitlogSync, NodeOptions};
+use crate::prepared::PreparedCache;
+use crate::pump::Pump;
+use crate::shard_metrics::ShardMetrics;
+use crate::slots::Slots;
+use crate::system::definitions::{SYSTEM_SCHEMA, system_schema};
+use crate::system::schema_rows::{StoredSchema, TABLES};
+
+/// What a node is made of.
+pub struct NodeParts {
+    /// Clock, files, tasks.
+    pub env: Rc<dyn Env>,
+    /// Sockets.
+    pub network: Rc<dyn Network>,
+    /// The other shards.
+    pub mailbox: Rc<dyn Mailbox<ShardMessage>>,
+    /// Settings.
+    pub options: Arc<NodeOptions>,
+    /// Names and values for `system_views.settings`.
+    pub settings: Arc<[(String, String)]>,
+    /// Adds the event loop's samples.
+    pub runtime_samples: Box<dyn Fn(&mut Samples)>,
+}
+
+/// One shard of a node.
+pub struct Node {
+    pub(crate) env: Rc<dyn Env>,
+    network: Rc<dyn Network>,
+    pub(crate) mailbox: Rc<dyn Mailbox<ShardMessage>>,
+    pub(crate) options: Arc<NodeOptions>,
+    pub(crate) settings: Arc<[(String, String)]>,
+    runtime_samples: Box<dyn Fn(&mut Samples)>,
+    pub(crate) metrics: ShardMetrics,
+    /// Why there is no storage, when it could not be opened.
+    database: Result<Rc<Database>, String>,
+    schema: RefCell<Arc<Schema>>,
+    replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
+    ring: Arc<Ring>,
+    pub(crate) pump: Pump,
+    pub(crate) prepared: PreparedCache,
+    pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
+    pub(crate) requests_in_flight: Cell<usize>,
+    /// Reads of other shards that this one waits for.
+    pub(crate) reads: Slots<Result<Box<ReadResult>, ReplicaFailure>>,
+    answers: Slots<Box<dyn Any + Send>>,
+    control: RefCell<Option<ControlDoor>>,
+    pub(crate) started: i64,
+    last_timestamp: Cell<i64>,
+    is_draining: Cell<bool>,
+    end: Slots<()>,
+    end_slot: Cell<Option<u32>>,
+    ended: RefCell<Option<crate::slots::Answer<()>>>,
+}
+
+impl Node {
+    /// Opens this shard's storage and makes the node. A failure is kept and reported by [`Node::stored_schema`].
+    pub async fn open(parts: NodeParts) -> Rc<Node> {
+        let schema = Arc::new(system_schema());
+        let storage = storage_options(&parts);
+        let opened = Database::open(parts.env.clone(), storage, schema.clone()).await;
+        let local = HostId(parts.options.host_id);
+        let node = RingNode {
+            host: local,
+            datacenter: parts.options.datacenter.as_str().into(),
+            rack: parts.options.rack.as_str().into(),
+            tokens: parts.options.tokens.iter().map(|token| Token(*token)).collect(),
+        };
+        let ring = Ring::new([node]).expect("one node's tokens are its own");
+        let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random());
+        let end = Slots::default();
+        let (end_slot, ended) = end.open();
+        Rc::new(Node {
+            started: parts.env.clock().unix_seconds(),
+            prepared: PreparedCache::new(parts.options.limits.max_prepared_statements),
+            env: parts.env,
+            network: parts.network,
+            mailbox: parts.mailbox,
+            options: parts.options,
+            settings: parts.settings,
+            runtime_samples: parts.runtime_samples,
+            metrics: ShardMetrics::default(),
+            database: opened.map_err(|error| error.to_string()),
+            replication: RefCell::new(replica_maps(&schema, &Arc::new(ring.clone()), local)),
+            schema: RefCell::new(schema),
+            ring: Arc::new(ring),
+            pump: Pump::new(coordinator),
+            connections: RefCell::default(),
+            requests_in_flight: Cell::new(0),
+            reads: Slots::default(),
+            answers: Slots::default(),
+            control: RefCell::default(),
+            last_timestamp: Cell::new(0),
+            is_draining: Cell::new(false),
+            end,
+            end_slot: Cell::new(Some(end_slot)),
+            ended: RefCell::new(Some(ended)),
+        })
+    }
+
+    /// This shard.
+    pub fn shard(&self) -> u16 {
+        self.mailbox.shard()
+    }
+
+    /// Shards of this node.
+    pub fn shard_count(&self) -> u16 {
+        self.mailbox.shard_count()
+    }
+
+    /// The present schema.
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.borrow().clone()
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// The replicas of a keyspace's tokens.
+    pub(crate) fn replication(&self, keyspace: &str) -> Option<Arc<ReplicaMap>> {
+        self.replication.borrow().get(keyspace).cloned()
+    }
+
+    pub(crate) fn database(&self) -> Result<&Rc<Database>, ReplicaFailure> {
+        self.database.as_ref().map_err(|text| ReplicaFailure::new(FailureReason::StorageRefused, text.clone()))
+    }
+
+    /// Microseconds since the epoch, larger at each call on this shard, so that two writes never tie by accident.
+    pub(crate) fn next_timestamp(&self) -> i64 {
+        let now = self.env.clock().unix_micros().max(self.last_timestamp.get() + 1);
+        self.last_timestamp.set(now);
+        now
+    }
+
+    // ---- the mailbox ------------------------------------------------------------------------------------------
+
+    /// Takes a message from another shard or the control thread.
+    pub fn receive(self: &Rc<Self>, message: ShardMessage) {
+        match message {
+            ShardMessage::Apply { from, reply_to, mutation } => {
+                let node = self.clone();
+                self.run_now(TaskQueue::Statement, async move {
+                    let result = node.clone().apply_here(*mutation).await;
+                    node.send(from, ShardMessage::Applied { reply_to, result });
+                });
+            }
+            ShardMessage::Read { from, slot, command } => {
+                let node = self.clone();
+                self.run_now(TaskQueue::Statement, async move {
+                    let result = node.read_here(&command).await.map(Box::new);
+                    node.send(from, ShardMessage::ReadDone { slot, result });
+                });
+            }
+            ShardMessage::Applied { reply_to, result } => self.applied(reply_to, result),
+            ShardMessage::ReadDone { slot, result } => {
+                self.reads.answer(slot, result);
+            }
+            ShardMessage::Run(task) => self.run_now(TaskQueue::Control, task(self.clone())),
+            ShardMessage::Answer { slot, value } => {
+                self.answers.answer(slot, value);
+            }
+        }
+    }
+
+    /// Polls once at once; only what has to wait becomes a task.
+    fn run_now(&self, queue: TaskQueue, work: impl Future<Output = ()> + 'static) {
+        let mut work: LocalFuture<'static, ()> = Box::pin(work);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if work.as_mut().poll(&mut context).is_pending() {
+            self.env.tasks().spawn(queue, work);
+        }
+    }
+
+    /// Sends an answer. Answers are as many as questions, and questions are bounded, so a refused answer waits.
+    fn send(self: &Rc<Self>, to: u16, message: ShardMessage) {
+        if let Err(mut message) = self.mailbox.send(to, message) {
+            let node = self.clone();
+            let retry = async move {
+                loop {
+                    node.env.tasks().sleep(Duration::from_millis(1)).await;
+                    match node.mailbox.send(to, message) {
+                        Ok(()) => return,
+                        Err(back) => message = back,
+                    }
+                }
+            };
+            self.env.tasks().spawn(TaskQueue::Statement, Box::pin(retry));
+        }
+    }
+
+    /// Runs `work` on `shard` of this node and returns what it returns.
+    pub async fn on_shard<R: Send + 'static>(
+        self: &Rc<Self>,
+        shard: u16,
+        work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,
+    ) -> R {
+        if shard == self.shard() {
+            return work(self.clone()).await;
+        }
+        self.ask(shard, work).await
+    }
+
+    /// Runs `work` on every shard of this node at once; results in no order.
+    pub async fn on_all_shards<R: Send + 'static>(
+        self: &Rc<Self>,
+        work: impl Fn(Rc<Node>) -> LocalFuture<'static, R> + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let others = (0..self.shard_count()).filter(|shard| *shard != self.shard());
+        let asked: Vec<_> = others.map(|shard| self.ask(shard, work.clone())).collect();
+        let mut results = vec![work(self.clone()).await];
+        for answer in asked {
+            results.push(answer.await);
+        }
+        results
+    }
+
+    /// Sends `work` to another shard; the question is on its way when this returns.
+    fn ask<R: Send + 'static>(
+        self: &Rc<Self>,
+        shard: u16,
+        work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,
+    ) -> impl Future<Output = R> + use<R> + 'static {
+        let (slot, answer) = self.answers.open();
+        let from = self.shard();
+        let task: Task = Box::new(move |node: Rc<Node>| {
+            let running = work(node.clone());
+            Box::pin(async move {
+                let value = Box::new(running.await);
+                node.send(from, ShardMessage::Answer { slot, value });
+            })
+        });
+        self.send(shard, ShardMessage::Run(task));
+        async move {
+            let value = answer.await;
+            *value.downcast::<R>().unwrap_or_else(|_| unreachable!("a slot's answer has its question's type"))
+        }
+    }
+
+    // ---- the control thread's calls -----------------------------------------------------------------------------
+
+    /// What this shard has stored in `system_schema`; the error of opening storage, if there was one.
+    pub async fn stored_schema(self: &Rc<Self>) -> Result<StoredSchema, String> {
+        let system = self.schema();
+        let mut stored = StoredSchema::default();
+        for name in TABLES {
+            let table = system.table(SYSTEM_SCHEMA, name).expect("a table of system_schema");
+            stored.0.insert(name, self.read_whole_table(table.id).await?);
+        }
+        Ok(stored)
+    }
+
+    async fn read_whole_table(
+        self: &Rc<Self>,
+        table: TableId,
+    ) -> Result<Vec<(ceto_model::DecoratedKey, ceto_model::Partition)>, String> {
+        let command = ReadCommand {
+            table,
+            target: ReadTarget::Range(PartitionRange::full()),
+            slices: [Slice::full()].into_iter().collect(),
+            first_partition_slices: None,
+            reversed: false,
+            columns: ColumnSelection::All,
+            now: UnixSeconds(self.env.clock().unix_seconds()),
+            limits: ReadLimits::NONE,
+            keep_tombstones: false,
+            bypass_cache: true,
+        };
+        let result = self.read_here(&command).await.map_err(|failure| failure.message)?;
+        match result.resume {
+            None => {}
+            Some(ResumePoint::Row(..) | ResumePoint::Ring(_)) => {
+                return Err("a read without limits stopped early".to_owned());
+            }
+        }
+        Ok(result.partitions.into_iter().map(|part| (part.key, part.partition)).collect())
+    }
+
+    /// Takes the recovered schema and replays the rest of the commitlog.
+    pub async fn finish_recovery(self: &Rc<Self>, schema: Arc<Schema>) -> Result<(), String> {
+        let database = self.database.as_ref().map_err(Clone::clone)?;
+        self.set_schema(schema.clone());
+        database.finish_recovery(schema).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes a new schema: storage follows (tables that are gone lose their data), statements are prepared again when
+    /// they are next used.
+    pub async fn install_schema(self: &Rc<Self>, schema: Arc<Schema>) {
+        let old = self.schema();
+        self.set_schema(schema.clone());
+        let Ok(database) = &self.database else { return };
+        database.set_schema(schema.clone());
+        for table in old.tables().filter(|table| !table.is_virtual && schema.table_by_id(table.id).is_none()) {
+            if let Err(error) = database.drop_table(table.id).await {
+                error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
+            }
+        }
+    }
+
+    fn set_schema(&self, schema: Arc<Schema>) {
+        *self.replication.borrow_mut() = replica_maps(&schema, &self.ring, HostId(self.options.host_id));
+        *self.schema.borrow_mut() = schema;
+    }
+
+    /// Tells this shard's clients that have registered for it.
+    pub fn notify_schema_change(&self, event: &ceto_cql::SchemaChangeEvent) {
+        let event = Event::SchemaChange(crate::answer::schema_change(event));
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(|(_, c)| c.upgrade()).collect();
+        for connection in connections {
+            connection.notify(&event);
+        }
+    }
+
+    /// Applies a mutation that this shard owns and syncs it.
+    pub async fn apply_durably(self: &Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
+        self.clone().apply_here(mutation).await?;
+        let synced = self.database()?.sync().await;
+        synced.map_err(|error| ReplicaFailure::new(FailureReason::StorageRefused, error.to_string()))
+    }
+
+    /// Sets the way to the control thread.
+    pub fn set_control(&self, door: ControlDoor) {
+        *self.control.borrow_mut() = Some(door);
+    }
+
+    /// Asks the control thread; gives the request back when it cannot be taken.
+    pub(crate) fn ask_control(&self, request: ControlRequest) -> Result<(), ControlRequest> {
+        match &*self.control.borrow() {
+            Some(door) => door(request),
+            None => Err(request),
+        }
+    }
+
+    /// Accepts clients on both CQL ports; answers the bound addresses.
+    pub fn listen(self: &Rc<Self>) -> Result<(SocketAddr, SocketAddr), String> {
+        let address = |port| SocketAddr::new(self.options.rpc_address, port);
+        let native = address(self.options.native_port);
+        let shard_aware = address(self.options.shard_aware_port);
+        let listen = |address: SocketAddr, placement, key: &str| {
+            let node = self.clone();
+            let acceptor: ceto_env::Acceptor = Rc::new(move |socket| Connection::accept(node.clone(), socket));
+            self.network
+                .listen(address, placement, acceptor)
+                .map_err(|error| format!("cannot listen on {address}: {error}; change {key}"))
+        };
+        let native = listen(native, Placement::LeastConnected, "native_transport_port")?;
+        let shard_aware = listen(shard_aware, Placement::SourcePort, "native_shard_aware_transport_port")?;
+        Ok((native, shard_aware))
+    }
+
+    /// This shard's samples.
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut samples = Samples::default();
+        (self.runtime_samples)(&mut samples);
+        self.metrics.add_to(&mut samples);
+        let open = self.connections.borrow().len() as f64;
+        samples.gauge("ceto_connections", "Open client connections.", &[], open);
+        let in_flight = self.requests_in_flight.get() as f64;
+        samples.gauge("ceto_requests_in_flight", "Requests of clients that are not answered yet.", &[], in_flight);
+        let coordinated = self.pump.in_flight() as f64;
+        samples.gauge("ceto_coordinator_in_flight", "Requests at the coordinator.", &[], coordinated);
+        let prepared = self.prepared.len() as f64;
+        samples.gauge("ceto_prepared_statements", "Prepared statements.", &[], prepared);
+        if let Ok(database) = &self.database {
+            crate::figures::add_storage_samples(database, &self.schema(), &mut samples);
+        }
+        samples.0
+    }
+
+    /// Figures of this shard's tables.
+    pub fn table_figures(&self) -> Vec<TableFigures> {
+        match &self.database {
+            Ok(database) => crate::figures::table_figures(database, &self.schema()),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Writes a table's memtable out.
+    pub async fn flush(self: &Rc<Self>, table: TableId) -> Result<(), String> {
+        let database = self.database().map_err(|failure| failure.message)?;
+        database.flush(Some(table)).await.map_err(|error| error.to_string())
+    }
+
+    /// Compacts a table to one sstable.
+    pub async fn compact(self: &Rc<Self>, table: TableId) -> Result<(), String> {
+        let database = self.database().map_err(|failure| failure.message)?;
+        database.compact(table).await.map_err(|error| error.to_string())
+    }
+
+    /// Stops accepting, lets what is in flight finish, closes connections, flushes everything.
+    pub async fn drain(self: &Rc<Self>) -> Result<(), String> {
+        if self.is_draining.replace(true) {
+            return Ok(());
+        }
+        self.network.stop_accepting();
+        while self.requests_in_flight.get() > 0 {
+            self.env.tasks().sleep(Duration::from_millis(2)).await;
+        }
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(|(_, c)| c.upgrade()).collect();
+        connections.iter().for_each(|connection| connection.close());
+        match &self.database {
+            Ok(database) => database.drain().await.map_err(|error| error.to_string()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Clients get no more answers: the node is being drained.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// Ends [`Node::ended`].
+    pub fn end(&self) {
+        if let Some(slot) = self.end_slot.take() {
+            self.end.answer(slot, ());
+        }
+    }
+
+    /// Completes when the node is told to end.
+    pub async fn ended(&self) {
+        let ended = self.ended.borrow_mut().take();
+        if let Some(ended) = ended {
+            ended.await;
+        }
+    }
+
+    /// What SUPPORTED says.
+    pub(crate) fn supported_options(&self) -> Vec<(String, Vec<String>)> {
+        let versions = ceto_native::ProtocolVersion::ALL.iter().map(|v| v.supported_name().to_owned()).collect();
+        let one = |value: String| vec![value];
+        [
+            ("CQL_VERSION", one(crate::options::CQL_VERSION.to_owned())),
+            ("COMPRESSION", vec!["lz4".to_owned(), "snappy".to_owned()]),
+            ("PROTOCOL_VERSIONS", versions),
+            ("SCYLLA_SHARD", one(self.shard().to_string())),
+            ("SCYLLA_NR_SHARDS", one(self.shard_count().to_string())),
+            ("SCYLLA_SHARDING_ALGORITHM", one("biased-token-round-robin".to_owned())),
+            ("SCYLLA_SHARDING_IGNORE_MSB", one(ceto_model::token::SHARDING_IGNORE_MSB.to_string())),
+            ("SCYLLA_PARTITIONER", one(ceto_model::token::PARTITIONER.to_owned())),
+            ("SCYLLA_SHARD_AWARE_PORT", one(self.options.shard_aware_port.to_string())),
+        ]
+        .map(|(key, values)| (key.to_owned(), values))
+        .into_iter()
+        .collect()
+    }
+}
+
+/// The replica map of each keyspace.
+fn replica_maps(schema: &Schema, ring: &Arc<Ring>, local: HostId) -> FxHashMap<Arc<str>, Arc<ReplicaMap>> {
+    let map = |keyspace: &Arc<Keyspace>| {
+        let strategy = Strategy::from_options(&keyspace.replication).unwrap_or_else(|error| {
+            error!(%error, keyspace = %keyspace.name, "replication options of the stored schema; using one replica");
+            Strategy::Local
+        });
+        (keyspace.name.clone(), Arc::new(ReplicaMap::new(ring.clone(), strategy, local)))
+    };
+    schema.keyspaces().map(map).collect()
+}
+
+fn storage_options(parts: &NodeParts) -> StorageOptions {
+    let settings = &parts.options.storage;
+    let (shard, count) = (parts.mailbox.shard(), parts.mailbox.shard_count());
+    let per_shard = u64::from(count);
+    let mut options = StorageOptions::new(&parts.options.data_directory, shard, count);
+    options.commitlog_dir = parts.options.commitlog_directory.clone();
+    options.commitlog_segment_size = u32::try_from(settings.commitlog_segment_size).unwrap_or(u32::MAX);
+    options.commitlog_total_space = settings.commitlog_total_space / per_shard;
+    options.memtable_space = usize::try_from(settings.memtable_space / per_shard).unwrap_or(usize::MAX);
+    options.commitlog_sync = match settings.commitlog_sync {
+        CommitlogSync::Periodic(period) => ceto_storage::CommitlogSync::Periodic { period },
+        CommitlogSync::Batch => ceto_storage::CommitlogSync::Batch,
+        CommitlogSync::Group(window) => ceto_storage::CommitlogSync::Group { window },
+    };
+    options
+}

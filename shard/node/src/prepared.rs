@@ -1,0 +1,123 @@
+//! Prepared statements of one shard.
+//!
+//! PREPARE on any connection makes the statement known on every shard before it is answered, so that EXECUTE may come
+//! on any connection. A statement is prepared again when it is used after a schema change; if its result would look
+//! different, clients whose protocol cannot be told so get Unprepared instead, and prepare it again themselves.
+//!
+//! Bound: `prepared_statements_cache_entries`; the least recently used go.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ceto_cql::{ColumnSpecification, Prepared};
+use ceto_native::{ColumnSpec, EncodedColumns, ProtocolVersion};
+use rustc_hash::FxHashMap;
+
+/// Identity of a statement: MD5 of keyspace and text, as in Cassandra.
+pub type StatementId = [u8; 16];
+
+/// A prepared statement with what executing it again and again needs.
+pub struct Entry {
+    /// The statement.
+    pub statement: Arc<Prepared>,
+    /// As given by the client.
+    pub text: Arc<str>,
+    /// The keyspace it was prepared in.
+    pub keyspace: Option<Arc<str>>,
+    /// Identity of the result's columns.
+    pub result_metadata_id: StatementId,
+    /// The result's columns for the wire, by version.
+    columns: [OnceCell<EncodedColumns>; 3],
+    last_used: Cell<u64>,
+}
+
+impl Entry {
+    /// Around a statement.
+    pub fn new(statement: Arc<Prepared>, text: Arc<str>, keyspace: Option<Arc<str>>) -> Entry {
+        let result_metadata_id = ceto_cql::result_metadata_id(statement.result_columns());
+        Entry {
+            statement,
+            text,
+            keyspace,
+            result_metadata_id,
+            columns: Default::default(),
+            last_used: Cell::new(0),
+        }
+    }
+
+    /// The result's columns as `version` writes them.
+    pub fn encoded_columns(&self, version: ProtocolVersion) -> &EncodedColumns {
+        let at = usize::from(version.number() - ProtocolVersion::LOWEST.number());
+        self.columns[at].get_or_init(|| EncodedColumns::encode(version, &column_specs(self.statement.result_columns())))
+    }
+}
+
+/// Columns or bind variables as the protocol's metadata.
+pub fn column_specs(columns: &[ColumnSpecification]) -> Vec<ColumnSpec> {
+    let spec = |column: &ColumnSpecification| ColumnSpec {
+        keyspace: column.keyspace.clone(),
+        table: column.table.clone(),
+        name: column.name.clone(),
+        cql_type: column.cql_type.clone(),
+    };
+    columns.iter().map(spec).collect()
+}
+
+/// The statements of a shard.
+pub struct PreparedCache {
+    entries: RefCell<FxHashMap<StatementId, Rc<Entry>>>,
+    max: usize,
+    clock: Cell<u64>,
+}
+
+impl PreparedCache {
+    /// Holds up to `max` statements.
+    pub fn new(max: usize) -> PreparedCache {
+        PreparedCache { entries: RefCell::default(), max: max.max(1), clock: Cell::new(0) }
+    }
+
+    /// Finds a statement.
+    pub fn get(&self, id: &[u8]) -> Option<Rc<Entry>> {
+        let id: StatementId = id.try_into().ok()?;
+        let entry = self.entries.borrow().get(&id)?.clone();
+        entry.last_used.set(self.tick());
+        Some(entry)
+    }
+
+    /// Adds or replaces a statement; true when another had to go.
+    pub fn insert(&self, id: StatementId, entry: Entry) -> bool {
+        entry.last_used.set(self.tick());
+        let mut entries = self.entries.borrow_mut();
+        let is_full = entries.len() >= self.max && !entries.contains_key(&id);
+        if is_full
+            && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.last_used.get()).map(|(id, _)| *id)
+        {
+            entries.remove(&oldest);
+        }
+        entries.insert(id, Rc::new(entry));
+        is_full
+    }
+
+    /// Forgets a statement.
+    pub fn remove(&self, id: &[u8]) {
+        if let Ok(id) = StatementId::try_from(id) {
+            self.entries.borrow_mut().remove(&id);
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1);
+        self.clock.get()
+    }
+}

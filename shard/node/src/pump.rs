@@ -1,0 +1,360 @@
+//! The pump: performs what the coordinator core asks for, and feeds outcomes and timeouts back.
+//!
+//! The core decides, the pump does. Work on this node's storage that needs no wait is done at once and its outcome fed
+//! back in the same call, so a write with one local replica goes through core and storage without a task. The token
+//! says which shard does the work; another shard is one mailbox hop away.
+//!
+//! Never: decides anything about consistency, and never holds a borrow of the core while it performs an action.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use ceto_cluster::coordinator::{
+    Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError, WriteType,
+};
+use ceto_env::TaskQueue;
+use ceto_internode::{AnswerKind, FailureReason, RequestId};
+use ceto_model::read::ReadTarget;
+use ceto_model::{Mutation, ReadCommand, ReadResult};
+
+use crate::message::{ReplicaFailure, ShardMessage};
+use crate::node::Node;
+use crate::shard_metrics::Operation;
+
+/// The coordinator core with the requests that wait for it.
+pub struct Pump {
+    coordinator: RefCell<Coordinator>,
+    /// By slot of the request.
+    waiting: RefCell<Vec<Option<Waiting>>>,
+    /// When the timer task will next look at the core.
+    timer: RefCell<Option<Instant>>,
+}
+
+struct Waiting {
+    request: RequestId,
+    waker: Option<Waker>,
+    reply: Option<Reply>,
+    /// Texts of local failures, for the client's error message.
+    failure: Option<String>,
+}
+
+/// A failed request with what the failing replica said, when that was this node.
+#[derive(Debug)]
+pub struct RequestFailure {
+    /// The coordinator's verdict.
+    pub error: RequestError,
+    /// The cause, in words.
+    pub cause: Option<String>,
+}
+
+impl From<RequestError> for RequestFailure {
+    fn from(error: RequestError) -> Self {
+        RequestFailure { error, cause: None }
+    }
+}
+
+impl Pump {
+    /// Around a new core.
+    pub fn new(coordinator: Coordinator) -> Pump {
+        Pump { coordinator: RefCell::new(coordinator), waiting: RefCell::default(), timer: RefCell::default() }
+    }
+
+    /// Requests in flight at the core.
+    pub fn in_flight(&self) -> usize {
+        self.coordinator.borrow().in_flight()
+    }
+
+    fn expect_reply(&self, request: RequestId) {
+        let mut waiting = self.waiting.borrow_mut();
+        let slot = request.slot as usize;
+        if waiting.len() <= slot {
+            waiting.resize_with(slot + 1, || None);
+        }
+        waiting[slot] = Some(Waiting { request, waker: None, reply: None, failure: None });
+    }
+
+    fn deliver(&self, request: RequestId, reply: Reply) {
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(Some(entry)) = waiting.get_mut(request.slot as usize)
+            && entry.request == request
+        {
+            entry.reply = Some(reply);
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn note_failure(&self, request: RequestId, text: &str) {
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(Some(entry)) = waiting.get_mut(request.slot as usize)
+            && entry.request == request
+        {
+            entry.failure = Some(text.to_owned());
+        }
+    }
+}
+
+/// Waits for the core's reply to a request.
+struct ReplyFuture<'a> {
+    pump: &'a Pump,
+    request: RequestId,
+}
+
+impl Future for ReplyFuture<'_> {
+    type Output = (Reply, Option<String>);
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut waiting = self.pump.waiting.borrow_mut();
+        let entry = waiting.get_mut(self.request.slot as usize);
+        let Some(slot) = entry.filter(|slot| slot.as_ref().is_some_and(|w| w.request == self.request)) else {
+            return Poll::Pending;
+        };
+        if let Some(Waiting { reply: Some(_), .. }) = slot
+            && let Some(Waiting { reply: Some(reply), failure, .. }) = slot.take()
+        {
+            return Poll::Ready((reply, failure));
+        }
+        if let Some(entry) = slot {
+            entry.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Node {
+    /// Carries one mutation to its replicas and waits for as many as the consistency level asks for.
+    pub async fn write(
+        self: &Rc<Self>,
+        context: RequestContext<'_>,
+        write_type: WriteType,
+        mutation: Mutation,
+    ) -> Result<(), RequestFailure> {
+        let mut actions = Actions::new();
+        let begun = self.pump.coordinator.borrow_mut().begin_write(context, write_type, mutation, &mut actions);
+        let request = begun?;
+        self.pump.expect_reply(request);
+        self.perform(&mut actions);
+        let (reply, cause) = self.reply_to(request).await;
+        match reply {
+            Reply::Write(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
+            Reply::Read(_) => unreachable!("a write got the reply of a read"),
+        }
+    }
+
+    /// Reads from as many replicas as the consistency level asks for.
+    pub async fn read(
+        self: &Rc<Self>,
+        context: RequestContext<'_>,
+        options: &ReadOptions,
+        command: ReadCommand,
+    ) -> Result<ReadResult, RequestFailure> {
+        let mut actions = Actions::new();
+        let now = self.env.clock().now();
+        let begun = self.pump.coordinator.borrow_mut().begin_read(now, context, *options, command, &mut actions);
+        let request = begun?;
+        self.pump.expect_reply(request);
+        self.perform(&mut actions);
+        let (reply, cause) = self.reply_to(request).await;
+        match reply {
+            Reply::Read(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
+            Reply::Write(_) => unreachable!("a read got the reply of a write"),
+        }
+    }
+
+    /// The timer is armed only for requests that really wait.
+    async fn reply_to(self: &Rc<Self>, request: RequestId) -> (Reply, Option<String>) {
+        let mut future = ReplyFuture { pump: &self.pump, request };
+        let ready = Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(reply) = ready {
+            return reply;
+        }
+        self.arm_timer();
+        future.await
+    }
+
+    /// Performs actions until none is left; outcomes that are known at once go straight back into the core.
+    pub(crate) fn perform(self: &Rc<Self>, actions: &mut Actions) {
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Apply { reply_to, mutation } => self.perform_apply(reply_to, mutation, actions),
+                Action::Read { reply_to, kind, command } => self.perform_read(reply_to, kind, command, actions),
+                Action::Reply { request, reply } => self.pump.deliver(request, reply),
+                // One node: the ring has no peer to send to and nobody to keep hints for.
+                Action::Send { to, .. } => tracing::error!(%to, "a message to a node that is not in the ring"),
+                Action::StoreHint { replica, request, .. } => {
+                    tracing::error!(%replica, ?request, "a hint for a node that is not in the ring");
+                }
+            }
+        }
+    }
+
+    fn perform_apply(self: &Rc<Self>, reply_to: ReplyTo, mutation: Mutation, actions: &mut Actions) {
+        let owner = mutation.key.token.shard(self.shard_count());
+        if owner == self.shard() {
+            let mut applying = Box::pin(self.clone().apply_here(mutation));
+            match applying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => self.feed_applied(reply_to, outcome, actions),
+                Poll::Pending => {
+                    let node = self.clone();
+                    let task = async move {
+                        let outcome = applying.await;
+                        node.applied(reply_to, outcome);
+                    };
+                    self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
+                }
+            }
+            return;
+        }
+        self.metrics.replica_hops.increment();
+        let message = ShardMessage::Apply { from: self.shard(), reply_to, mutation: Box::new(mutation) };
+        if self.mailbox.send(owner, message).is_err() {
+            self.feed_applied(reply_to, Err(mailbox_full()), actions);
+        }
+    }
+
+    fn feed_applied(&self, reply_to: ReplyTo, outcome: Result<(), ReplicaFailure>, actions: &mut Actions) {
+        if let Err(failure) = &outcome {
+            self.pump.note_failure(reply_to.exchange.request, &failure.message);
+        }
+        let now = self.env.clock().now();
+        let outcome = outcome.map_err(|failure| failure.reason);
+        self.pump.coordinator.borrow_mut().applied(now, reply_to, outcome, actions);
+    }
+
+    /// The outcome of an apply that took its time.
+    pub(crate) fn applied(self: &Rc<Self>, reply_to: ReplyTo, outcome: Result<(), ReplicaFailure>) {
+        let mut actions = Actions::new();
+        self.feed_applied(reply_to, outcome, &mut actions);
+        self.perform(&mut actions);
+    }
+
+    fn perform_read(self: &Rc<Self>, reply_to: ReplyTo, kind: AnswerKind, command: ReadCommand, actions: &mut Actions) {
+        let mut reading = Box::pin(self.clone().read_replica(command));
+        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => self.feed_read(reply_to, kind, outcome, actions),
+            Poll::Pending => {
+                let node = self.clone();
+                let task = async move {
+                    let outcome = reading.await;
+                    let mut actions = Actions::new();
+                    node.feed_read(reply_to, kind, outcome, &mut actions);
+                    node.perform(&mut actions);
+                };
+                self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
+            }
+        }
+    }
+
+    fn feed_read(
+        &self,
+        reply_to: ReplyTo,
+        kind: AnswerKind,
+        outcome: Result<ReadResult, ReplicaFailure>,
+        actions: &mut Actions,
+    ) {
+        if let Err(failure) = &outcome {
+            self.pump.note_failure(reply_to.exchange.request, &failure.message);
+        }
+        let now = self.env.clock().now();
+        let outcome = outcome.map_err(|failure| failure.reason);
+        self.pump.coordinator.borrow_mut().read_done(now, reply_to, kind, outcome, actions);
+    }
+
+    /// Reads this node's data: of one partition on the shard that owns it, of a range on all shards.
+    async fn read_replica(self: Rc<Self>, command: ReadCommand) -> Result<ReadResult, ReplicaFailure> {
+        let owner = match &command.target {
+            ReadTarget::Partition(key) => key.token.shard(self.shard_count()),
+            ReadTarget::Range(_) if self.shard_count() == 1 => self.shard(),
+            ReadTarget::Range(_) => return self.read_all_shards(command).await,
+        };
+        self.read_on(owner, command).await
+    }
+
+    /// Reads the part of `shard`.
+    pub(crate) async fn read_on(self: &Rc<Self>, shard: u16, command: ReadCommand) -> Result<ReadResult, ReplicaFailure> {
+        if shard == self.shard() {
+            return self.read_here(&command).await;
+        }
+        self.ask_to_read(shard, command).await.map(|result| *result)
+    }
+
+    /// Asks another shard to read; the question is on its way when this returns.
+    pub(crate) fn ask_to_read(
+        &self,
+        shard: u16,
+        command: ReadCommand,
+    ) -> impl Future<Output = Result<Box<ReadResult>, ReplicaFailure>> + use<> {
+        self.metrics.replica_hops.increment();
+        let (slot, answer) = self.reads.open();
+        let message = ShardMessage::Read { from: self.shard(), slot, command: Box::new(command) };
+        if self.mailbox.send(shard, message).is_err() {
+            self.reads.answer(slot, Err(mailbox_full()));
+        }
+        answer
+    }
+
+    /// Applies to this shard's storage.
+    pub(crate) async fn apply_here(self: Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
+        let began = self.env.clock().now();
+        let outcome = self.database()?.apply(mutation).await;
+        self.metrics.latency(Operation::ReplicaWrite).record(self.env.clock().now() - began);
+        outcome.map_err(|error| storage_failure(&error))
+    }
+
+    /// Reads from this shard's storage.
+    pub(crate) async fn read_here(&self, command: &ReadCommand) -> Result<ReadResult, ReplicaFailure> {
+        let began = self.env.clock().now();
+        let outcome = self.database()?.read(command).await;
+        self.metrics.latency(Operation::ReplicaRead).record(self.env.clock().now() - began);
+        outcome.map_err(|error| storage_failure(&error))
+    }
+
+    /// Starts the task that calls the core when its next deadline comes, unless one will look early enough.
+    fn arm_timer(self: &Rc<Self>) {
+        let Some(next) = self.pump.coordinator.borrow().next_timeout() else { return };
+        if self.pump.timer.borrow().is_some_and(|armed| armed <= next) {
+            return;
+        }
+        *self.pump.timer.borrow_mut() = Some(next);
+        let node = self.clone();
+        self.env.tasks().spawn(TaskQueue::Statement, Box::pin(async move { node.wait_for_timeouts(next).await }));
+    }
+
+    async fn wait_for_timeouts(self: Rc<Self>, at: Instant) {
+        let now = self.env.clock().now();
+        self.env.tasks().sleep(at.saturating_duration_since(now)).await;
+        if *self.pump.timer.borrow() != Some(at) {
+            return; // an earlier timer has taken over
+        }
+        *self.pump.timer.borrow_mut() = None;
+        let mut actions = Actions::new();
+        let now = self.env.clock().now();
+        self.pump.coordinator.borrow_mut().handle_timeout(now, &mut actions);
+        self.perform(&mut actions);
+        self.arm_timer();
+    }
+}
+
+fn mailbox_full() -> ReplicaFailure {
+    ReplicaFailure::new(FailureReason::Overloaded, "the mailbox to the owning shard is full")
+}
+
+/// What a storage error means to a coordinator.
+fn storage_failure(error: &ceto_storage::Error) -> ReplicaFailure {
+    use ceto_storage::Error;
+    let reason = match error {
+        Error::UnknownTable(_) => FailureReason::IncompatibleSchema,
+        Error::Overloaded { .. } => FailureReason::Overloaded,
+        Error::DiskFull(_) | Error::Poisoned(_) | Error::Closed => FailureReason::StorageRefused,
+        _ => FailureReason::Unknown,
+    };
+    if reason == FailureReason::Unknown {
+        tracing::error!(%error, "storage failed");
+    }
+    ReplicaFailure::new(reason, error.to_string())
+}

@@ -1,0 +1,138 @@
+//! Tracing of single requests: events collected while a request runs, written to `system_traces` when it has ended.
+//!
+//! A traced request carries a [`Trace`]; others carry none and pay one branch. Rows live for a day.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use ceto_model::value::Value;
+use ceto_model::{Expiry, Liveness, Mutation, Schema, Timestamp, Ttl, UnixSeconds};
+use uuid::Uuid;
+
+use crate::node::Node;
+use crate::system::definitions::SYSTEM_TRACES;
+use crate::system::row::{SystemRow, text, text_map};
+
+/// How long a trace is kept.
+const TRACE_TTL: Ttl = Ttl(24 * 3600);
+/// Events of one trace; later ones are dropped.
+const EVENTS_MAX: usize = 1000;
+
+/// The trace of one request.
+pub struct Trace {
+    /// Of the session.
+    pub id: Uuid,
+    started: Instant,
+    started_micros: i64,
+    client: SocketAddr,
+    request: &'static str,
+    parameters: RefCell<BTreeMap<String, String>>,
+    events: RefCell<Vec<(Uuid, i32, String)>>,
+}
+
+impl Trace {
+    /// Begins a trace.
+    pub fn begin(node: &Node, client: SocketAddr, request: &'static str) -> Rc<Trace> {
+        let started_micros = node.next_timestamp();
+        Rc::new(Trace {
+            id: time_uuid(started_micros, node.env.random()),
+            started: node.env.clock().now(),
+            started_micros,
+            client,
+            request,
+            parameters: RefCell::default(),
+            events: RefCell::default(),
+        })
+    }
+
+    /// Notes what is known about the request.
+    pub fn parameter(&self, name: &str, value: impl Into<String>) {
+        self.parameters.borrow_mut().insert(name.to_owned(), value.into());
+    }
+
+    /// Notes that something happened.
+    pub fn event(&self, node: &Node, activity: impl Into<String>) {
+        let mut events = self.events.borrow_mut();
+        if events.len() < EVENTS_MAX {
+            let elapsed = self.elapsed_micros(node);
+            let id = time_uuid(self.started_micros + i64::from(elapsed) + events.len() as i64, node.env.random());
+            events.push((id, elapsed, activity.into()));
+        }
+    }
+
+    fn elapsed_micros(&self, node: &Node) -> i32 {
+        let elapsed = node.env.clock().now().saturating_duration_since(self.started);
+        i32::try_from(elapsed.as_micros()).unwrap_or(i32::MAX)
+    }
+
+    /// Writes the trace.
+    pub async fn finish(self: Rc<Self>, node: Rc<Node>) {
+        for mutation in self.mutations(&node) {
+            let owner = mutation.key.token.shard(node.shard_count());
+            let outcome =
+                node.on_shard(owner, move |node| Box::pin(async move { node.apply_here(mutation).await })).await;
+            if let Err(failure) = outcome {
+                tracing::warn!(%failure, session = %self.id, "a trace could not be written");
+                return;
+            }
+        }
+    }
+
+    fn mutations(&self, node: &Node) -> Vec<Mutation> {
+        let address = Value::Inet(node.options.rpc_address);
+        let port = Value::Int(i32::from(node.options.native_port));
+        let thread = format!("shard-{}", node.shard());
+        let schema = node.schema();
+        let session = SystemRow::default()
+            .with("session_id", Value::Uuid(self.id))
+            .with("client", Value::Inet(IpAddr::to_canonical(&self.client.ip())))
+            .with("command", text("QUERY"))
+            .with("coordinator", address.clone())
+            .with("coordinator_port", port.clone())
+            .with("duration", Value::Int(self.elapsed_micros(node)))
+            .with("parameters", text_map(&*self.parameters.borrow()))
+            .with("request", text(self.request))
+            .with("started_at", Value::Timestamp(self.started_micros.div_euclid(1000)));
+        let events = self.events.borrow();
+        let events = events.iter().map(|(id, elapsed, activity)| {
+            SystemRow::default()
+                .with("session_id", Value::Uuid(self.id))
+                .with("event_id", Value::Timeuuid(*id))
+                .with("activity", text(activity))
+                .with("source", address.clone())
+                .with("source_elapsed", Value::Int(*elapsed))
+                .with("source_port", port.clone())
+                .with("thread", text(&thread))
+        });
+        let timestamp = Timestamp(node.next_timestamp());
+        let mut mutations: Vec<Mutation> =
+            events.map(|row| expiring(&schema, "events", &row, timestamp)).collect();
+        // The session last: clients wait for its duration, and then all events are there.
+        mutations.push(expiring(&schema, "sessions", &session, timestamp));
+        mutations
+    }
+}
+
+fn expiring(schema: &Schema, table: &str, row: &SystemRow, timestamp: Timestamp) -> Mutation {
+    let table = schema.table(SYSTEM_TRACES, table).expect("a table of system_traces");
+    let now = UnixSeconds(timestamp.0.div_euclid(1_000_000));
+    let mut mutation = row.insert(table, timestamp, now);
+    let expiry = Some(Expiry::after(now, TRACE_TTL));
+    for (_, row) in &mut mutation.partition.rows {
+        row.liveness = Some(Liveness { timestamp, expiry });
+        row.expire_cells(expiry);
+    }
+    mutation
+}
+
+/// A version 1 UUID of a time in microseconds since the Unix epoch.
+fn time_uuid(micros: i64, random: u64) -> Uuid {
+    /// Between the start of the Gregorian calendar and the Unix epoch, units of 100 ns.
+    const GREGORIAN_OFFSET: u64 = 0x01B2_1DD2_1381_4000;
+    let ticks = (micros.unsigned_abs() * 10).wrapping_add(GREGORIAN_OFFSET);
+    let node = [random as u8 | 1, (random >> 8) as u8, (random >> 16) as u8, (random >> 24) as u8, 0, 1];
+    Uuid::new_v1(uuid::Timestamp::from_gregorian_time(ticks, (random >> 40) as u16), &node)
+}

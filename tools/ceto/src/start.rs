@@ -1,0 +1,186 @@
+//! Starting a node: folders, identity, shards, control thread; and ending it.
+//!
+//! The calling thread becomes the control thread. SIGTERM and SIGINT drain: no new connections or requests, what is in
+//! flight is answered, memtables are flushed, and the process ends with status 0.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ceto_control::boot::{BootError, ControlOptions};
+use ceto_node::message::{ShardDoor, ShardMessage, Task};
+use ceto_node::options::{CommitlogSync, Limits, NodeOptions, StorageSettings};
+use ceto_node::{Node, NodeParts};
+use ceto_runtime::{Origin, RuntimeOptions, ShardContext};
+
+use crate::config::{Config, SyncMode};
+use crate::identity::{self, Identity};
+use crate::logging;
+
+/// Why a node did not start, or did not end well. One line.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The command or the configuration is wrong: exit status 2.
+    Usage(String),
+    /// Anything else: exit status 1.
+    Failed(String),
+}
+
+impl StartError {
+    pub(crate) fn file(verb: &str, path: &Path, error: &std::io::Error) -> StartError {
+        StartError::Failed(format!("cannot {verb} {}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Runs a node until it is told to stop. `log_level` holds unless `CETO_LOG` is set.
+pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
+    #[allow(clippy::disallowed_methods)] // the process starts here
+    let started = Instant::now();
+    logging::start(config.log_format, log_level);
+    let data = &config.data_file_directories[0];
+    std::fs::create_dir_all(data).map_err(|error| StartError::file("create", data, &error))?;
+    let _lock = identity::lock(data)?;
+    let identity = Identity::load_or_create(data, &config.cluster_name, config.num_tokens)?;
+    let options = Arc::new(node_options(config, &identity));
+    let shards = match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
+        shards => shards,
+    };
+    let runtime_options = RuntimeOptions {
+        shards,
+        pin: config.pin_shards,
+        watchdog: Some(config.stall_watchdog_timeout.duration()),
+        ..RuntimeOptions::default()
+    };
+    let settings: Arc<[(String, String)]> = config.settings().into();
+    let node_options = options.clone();
+    let runtime = ceto_runtime::start(&runtime_options, move |context: ShardContext<ShardMessage>| {
+        let (options, settings) = (node_options.clone(), settings.clone());
+        Box::pin(async move { serve_shard(context, options, settings).await })
+    })
+    .map_err(|error| StartError::Failed(error.to_string()))?;
+    let door = shard_door(&runtime.control());
+    let control = control_options(config);
+    let announce = move |native: SocketAddr, shard_aware: SocketAddr| announce(&control_texts(native, shard_aware), started);
+    let outcome = ceto_control::boot::run(door, options, control, announce);
+    let joined = runtime.join();
+    match outcome {
+        Err(BootError(text)) => Err(StartError::Failed(text)),
+        Ok(()) => joined.map_err(|error| StartError::Failed(error.to_string())),
+    }
+}
+
+fn control_texts(native: SocketAddr, shard_aware: SocketAddr) -> String {
+    format!("ready: CQL {native}, shard-aware {shard_aware}")
+}
+
+/// The line that tells a script that clients can come.
+fn announce(text: &str, started: Instant) {
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading; that is no reason to end.
+    let _ = writeln!(out, "{text} (pid {}, {} ms)", std::process::id(), started.elapsed().as_millis());
+    let _ = out.flush();
+}
+
+/// One shard's life, on its own thread.
+async fn serve_shard(context: ShardContext<ShardMessage>, options: Arc<NodeOptions>, settings: Arc<[(String, String)]>) {
+    let metrics = context.metrics.clone();
+    let node = Node::open(NodeParts {
+        env: context.env.clone(),
+        network: context.network.clone(),
+        mailbox: context.mailbox.clone(),
+        options,
+        settings,
+        runtime_samples: Box::new(move |samples| runtime_samples(&metrics, samples)),
+    })
+    .await;
+    let receiver = node.clone();
+    context.receive(std::rc::Rc::new(move |_: Origin, message| receiver.receive(message)));
+    node.ended().await;
+}
+
+/// The way from the control thread to the shards.
+fn shard_door(control: &ceto_runtime::ControlHandle<ShardMessage>) -> ShardDoor {
+    let count = control.shard_count();
+    let control = control.clone();
+    let send = move |shard: u16, task: Task| {
+        let mut message = ShardMessage::Run(task);
+        // The door is bounded; the control thread may wait, a shard never does.
+        while let Err(back) = control.send(shard, message) {
+            message = back;
+            std::thread::yield_now();
+        }
+    };
+    ShardDoor { count, send: Arc::new(send) }
+}
+
+fn control_options(config: &Config) -> ControlOptions {
+    ControlOptions {
+        admin: SocketAddr::new(config.api_address, config.api_port),
+        metrics: SocketAddr::new(config.prometheus_address, config.prometheus_port),
+        drain_timeout: Duration::from_secs(30),
+    }
+}
+
+fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
+    let data = &config.data_file_directories[0];
+    let size = |size: crate::config::DataSize| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    let connections = config.native_transport_max_concurrent_connections;
+    NodeOptions {
+        cluster_name: config.cluster_name.clone(),
+        datacenter: config.datacenter.clone(),
+        rack: config.rack.clone(),
+        host_id: identity.host_id,
+        data_directory: data.clone(),
+        commitlog_directory: config.commitlog_directory.clone().unwrap_or_else(|| data.join("commitlog")),
+        rpc_address: config.rpc_address,
+        native_port: config.native_transport_port,
+        shard_aware_port: config.native_shard_aware_transport_port,
+        storage_port: config.storage_port,
+        tokens: identity.tokens.clone(),
+        limits: Limits {
+            max_frame_size: size(config.native_transport_max_frame_size),
+            max_connections: usize::try_from(connections).unwrap_or(Limits::default().max_connections),
+            max_requests_per_connection: config.native_transport_max_requests_per_connection as usize,
+            max_requests_per_shard: config.native_transport_max_requests_per_shard as usize,
+            max_output_per_connection: size(config.native_transport_max_output_per_connection),
+            max_prepared_statements: config.prepared_statements_cache_entries as usize,
+            read_timeout: config.read_request_timeout.duration(),
+            range_timeout: config.range_request_timeout.duration(),
+            write_timeout: config.write_request_timeout.duration(),
+            counter_write_timeout: config.counter_write_request_timeout.duration(),
+            truncate_timeout: config.truncate_request_timeout.duration(),
+            batch_size_warn: size(config.batch_size_warn_threshold),
+            batch_size_fail: size(config.batch_size_fail_threshold),
+            tombstone_warn: config.tombstone_warn_threshold,
+            tombstone_fail: config.tombstone_failure_threshold,
+            max_page_bytes: config.max_page_size.bytes(),
+        },
+        storage: StorageSettings {
+            commitlog_sync: match config.commitlog_sync {
+                SyncMode::Periodic => CommitlogSync::Periodic(config.commitlog_sync_period.duration()),
+                SyncMode::Batch => CommitlogSync::Batch,
+                SyncMode::Group => CommitlogSync::Group(config.commitlog_sync_group_window.duration()),
+            },
+            commitlog_segment_size: config.commitlog_segment_size.bytes(),
+            commitlog_total_space: config.commitlog_total_space.bytes(),
+            memtable_space: config.memtable_heap_space.bytes(),
+        },
+    }
+}
+
+/// The event loop's counters as samples.
+fn runtime_samples(metrics: &ceto_runtime::RuntimeMetrics, samples: &mut ceto_node::metrics::Samples) {
+    crate::runtime_metrics::add(metrics, samples);
+}
