@@ -240,7 +240,7 @@ impl fmt::Display for CqlType {
                 });
             }
             Self::Udt { definition, frozen } => {
-                return write_frozen(f, *frozen, |f| f.write_str(&quote_identifier(&definition.name)));
+                return write_frozen(f, *frozen, |f| f.write_str(&quote_type_name(&definition.name)));
             }
             Self::Vector { element, dimension } => return write!(f, "vector<{element}, {dimension}>"),
             Self::Custom(class) => return write!(f, "'{class}'"),
@@ -268,7 +268,7 @@ pub fn quote_identifier(name: &str) -> String {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !RESERVED_WORDS.contains(&name);
+        && RESERVED_WORDS.binary_search(&name).is_err();
     if bare {
         name.to_owned()
     } else {
@@ -276,13 +276,13 @@ pub fn quote_identifier(name: &str) -> String {
     }
 }
 
-/// Words that cannot be identifiers without quotes (Cassandra's `ReservedKeywords`), sorted.
+/// Words that cannot be identifiers without quotes: Cassandra's `ReservedKeywords`, and the two boolean constants, which
+/// are no names either. Sorted.
 pub const RESERVED_WORDS: &[&str] = &[
     "add",
     "allow",
     "alter",
     "and",
-    "any",
     "apply",
     "asc",
     "authorize",
@@ -291,14 +291,13 @@ pub const RESERVED_WORDS: &[&str] = &[
     "by",
     "columnfamily",
     "create",
-    "default",
     "delete",
     "desc",
     "describe",
     "drop",
-    "each_quorum",
     "entries",
     "execute",
+    "false",
     "from",
     "full",
     "grant",
@@ -310,13 +309,8 @@ pub const RESERVED_WORDS: &[&str] = &[
     "into",
     "is",
     "keyspace",
-    "keyspaces",
     "limit",
-    "local_one",
-    "local_quorum",
     "materialized",
-    "mbean",
-    "mbeans",
     "modify",
     "nan",
     "norecursive",
@@ -324,26 +318,20 @@ pub const RESERVED_WORDS: &[&str] = &[
     "null",
     "of",
     "on",
-    "one",
     "or",
     "order",
-    "password",
     "primary",
-    "quorum",
     "rename",
-    "replace",
     "revoke",
     "schema",
     "select",
     "set",
     "table",
-    "three",
     "to",
     "token",
+    "true",
     "truncate",
-    "two",
     "unlogged",
-    "unset",
     "update",
     "use",
     "using",
@@ -351,3 +339,88 @@ pub const RESERVED_WORDS: &[&str] = &[
     "where",
     "with",
 ];
+
+/// A user-defined type's name as CQL text: like [`quote_identifier`], but what would read as another type, or may be a
+/// name elsewhere but not of a type, is quoted too.
+fn quote_type_name(name: &str) -> String {
+    if TYPE_WORDS.binary_search(&name).is_ok() {
+        format!("\"{name}\"")
+    } else {
+        quote_identifier(name)
+    }
+}
+
+/// Words that name other types, or that the grammar keeps from being type names. Sorted.
+const TYPE_WORDS: &[&str] = &[
+    "ascii",
+    "bigint",
+    "bitstring",
+    "blob",
+    "boolean",
+    "byte",
+    "cast",
+    "complex",
+    "count",
+    "counter",
+    "date",
+    "decimal",
+    "distinct",
+    "double",
+    "duration",
+    "empty",
+    "enum",
+    "float",
+    "frozen",
+    "inet",
+    "int",
+    "interval",
+    "json",
+    "list",
+    "macaddr",
+    "map",
+    "maxwritetime",
+    "set",
+    "smallint",
+    "text",
+    "time",
+    "timestamp",
+    "timeuuid",
+    "tinyint",
+    "ttl",
+    "tuple",
+    "uuid",
+    "varchar",
+    "varint",
+    "vector",
+    "writetime",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_sorted() {
+        assert!(RESERVED_WORDS.is_sorted());
+        assert!(TYPE_WORDS.is_sorted());
+    }
+
+    #[test]
+    fn quotes_what_would_not_read_back() {
+        for (name, text) in [
+            ("users", "users"),
+            ("key", "key"),
+            ("int", "int"),
+            ("select", "\"select\""),
+            ("true", "\"true\""),
+            ("Users", "\"Users\""),
+            ("1st", "\"1st\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(quote_identifier(name), text);
+        }
+        assert_eq!(quote_type_name("int"), "\"int\"");
+        assert_eq!(quote_type_name("address"), "address");
+    }
+}
