@@ -96,13 +96,15 @@ pub trait Disk {
     fn read_file<'a>(&'a self, path: &'a Path, max_size: u64) -> LocalFuture<'a, Result<Bytes, DiskError>>;
     /// Writes a whole small file durably: temporary name, sync, rename, sync of the folder.
     fn write_file<'a>(&'a self, path: &'a Path, content: &'a [u8]) -> LocalFuture<'a, Result<(), DiskError>>;
-    /// Creates a commitlog segment of exactly `size` bytes, space reserved, content zero. Fails when the disk is full.
+    /// Creates a commitlog segment of exactly `size` bytes, space reserved, content zero. Fails when the disk is full, or
+    /// when the file exists. The name is durable when it returns.
     fn create_segment<'a>(
         &'a self,
         path: &'a Path,
         size: u64,
     ) -> LocalFuture<'a, Result<Rc<dyn Segment>, DiskError>>;
-    /// Takes an existing segment file into use again under a new name: content zeroed before it returns.
+    /// Takes an existing segment file into use again under a new name: content zeroed before it has that name, which is
+    /// durable when it returns.
     fn recycle_segment<'a>(
         &'a self,
         from: &'a Path,

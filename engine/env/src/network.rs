@@ -4,6 +4,11 @@
 //!
 //! Back-pressure: a protocol that has too much in flight calls [`Socket::pause`]; the ring stops receiving for that
 //! socket. A peer that does not read lets [`Socket::unsent`] grow; [`Protocol::drained`] tells when it fell to zero.
+//! Without any of the protocol's doing, receiving stops while a mebibyte or more is unsent, and a connection whose
+//! output passes the runtime's bound is cut.
+//!
+//! Ends: when the peer ends its side, what was written by the end of that turn still goes out, then the connection
+//! closes; requests that are not answered by then are lost, as they are for a peer that closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +28,10 @@ pub type Acceptor = Rc<dyn Fn(Rc<dyn Socket>) -> Box<dyn Protocol>>;
 
 /// One connection's reader.
 pub trait Protocol {
-    /// Bytes arrived; they are valid only during the call.
+    /// Bytes arrived; they are valid only during the call. Never called within another call of the protocol, nor
+    /// while it is paused.
     fn received(&mut self, bytes: &[u8]);
-    /// Everything written has been handed to the kernel.
+    /// Everything written has been handed to the kernel. May be a few milliseconds late for small outputs.
     fn drained(&mut self) {}
     /// The connection is gone; called once, nothing after it.
     fn closed(&mut self);
@@ -35,7 +41,8 @@ pub trait Protocol {
 pub trait Socket {
     /// Appends to the output, to be sent at the end of the turn.
     fn write(&self, bytes: &[u8]);
-    /// Appends to the output without a copy through a buffer of the caller's.
+    /// Appends to the output without a copy through a buffer of the caller's. `fill` only appends, and does not write to
+    /// this socket by another way.
     fn write_with(&self, fill: &mut dyn FnMut(&mut bytes::BytesMut));
     /// Bytes written but not yet taken by the kernel.
     fn unsent(&self) -> usize;
@@ -43,7 +50,7 @@ pub trait Socket {
     fn pause(&self);
     /// Receives again.
     fn resume(&self);
-    /// Sends what is written, then closes.
+    /// Sends what is written, then closes. Writes after it do nothing.
     fn close(&self);
     /// The other end.
     fn peer(&self) -> SocketAddr;
@@ -54,10 +61,11 @@ pub trait Socket {
 /// Listening.
 pub trait Network {
     /// Listens on `address`. Every shard calls it with the same arguments in the same order; connections are spread
-    /// over the shards by `placement`. Returns the bound address (for port 0).
+    /// over the shards by `placement`. Returns the bound address (for port 0). A failure is the same on every shard, and
+    /// keeps its place in the order.
     fn listen(&self, address: SocketAddr, placement: Placement, acceptor: Acceptor)
     -> io::Result<SocketAddr>;
-    /// Stops accepting; open connections stay.
+    /// Stops accepting, on every listening socket; open connections stay. Called on every shard.
     fn stop_accepting(&self);
     /// Open connections of this shard.
     fn connections(&self) -> usize;

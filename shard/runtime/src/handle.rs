@@ -13,11 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 use crate::disk::BlockingDone;
 use crate::executor::TaskId;
 use crate::metrics::RuntimeMetrics;
-use crate::network::AcceptedSocket;
+use crate::network::{AcceptedSocket, MAX_SOCKETS_UNDERWAY};
 use crate::stack::Stack;
-
-/// Most sockets on their way from the accepting shard to this one; more are closed.
-const MAX_SOCKETS_UNDERWAY: usize = 4096;
 
 /// The part of a shard that is shared between threads. Never locked.
 pub(crate) struct ShardHandle {

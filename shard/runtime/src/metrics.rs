@@ -121,10 +121,12 @@ pub struct RuntimeMetrics {
     /// Gauge: timers set.
     pub timers: Counter,
 
-    /// Messages handed to other shards.
+    /// Messages handed to shards. Over all shards, sent less received is what waits in the mailboxes.
     pub mailbox_sent: Counter,
-    /// Messages taken in from shards and from the control thread.
+    /// Messages taken in from shards.
     pub mailbox_received: Counter,
+    /// Messages taken in from the control thread.
+    pub control_received: Counter,
     /// Messages refused because ring and overflow were full.
     pub mailbox_full: Counter,
     /// Gauge: messages that wait in this shard's overflow.

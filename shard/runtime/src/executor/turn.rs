@@ -16,7 +16,7 @@ use crate::ring::{Completion, Kind};
 /// A turn of tasks, or of completions, ends after this, so that the kernel is asked again.
 const BUDGET: Duration = Duration::from_micros(500);
 /// Completions between two looks at the clock.
-const CLOCK_INTERVAL: usize = 16;
+const CLOCK_INTERVAL: usize = 4;
 /// A turn longer than this is a stall: counted, and logged with what took most of it.
 const STALL_LIMIT: Duration = Duration::from_millis(10);
 /// Between two stall lines in the log; those between are counted in the next.
@@ -102,6 +102,8 @@ impl Executor {
             return;
         }
         let started = self.clock.now();
+        // Protocols may poll requests themselves; those yield like tasks do.
+        self.task_started.set(started);
         let network = self.network.get().expect("attached before it runs");
         for handled in 1.. {
             let Some(completion) = completions.pop_front() else {
@@ -121,8 +123,12 @@ impl Executor {
                     }
                 }
             }
-            if handled % CLOCK_INTERVAL == 0 && self.clock.read() - started > BUDGET {
-                break;
+            if handled % CLOCK_INTERVAL == 0 {
+                let now = self.clock.read();
+                self.task_started.set(now);
+                if now - started > BUDGET {
+                    break;
+                }
             }
         }
         let ended = self.clock.read();
@@ -148,6 +154,7 @@ impl Executor {
         let mailbox = self.mailbox.get().expect("attached before it runs");
         if mailbox.has_incoming() {
             let started = self.clock.now();
+            self.task_started.set(started);
             mailbox.receive(started + BUDGET);
             self.clock.spend(Activity::Mailbox, self.clock.read() - started);
         }
@@ -167,6 +174,7 @@ impl Executor {
     /// Runs ready tasks, the most deserving queue first.
     fn run_tasks(self: &Rc<Self>) {
         let turn_end = self.clock.now() + BUDGET;
+        self.yielded.set(false);
         loop {
             let Some(queue) = self.queues.borrow_mut().next() else {
                 return;

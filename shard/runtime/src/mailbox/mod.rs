@@ -156,23 +156,29 @@ impl<M> Port<M> {
         drop(receiver);
     }
 
-    /// Delivers up to a batch that `next` yields. False when the time is over.
+    /// Delivers up to a batch that `next` yields. Returns how many, and whether there is time for more.
     fn deliver(
         &self,
         receiver: &Receiver<M>,
         origin: Origin,
         deadline: Instant,
         mut next: impl FnMut() -> Option<M>,
-    ) -> bool {
+    ) -> (usize, bool) {
+        let counter = match origin {
+            Origin::Shard(_) => &self.metrics.mailbox_received,
+            Origin::Control => &self.metrics.control_received,
+        };
         for delivered in 0..BATCH {
             if delivered % CLOCK_INTERVAL == CLOCK_INTERVAL - 1 && Instant::now() >= deadline {
-                return false;
+                return (delivered, false);
             }
-            let Some(message) = next() else { return true };
-            self.metrics.mailbox_received.add(1);
+            let Some(message) = next() else {
+                return (delivered, true);
+            };
+            counter.add(1);
             receiver(origin, message);
         }
-        true
+        (BATCH, true)
     }
 }
 
@@ -247,7 +253,10 @@ impl<M> MailboxPort for Port<M> {
             left = left.checked_sub(1)?;
             self.own.borrow_mut().pop_front()
         };
-        if !self.deliver(&receiver, Origin::Shard(self.shard), deadline, own) {
+        if !self
+            .deliver(&receiver, Origin::Shard(self.shard), deadline, own)
+            .1
+        {
             return;
         }
         if self.from_control.borrow().is_empty()
@@ -256,18 +265,15 @@ impl<M> MailboxPort for Port<M> {
             *self.from_control.borrow_mut() = messages.into();
         }
         let control = || self.from_control.borrow_mut().pop_front();
-        if !self.deliver(&receiver, Origin::Control, deadline, control) {
+        if !self.deliver(&receiver, Origin::Control, deadline, control).1 {
             return;
         }
         let lanes = self.incoming.borrow().len();
         for lane in 0..lanes {
             let from = self.incoming.borrow()[lane].from;
-            let before = self.metrics.mailbox_received.get();
             let next = || self.incoming.borrow_mut()[lane].lane.pop();
-            let in_time = self.deliver(&receiver, Origin::Shard(from as u16), deadline, next);
-            if self.metrics.mailbox_received.get() != before
-                && self.incoming.borrow()[lane].lane.producer_waits()
-            {
+            let (delivered, in_time) = self.deliver(&receiver, Origin::Shard(from as u16), deadline, next);
+            if delivered > 0 && self.incoming.borrow()[lane].lane.producer_waits() {
                 self.handles[from].wake();
             }
             if !in_time {

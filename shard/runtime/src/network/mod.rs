@@ -41,6 +41,9 @@ const POOLED_BUFFER_SIZE: usize = 128 << 10;
 const OUTPUT_BUFFER_SIZE: usize = 4 << 10;
 /// Sends up to this size do not end a sleep when they are done (see `Ring::wait`).
 const UNHURRIED_SEND: usize = 16 << 10;
+/// Most sockets on their way from the accepting shard to another, or waiting there for the shard to listen; more are
+/// closed.
+pub(crate) const MAX_SOCKETS_UNDERWAY: usize = 4096;
 /// Pause of accepting when the process has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long the end of a peer's side is waited for after ours was shut.
@@ -506,7 +509,12 @@ impl NetworkRing {
     pub(crate) fn adopt(&self, socket: AcceptedSocket) {
         let acceptor = self.acceptors.borrow().get(socket.listener).cloned();
         let Some(acceptor) = acceptor else {
-            self.early.borrow_mut().push(socket);
+            let mut early = self.early.borrow_mut();
+            if early.len() < MAX_SOCKETS_UNDERWAY {
+                early.push(socket);
+            } else {
+                self.metrics.connections_open.subtract_shared(1);
+            }
             return;
         };
         let local = if self.stopped.get() {
