@@ -97,12 +97,13 @@ fn cut(
     let mut stopped = None;
     for (clustering, row) in rows {
         let is_live = row.is_live(command.now);
+        // The partition's own limit first: a page that ends here goes on with the next partition.
+        if is_live && live_rows == command.limits.rows_per_partition {
+            break;
+        }
         if is_live && (limits.rows == 0 || limits.bytes == 0) {
             let last = content.rows.last().map(|(key, _)| key.clone());
             stopped = last.map(|last| ResumePoint::Row(key.clone(), last));
-            break;
-        }
-        if is_live && live_rows == command.limits.rows_per_partition {
             break;
         }
         if let Some(selected) = select(command, row) {
