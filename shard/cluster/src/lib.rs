@@ -7,10 +7,12 @@
 //! Read next: `ring` and `replication` for where a token lives, `coordinator` for reads and writes.
 
 pub mod consistency;
+pub mod coordinator;
 pub mod random;
 pub mod replication;
 pub mod ring;
 
+pub use coordinator::{Action, Actions, Coordinator, Reply, ReplyTo, RequestContext, RequestError};
 pub use random::Random;
 pub use replication::{Replica, ReplicaMap, ReplicaSet, ReplicationError, Strategy};
 pub use ring::{Datacenter, HostId, Ring, RingNode};
