@@ -10,7 +10,10 @@
 pub mod ast;
 mod error;
 mod lexer;
+mod options;
 pub mod parser;
+pub mod schema_change;
 
 pub use error::CqlError;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
+pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaTarget};

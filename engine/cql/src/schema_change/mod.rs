@@ -1,0 +1,196 @@
+//! Statements that change the schema: a schema to the next schema.
+//!
+//! Two steps. [`SchemaChange::prepare`] knows the session and refuses what no schema could make right. Then
+//! [`SchemaChange::apply`] runs later, where changes have an order, and checks all the rest against the one schema that
+//! it replaces; between the two the schema may have changed as it likes.
+//!
+//! Invariants:
+//! - `apply` is a function of its arguments: it reads no clock, draws no random number (a new table's id comes with
+//!   `prepare`) and gives the same schema on every node.
+//! - A schema that `apply` returns never holds a type that nests deeper than [`ceto_model::type_text::DEPTH_MAX`] or is
+//!   larger than [`TYPE_NODES_MAX`], nor a table or type whose user types are not those of its keyspace.
+//! - A column id is never used twice in a table, so cells of a dropped column are never read as another's.
+//!
+//! Read next: `keyspace`, `create_table`, `alter_table`, `user_type` for the statements; `types` for types as written.
+
+mod alter_table;
+mod copy_table;
+mod create_table;
+mod event;
+mod keyspace;
+mod names;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod type_use;
+pub(crate) mod types;
+mod user_type;
+
+pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaTarget};
+pub(crate) use names::is_system_keyspace;
+pub use types::TYPE_NODES_MAX;
+
+use crate::CqlError;
+use crate::ast::Statement;
+use alter_table::AlterTableChange;
+use ceto_model::Schema;
+use ceto_model::schema::ReplicationOptions;
+use copy_table::CopyTableChange;
+use create_table::CreateTableChange;
+use keyspace::{AlterKeyspaceChange, CreateKeyspaceChange};
+use std::sync::Arc;
+use user_type::{AlterTypeChange, CreateTypeChange};
+use uuid::Uuid;
+
+/// One statement that changes the schema, ready to be applied.
+#[derive(Clone, Debug)]
+pub struct SchemaChange {
+    /// The keyspace that changes.
+    keyspace: Arc<str>,
+    action: Action,
+}
+
+/// What a [`SchemaChange`] does to its keyspace.
+#[derive(Clone, Debug)]
+enum Action {
+    CreateKeyspace(CreateKeyspaceChange),
+    AlterKeyspace(AlterKeyspaceChange),
+    DropKeyspace { if_exists: bool },
+    CreateTable(Arc<CreateTableChange>),
+    CopyTable(Arc<CopyTableChange>),
+    AlterTable(Arc<AlterTableChange>),
+    DropTable { name: Arc<str>, if_exists: bool },
+    CreateType(Arc<CreateTypeChange>),
+    AlterType(Arc<AlterTypeChange>),
+    DropType { name: Arc<str>, if_exists: bool },
+}
+
+impl SchemaChange {
+    /// The change that `statement` asks for; None when it is no schema statement.
+    ///
+    /// `session_keyspace` stands in for a keyspace that is not written; `new_table_id` becomes the identity of a table
+    /// that is created without an `id` of its own.
+    ///
+    /// # Errors
+    /// `Invalid` without a keyspace, for what is wrong whatever the schema, and for what cannot be carried out yet;
+    /// `Unauthorized` for the keyspaces of the system; `Syntax` and `Config` for the options of a keyspace.
+    pub fn prepare(
+        statement: &Statement,
+        session_keyspace: Option<&str>,
+        new_table_id: Uuid,
+    ) -> Option<Result<SchemaChange, CqlError>> {
+        let change = match statement {
+            Statement::CreateKeyspace(create) => keyspace::prepare_create(create),
+            Statement::AlterKeyspace(alter) => keyspace::prepare_alter(alter),
+            Statement::DropKeyspace(drop) => Ok(SchemaChange {
+                keyspace: drop.name.name.clone(),
+                action: Action::DropKeyspace {
+                    if_exists: drop.if_exists,
+                },
+            }),
+            Statement::CreateTable(create) => create_table::prepare(create, session_keyspace, new_table_id),
+            Statement::CopyTable(copy) => copy_table::prepare(copy, session_keyspace, new_table_id),
+            Statement::AlterTable(alter) => alter_table::prepare(alter, session_keyspace),
+            Statement::DropTable(drop) => {
+                names::keyspace_of(&drop.name, session_keyspace).map(|keyspace| SchemaChange {
+                    keyspace,
+                    action: Action::DropTable {
+                        name: drop.name.name.clone(),
+                        if_exists: drop.if_exists,
+                    },
+                })
+            }
+            Statement::CreateType(create) => user_type::prepare_create(create, session_keyspace),
+            Statement::AlterType(alter) => user_type::prepare_alter(alter, session_keyspace),
+            Statement::DropType(drop) => {
+                names::keyspace_of(&drop.name, session_keyspace).map(|keyspace| SchemaChange {
+                    keyspace,
+                    action: Action::DropType {
+                        name: drop.name.name.clone(),
+                        if_exists: drop.if_exists,
+                    },
+                })
+            }
+            other => return refusal::not_supported(other).map(Err),
+        };
+        Some(change.and_then(|change| {
+            names::check_modifiable(&change.keyspace)?;
+            names::check_keyspace_name(&change.keyspace)?;
+            Ok(change)
+        }))
+    }
+
+    /// The schema after the change; None when IF EXISTS or IF NOT EXISTS leaves nothing to do. Its version is nil: the
+    /// caller gives it one. `now_micros` (since the Unix epoch) is when columns are dropped that say no time.
+    ///
+    /// # Errors
+    /// When the change contradicts `schema`, with Cassandra's kinds and texts.
+    pub fn apply(&self, schema: &Schema, now_micros: i64) -> Result<Option<Schema>, CqlError> {
+        let keyspace = &self.keyspace;
+        match &self.action {
+            Action::CreateKeyspace(create) => keyspace::create(schema, keyspace, create),
+            Action::AlterKeyspace(alter) => keyspace::alter(schema, keyspace, alter),
+            Action::DropKeyspace { if_exists } => keyspace::drop(schema, keyspace, *if_exists),
+            Action::CreateTable(create) => create_table::create(schema, keyspace, create),
+            Action::CopyTable(copy) => copy_table::copy(schema, keyspace, copy),
+            Action::AlterTable(alter) => alter_table::alter(schema, keyspace, alter, now_micros),
+            Action::DropTable { name, if_exists } => {
+                alter_table::drop_table(schema, keyspace, name, *if_exists)
+            }
+            Action::CreateType(create) => user_type::create(schema, keyspace, create),
+            Action::AlterType(alter) => user_type::alter(schema, keyspace, alter),
+            Action::DropType { name, if_exists } => user_type::drop(schema, keyspace, name, *if_exists),
+        }
+    }
+
+    /// What the client and those registered for schema events are told.
+    pub fn event(&self) -> SchemaChangeEvent {
+        let keyspace = SchemaTarget::Keyspace;
+        let table = |name: &Arc<str>| SchemaTarget::Table(name.to_string());
+        let user_type = |name: &Arc<str>| SchemaTarget::Type(name.to_string());
+        let (change, target) = match &self.action {
+            Action::CreateKeyspace(_) => (SchemaChangeKind::Created, keyspace),
+            Action::AlterKeyspace(_) => (SchemaChangeKind::Updated, keyspace),
+            Action::DropKeyspace { .. } => (SchemaChangeKind::Dropped, keyspace),
+            Action::CreateTable(create) => (SchemaChangeKind::Created, table(&create.name)),
+            Action::CopyTable(copy) => (SchemaChangeKind::Created, table(&copy.name)),
+            Action::AlterTable(alter) => (SchemaChangeKind::Updated, table(&alter.name)),
+            Action::DropTable { name, .. } => (SchemaChangeKind::Dropped, table(name)),
+            Action::CreateType(create) => (SchemaChangeKind::Created, user_type(&create.name)),
+            Action::AlterType(alter) => (SchemaChangeKind::Updated, user_type(&alter.name)),
+            Action::DropType { name, .. } => (SchemaChangeKind::Dropped, user_type(name)),
+        };
+        SchemaChangeEvent {
+            change,
+            keyspace: self.keyspace.to_string(),
+            target,
+        }
+    }
+
+    /// Name of the keyspace that changes.
+    pub fn keyspace(&self) -> &str {
+        &self.keyspace
+    }
+
+    /// The replication that CREATE or ALTER KEYSPACE gives, its class by full name. What the options mean for the ring
+    /// is not checked here.
+    pub fn replication(&self) -> Option<&ReplicationOptions> {
+        match &self.action {
+            Action::CreateKeyspace(create) => Some(&create.replication),
+            Action::AlterKeyspace(alter) => alter.replication.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same change with another replication, as whoever knows the ring has completed it. Nothing changes for other
+    /// statements than CREATE and ALTER KEYSPACE.
+    #[must_use]
+    pub fn with_replication(mut self, replication: ReplicationOptions) -> SchemaChange {
+        match &mut self.action {
+            Action::CreateKeyspace(create) => create.replication = replication,
+            Action::AlterKeyspace(alter) => alter.replication = Some(replication),
+            _ => {}
+        }
+        self
+    }
+}
