@@ -18,8 +18,9 @@ use super::DiskAccess;
 use super::blocking::BlockingPool;
 use super::file::OpenFile;
 
-/// Zeros written per call.
-const ZEROS: usize = 1 << 20;
+/// Zeros written per call. Small on purpose: the page cache keeps what one call wrote as one folio, and a copy into a
+/// mapping dirties the whole folio, which the next sync then writes (with a mebibyte a sync takes many times as long).
+const ZEROS: usize = 16 << 10;
 
 /// Makes (or takes over) the file of a segment: exactly `size` bytes, all reserved, all zero. Blocks.
 pub(super) fn prepare(path: &Path, size: u64, create: bool) -> io::Result<File> {
@@ -51,7 +52,7 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
             return Err(error);
         }
     }
-    let zeros = vec![0; ZEROS];
+    let zeros = [0; ZEROS];
     let mut offset = 0;
     while offset < size {
         let count = (size - offset).min(ZEROS as u64) as usize;
