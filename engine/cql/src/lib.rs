@@ -8,12 +8,15 @@
 //! Read next: `ast` for what statements look like, `parser` for how they are recognised.
 
 pub mod ast;
+pub mod describe;
 mod error;
 mod lexer;
 mod options;
 pub mod parser;
 pub mod schema_change;
+mod specification;
 
 pub use error::CqlError;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
-pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaTarget};
+pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
+pub use specification::ColumnSpecification;

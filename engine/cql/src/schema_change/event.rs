@@ -8,7 +8,7 @@ pub struct SchemaChangeEvent {
     /// The keyspace that changed or holds what changed.
     pub keyspace: String,
     /// What changed.
-    pub target: SchemaTarget,
+    pub target: SchemaChangeTarget,
 }
 
 /// What happened to the target of a [`SchemaChangeEvent`].
@@ -24,7 +24,7 @@ pub enum SchemaChangeKind {
 
 /// What a [`SchemaChangeEvent`] is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SchemaTarget {
+pub enum SchemaChangeTarget {
     /// The keyspace itself.
     Keyspace,
     /// A table, by name.

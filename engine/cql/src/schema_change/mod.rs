@@ -26,8 +26,9 @@ mod type_use;
 pub(crate) mod types;
 mod user_type;
 
-pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaTarget};
+pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub(crate) use names::is_system_keyspace;
+pub(crate) use type_use::in_order_of_use;
 pub use types::TYPE_NODES_MAX;
 
 use crate::CqlError;
@@ -145,9 +146,9 @@ impl SchemaChange {
 
     /// What the client and those registered for schema events are told.
     pub fn event(&self) -> SchemaChangeEvent {
-        let keyspace = SchemaTarget::Keyspace;
-        let table = |name: &Arc<str>| SchemaTarget::Table(name.to_string());
-        let user_type = |name: &Arc<str>| SchemaTarget::Type(name.to_string());
+        let keyspace = SchemaChangeTarget::Keyspace;
+        let table = |name: &Arc<str>| SchemaChangeTarget::Table(name.to_string());
+        let user_type = |name: &Arc<str>| SchemaChangeTarget::Type(name.to_string());
         let (change, target) = match &self.action {
             Action::CreateKeyspace(_) => (SchemaChangeKind::Created, keyspace),
             Action::AlterKeyspace(_) => (SchemaChangeKind::Updated, keyspace),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// User-defined types of one keyspace by name.
-pub(super) type TypeMap = BTreeMap<Arc<str>, Arc<UserType>>;
+pub(crate) type TypeMap = BTreeMap<Arc<str>, Arc<UserType>>;
 
 /// Calls `visit` with the types that a type is directly made of.
 fn for_each_part<'t>(cql_type: &'t CqlType, visit: &mut dyn FnMut(&'t CqlType)) {
