@@ -1,1 +1,38 @@
 //! One shard's storage engine: commitlog, memtable, sstable, compaction, recovery.
+//!
+//! Durability: an acknowledged write is with the kernel in every mode of the commitlog, and on the device in `batch`
+//! and `group` mode. Never: knows a CQL type, a client or a peer; asks the operating system for anything but through
+//! `env`; loses an acknowledged write to a crash of the process.
+//!
+//! Read next: `database` for the write path on one screen, `reader` for the grammar that all readers share,
+//! `sstable` and `commitlog` for the files, `recovery` for the start.
+
+mod commitlog;
+mod compaction;
+mod database;
+mod error;
+mod flush;
+mod layout;
+mod maintenance;
+mod memtable;
+mod options;
+mod poison;
+mod read;
+mod reader;
+mod recovery;
+mod removal;
+mod sstable;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod truncation;
+mod wait;
+
+pub use commitlog::{CommitlogStats, ReplayPosition};
+pub use database::{Applied, Database};
+pub use error::{Corruption, Error, Result};
+pub use options::{CommitlogSync, StorageOptions};
+pub use sstable::{Codec, Component, Compression, Descriptor, Generation, Statistics};

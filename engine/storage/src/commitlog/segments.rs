@@ -1,0 +1,306 @@
+//! The life of segment files: spare, active, closed, free, and spare again.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ceto_env::{Env, Segment, TaskQueue};
+
+use super::format::SegmentHeader;
+use super::replay::{SegmentFile, segment_file_name};
+use super::writer::{Active, Commitlog};
+use super::{ReplayPosition, list_segments};
+use crate::error::Result;
+use crate::options::StorageOptions;
+use crate::poison::Poison;
+use crate::wait::Event;
+
+/// Segments made ahead.
+const SPARES: usize = 1;
+/// Released segment files kept for the next spares; more are removed.
+const FREE_MAX: usize = 2;
+/// Time between tries to make a segment on a full disk.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A segment that waits to become active.
+pub(super) struct Spare {
+    pub(super) id: u64,
+    pub(super) segment: Rc<dyn Segment>,
+}
+
+/// A segment that takes no more entries.
+pub(super) struct Closed {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    /// Until it is synced.
+    pub(super) segment: Option<Rc<dyn Segment>>,
+}
+
+/// Figures of a commitlog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CommitlogStats {
+    /// Segments that hold entries.
+    pub segments: u64,
+    /// Bytes of all segment files, spare and free ones too.
+    pub disk_bytes: u64,
+    /// Entries appended since start.
+    pub appends: u64,
+    /// Bytes appended since start.
+    pub appended_bytes: u64,
+    /// Syncs since start.
+    pub syncs: u64,
+    /// Bytes appended and not synced yet are behind this position.
+    pub synced: ReplayPosition,
+}
+
+impl Commitlog {
+    /// Opens the log of a shard. The segments it finds stay until they are released; new entries go to new ones.
+    pub(crate) async fn open(
+        env: Rc<dyn Env>,
+        options: &StorageOptions,
+        poison: Poison,
+    ) -> Result<(Rc<Commitlog>, Vec<SegmentFile>)> {
+        let disk = env.disk();
+        let mut files = list_segments(&*disk, &options.commitlog_dir).await?;
+        let last_id = files.iter().map(|file| file.id).max().unwrap_or(0);
+        files.retain(|file| file.shard == options.shard);
+        let end = ReplayPosition {
+            segment: last_id,
+            offset: u32::MAX,
+        };
+        // Ids follow the clock, so that they grow even when somebody empties the folder.
+        let next_id = u64::try_from(env.clock().unix_micros())
+            .unwrap_or(0)
+            .max(last_id + 1);
+        let log = Rc::new(Commitlog {
+            dir: options.commitlog_dir.clone(),
+            shard: options.shard,
+            shard_count: options.shard_count,
+            segment_size: options.commitlog_segment_size,
+            segments_max: options.segments_max(),
+            mode: options.commitlog_sync,
+            poison,
+            active: RefCell::default(),
+            end: Cell::new(end),
+            closed: RefCell::new(files.iter().map(Closed::of_file).collect()),
+            free: RefCell::default(),
+            spares: RefCell::default(),
+            next_id: Cell::new(next_id),
+            life: next_id,
+            no_spare_because: RefCell::default(),
+            spare_wanted: Event::default(),
+            spare_changed: Event::default(),
+            synced: Cell::new(end),
+            sync_wanted: Event::default(),
+            is_sync_asked: Cell::default(),
+            sync_done: Event::default(),
+            syncs: Cell::default(),
+            appends: Cell::default(),
+            appended_bytes: Cell::default(),
+            has_switched: Cell::default(),
+            is_closed: Cell::default(),
+            scratch: RefCell::default(),
+            env,
+        });
+        log.make_spare().await?;
+        log.start();
+        Ok((log, files))
+    }
+
+    fn start(self: &Rc<Self>) {
+        let tasks = self.env.tasks();
+        let (spares, syncs) = (self.clone(), self.clone());
+        tasks.spawn(
+            TaskQueue::Maintenance,
+            Box::pin(async move { spares.keep_spares().await }),
+        );
+        tasks.spawn(
+            TaskQueue::Statement,
+            Box::pin(async move { syncs.keep_synced().await }),
+        );
+    }
+
+    /// Ends the tasks.
+    pub(crate) fn close(&self) {
+        self.is_closed.set(true);
+        self.spare_wanted.notify();
+        self.sync_wanted.notify();
+    }
+
+    async fn keep_spares(&self) {
+        while !self.is_closed.get() {
+            let wanted = self.spare_wanted.listen();
+            match self.make_spare().await {
+                Ok(true) => {}
+                Ok(false) if self.no_spare_because.borrow().is_some() => {
+                    self.env.tasks().sleep(RETRY).await;
+                }
+                Ok(false) => wanted.await,
+                Err(error) => {
+                    self.poison.stop_writes(&error);
+                    self.spare_changed.notify();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does one step towards the wanted number of spare and free segments. False when there is nothing to do, or
+    /// when the disk is full.
+    async fn make_spare(&self) -> Result<bool> {
+        let needs_spare = self.spares.borrow().len() < SPARES;
+        let free = self.free.borrow_mut().pop_front();
+        let result = match free {
+            Some(free) if needs_spare && free.size == u64::from(self.segment_size) => {
+                self.recycle(free).await.map(|()| true)
+            }
+            Some(free) if needs_spare || self.free.borrow().len() >= FREE_MAX => {
+                self.remove(free).await.map(|()| true)
+            }
+            Some(free) => {
+                self.free.borrow_mut().push_front(free);
+                return Ok(false);
+            }
+            None if needs_spare && self.segment_count() < self.segments_max => {
+                self.create().await.map(|()| true)
+            }
+            None => return Ok(false),
+        };
+        let failure = match result {
+            Err(error) if error.is_disk_full() => Some(error),
+            other => {
+                *self.no_spare_because.borrow_mut() = None;
+                self.spare_changed.notify();
+                return other;
+            }
+        };
+        if self.no_spare_because.borrow().is_none() {
+            tracing::error!(
+                "cannot make a commitlog segment: {}",
+                failure.as_ref().expect("just matched")
+            );
+        }
+        *self.no_spare_because.borrow_mut() = failure;
+        self.spare_changed.notify();
+        Ok(false)
+    }
+
+    fn next_path(&self) -> (u64, PathBuf) {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        (id, self.dir.join(segment_file_name(self.shard, id)))
+    }
+
+    async fn create(&self) -> Result<()> {
+        let (id, path) = self.next_path();
+        let disk = self.env.disk();
+        let segment = disk.create_segment(&path, u64::from(self.segment_size)).await?;
+        self.add_spare(id, segment).await
+    }
+
+    async fn recycle(&self, old: Closed) -> Result<()> {
+        let (id, path) = self.next_path();
+        let disk = self.env.disk();
+        let segment = disk
+            .recycle_segment(&old.path, &path, u64::from(self.segment_size))
+            .await?;
+        self.add_spare(id, segment).await
+    }
+
+    async fn add_spare(&self, id: u64, segment: Rc<dyn Segment>) -> Result<()> {
+        let header = SegmentHeader {
+            id,
+            shard: self.shard,
+            shard_count: self.shard_count,
+            size: u64::from(self.segment_size),
+            life: self.life,
+        };
+        segment.write(0, &header.encode());
+        self.env.disk().sync_dir(&self.dir).await?;
+        self.spares.borrow_mut().push_back(Spare { id, segment });
+        Ok(())
+    }
+
+    async fn remove(&self, old: Closed) -> Result<()> {
+        let disk = self.env.disk();
+        match disk.remove_file(&old.path).await {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        Ok(disk.sync_dir(&self.dir).await?)
+    }
+
+    pub(super) fn close_segment(&self, full: Active) {
+        self.closed.borrow_mut().push_back(Closed {
+            id: full.id,
+            path: full.segment.path().to_path_buf(),
+            size: full.segment.size(),
+            segment: Some(full.segment),
+        });
+    }
+
+    /// Releases the segments before `needed`: nothing in them is needed any more.
+    pub(crate) fn release_before(&self, needed: u64) {
+        let mut closed = self.closed.borrow_mut();
+        let mut is_any = false;
+        while closed
+            .front()
+            .is_some_and(|oldest| oldest.id < needed.min(self.end.get().segment))
+        {
+            self.free.borrow_mut().extend(closed.pop_front());
+            is_any = true;
+        }
+        if is_any {
+            self.spare_wanted.notify();
+        }
+    }
+
+    /// Segments before it were written by earlier processes.
+    pub(crate) fn first_own_segment(&self) -> u64 {
+        self.life
+    }
+
+    /// When the log nears its size limit: the segment up to which tables should be flushed.
+    pub(crate) fn pressure(&self) -> Option<u64> {
+        let closed = self.closed.borrow();
+        let used = closed.len() + SPARES + 1;
+        if used * 4 < self.segments_max * 3 {
+            return None;
+        }
+        closed.get(closed.len() / 2).map(|segment| segment.id)
+    }
+
+    fn segment_count(&self) -> usize {
+        let active = usize::from(self.active.borrow().is_some());
+        active + self.closed.borrow().len() + self.spares.borrow().len() + self.free.borrow().len()
+    }
+
+    /// Figures since start.
+    pub(crate) fn stats(&self) -> CommitlogStats {
+        let held: u64 = self.closed.borrow().iter().map(|segment| segment.size).sum();
+        let free: u64 = self.free.borrow().iter().map(|segment| segment.size).sum();
+        let active = u64::from(self.active.borrow().is_some());
+        let own = active + self.spares.borrow().len() as u64;
+        CommitlogStats {
+            segments: active + self.closed.borrow().len() as u64,
+            disk_bytes: held + free + own * u64::from(self.segment_size),
+            appends: self.appends.get(),
+            appended_bytes: self.appended_bytes.get(),
+            syncs: self.syncs.get(),
+            synced: self.synced.get(),
+        }
+    }
+}
+
+impl Closed {
+    fn of_file(file: &SegmentFile) -> Closed {
+        Closed {
+            id: file.id,
+            path: file.path.clone(),
+            size: file.size,
+            segment: None,
+        }
+    }
+}

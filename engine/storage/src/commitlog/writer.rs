@@ -1,0 +1,166 @@
+//! Appending.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ceto_env::{Env, Segment};
+use ceto_model::Mutation;
+use ceto_model::codec::put_mutation;
+
+use super::ReplayPosition;
+use super::format::{ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, entry_size, seal_entry};
+use super::segments::{Closed, Spare};
+use crate::error::{Error, Result};
+use crate::options::CommitlogSync;
+use crate::poison::Poison;
+use crate::wait::Event;
+
+/// Scratch space kept between appends, in bytes.
+const SCRATCH_MAX: usize = 1 << 20;
+
+/// One shard's commitlog.
+pub(crate) struct Commitlog {
+    pub(super) env: Rc<dyn Env>,
+    pub(super) dir: PathBuf,
+    pub(super) shard: u16,
+    pub(super) shard_count: u16,
+    pub(super) segment_size: u32,
+    pub(super) segments_max: usize,
+    pub(super) mode: CommitlogSync,
+    pub(super) poison: Poison,
+
+    pub(super) active: RefCell<Option<Active>>,
+    /// Behind the last entry, also while no segment is active.
+    pub(super) end: Cell<ReplayPosition>,
+    /// Full segments, oldest first.
+    pub(super) closed: RefCell<VecDeque<Closed>>,
+    /// Released segment files, oldest first.
+    pub(super) free: RefCell<VecDeque<Closed>>,
+    pub(super) spares: RefCell<VecDeque<Spare>>,
+    pub(super) next_id: Cell<u64>,
+    /// Id of the first segment made since start.
+    pub(super) life: u64,
+    /// Why there is no spare; None when one is just being made.
+    pub(super) no_spare_because: RefCell<Option<Error>>,
+    pub(super) spare_wanted: Event,
+    /// A spare was made, or cannot be made.
+    pub(super) spare_changed: Event,
+
+    /// Everything before it is on the device.
+    pub(super) synced: Cell<ReplayPosition>,
+    pub(super) sync_wanted: Event,
+    /// In periodic mode: the period is over, or somebody waits for a sync.
+    pub(super) is_sync_asked: Cell<bool>,
+    pub(super) sync_done: Event,
+    pub(super) syncs: Cell<u64>,
+    pub(super) appends: Cell<u64>,
+    pub(super) appended_bytes: Cell<u64>,
+
+    pub(super) has_switched: Cell<bool>,
+    pub(super) is_closed: Cell<bool>,
+    pub(super) scratch: RefCell<Vec<u8>>,
+}
+
+/// The segment that appends go to.
+pub(super) struct Active {
+    pub(super) id: u64,
+    pub(super) segment: Rc<dyn Segment>,
+    pub(super) offset: u32,
+    pub(super) synced_through: u32,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Appended {
+    /// It stands here.
+    At(ReplayPosition),
+    /// Nothing was written: wait for a segment, then try again.
+    NoRoom,
+}
+
+impl Commitlog {
+    /// Encoded bytes of the largest mutation.
+    pub(crate) fn mutation_max(&self) -> usize {
+        (self.segment_size / 2) as usize
+    }
+
+    /// Behind the last entry.
+    pub(crate) fn end(&self) -> ReplayPosition {
+        self.end.get()
+    }
+
+    /// Appends; the kernel has the entry when this returns.
+    pub(crate) fn append(&self, mutation: &Mutation) -> Result<Appended> {
+        let entry = &mut *self.scratch.borrow_mut();
+        entry.clear();
+        entry.resize(ENTRY_HEADER_SIZE, 0);
+        put_mutation(entry, mutation);
+        let size = entry.len() - ENTRY_HEADER_SIZE;
+        if size > self.mutation_max() {
+            entry.shrink_to(SCRATCH_MAX);
+            return Err(Error::MutationTooLarge {
+                size,
+                max: self.mutation_max(),
+            });
+        }
+        let needed = entry_size(size) as u32;
+        let mut active = self.active.borrow_mut();
+        if !matches!(&*active, Some(active) if self.segment_size - active.offset >= needed)
+            && !self.activate_spare(&mut active)?
+        {
+            return Ok(Appended::NoRoom);
+        }
+        let active = active.as_mut().expect("a spare was activated");
+        let position = ReplayPosition {
+            segment: active.id,
+            offset: active.offset,
+        };
+        seal_entry(entry, position, active.synced_through);
+        active.segment.write(u64::from(position.offset), entry);
+        active.offset += needed;
+        self.end.set(ReplayPosition {
+            segment: active.id,
+            offset: active.offset,
+        });
+        self.appends.set(self.appends.get() + 1);
+        self.appended_bytes
+            .set(self.appended_bytes.get() + u64::from(needed));
+        entry.shrink_to(SCRATCH_MAX);
+        Ok(Appended::At(position))
+    }
+
+    /// False when there is no spare yet; an error when there will be none.
+    fn activate_spare(&self, active: &mut Option<Active>) -> Result<bool> {
+        let Some(spare) = self.spares.borrow_mut().pop_front() else {
+            self.spare_wanted.notify();
+            return match &*self.no_spare_because.borrow() {
+                Some(error) => Err(error.clone()),
+                None => Ok(false),
+            };
+        };
+        if let Some(full) = active.take() {
+            self.close_segment(full);
+        }
+        *active = Some(Active {
+            id: spare.id,
+            segment: spare.segment,
+            offset: SEGMENT_HEADER_SIZE,
+            synced_through: SEGMENT_HEADER_SIZE,
+        });
+        self.has_switched.set(true);
+        self.spare_wanted.notify();
+        Ok(true)
+    }
+
+    /// True once after each change of segments.
+    pub(crate) fn take_segment_switch(&self) -> bool {
+        self.has_switched.replace(false)
+    }
+
+    /// Completes when a try to append may end differently.
+    pub(crate) fn room(&self) -> impl Future<Output = ()> + 'static {
+        self.spare_changed.listen()
+    }
+}

@@ -1,0 +1,199 @@
+//! The write path of one shard: commitlog, memtable, acknowledgement.
+//!
+//! Invariants:
+//! - What [`Database::apply`] acknowledged is in the commitlog (unless its keyspace says otherwise) and in a memtable.
+//! - A write either happens in full or is refused in full.
+//! - Memory for memtables and the size of the commitlog are bounded: writes wait at the bound, and at most
+//!   `waiting_writes_max` of them.
+//!
+//! Read next: `flush` for how memtables leave, `read` for the read path, `recovery` for the start.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use ceto_env::{Env, LocalFuture};
+use ceto_model::{Mutation, Schema, TableId};
+use rustc_hash::FxHashMap;
+
+use crate::commitlog::{Appended, Commitlog, ReplayPosition};
+use crate::compaction::Compactions;
+use crate::error::{Error, Result};
+use crate::flush::Flushes;
+use crate::options::StorageOptions;
+use crate::poison::Poison;
+use crate::recovery::Recovery;
+use crate::sstable::BlockCache;
+use crate::table::{TableStore, add};
+use crate::wait::{Event, either};
+
+/// One shard's storage.
+pub struct Database {
+    pub(crate) this: Weak<Database>,
+    pub(crate) env: Rc<dyn Env>,
+    pub(crate) options: StorageOptions,
+    pub(crate) poison: Poison,
+    pub(crate) commitlog: Rc<Commitlog>,
+    pub(crate) tables: RefCell<FxHashMap<TableId, Rc<TableStore>>>,
+    pub(crate) schema: RefCell<Arc<Schema>>,
+    pub(crate) cache: Rc<BlockCache>,
+    /// What is left to replay, until recovery is finished.
+    pub(crate) recovery: RefCell<Option<Recovery>>,
+    pub(crate) flushes: Flushes,
+    pub(crate) compactions: Compactions,
+    /// Bytes of all memtables, those being flushed too.
+    pub(crate) memory: Cell<usize>,
+    /// Memory was freed, or writes were stopped.
+    pub(crate) room: Event,
+    waiting_writes: Cell<usize>,
+    pub(crate) is_closed: Cell<bool>,
+}
+
+/// How a write that was taken ends.
+pub enum Applied {
+    /// Acknowledge it.
+    Done,
+    /// Acknowledge it when this completes.
+    Later(LocalFuture<'static, Result<()>>),
+}
+
+impl Database {
+    pub(crate) fn new(
+        env: Rc<dyn Env>,
+        options: StorageOptions,
+        poison: Poison,
+        commitlog: Rc<Commitlog>,
+    ) -> Rc<Database> {
+        Rc::new_cyclic(|this| Database {
+            this: this.clone(),
+            cache: Rc::new(BlockCache::new(options.block_cache_size)),
+            env,
+            options,
+            poison,
+            commitlog,
+            tables: RefCell::default(),
+            schema: RefCell::default(),
+            recovery: RefCell::default(),
+            flushes: Flushes::default(),
+            compactions: Compactions::default(),
+            memory: Cell::new(0),
+            room: Event::default(),
+            waiting_writes: Cell::new(0),
+            is_closed: Cell::new(false),
+        })
+    }
+
+    /// Applies a write. On the fast path (periodic sync, room in commitlog and memory) without waiting.
+    pub fn apply(&self, mutation: Mutation) -> Result<Applied> {
+        let table = self.writable(mutation.table)?;
+        if self.memory.get() >= self.options.memtable_space {
+            return self.apply_later(mutation);
+        }
+        let Some(position) = self.append(&table, &mutation)? else {
+            return self.apply_later(mutation);
+        };
+        self.insert(&table, mutation, position);
+        Ok(self.acknowledge(position))
+    }
+
+    /// Applies a write and waits until it may be acknowledged.
+    pub async fn write(&self, mutation: Mutation) -> Result<()> {
+        match self.apply(mutation)? {
+            Applied::Done => Ok(()),
+            Applied::Later(done) => done.await,
+        }
+    }
+
+    fn writable(&self, id: TableId) -> Result<Rc<TableStore>> {
+        self.poison.check()?;
+        if self.is_closed.get() {
+            return Err(Error::Closed);
+        }
+        self.table(id)
+    }
+
+    /// A table's storage.
+    pub(crate) fn table(&self, id: TableId) -> Result<Rc<TableStore>> {
+        self.tables
+            .borrow()
+            .get(&id)
+            .cloned()
+            .ok_or(Error::UnknownTable(id))
+    }
+
+    /// Appends to the commitlog, when the table wants that. None: there is no room now.
+    fn append(&self, table: &TableStore, mutation: &Mutation) -> Result<Option<Option<ReplayPosition>>> {
+        if !table.is_durable.get() {
+            return Ok(Some(None));
+        }
+        match self.commitlog.append(mutation)? {
+            Appended::At(position) => Ok(Some(Some(position))),
+            Appended::NoRoom => Ok(None),
+        }
+    }
+
+    /// Applies to the memtable, and starts flushes when that is due.
+    pub(crate) fn insert(&self, table: &TableStore, mutation: Mutation, position: Option<ReplayPosition>) {
+        let grown = {
+            let memtable = table.active();
+            memtable.note_write(|| self.env.clock().now());
+            memtable.apply(mutation, position)
+        };
+        self.memory.set(self.memory.get().saturating_add_signed(grown));
+        add(&table.counters.writes, 1);
+        self.flush_when_due();
+    }
+
+    fn acknowledge(&self, position: Option<ReplayPosition>) -> Applied {
+        match position {
+            Some(position) if self.commitlog.acknowledges_after_sync() => {
+                let log = self.commitlog.clone();
+                Applied::Later(Box::pin(async move { log.wait_synced(position).await }))
+            }
+            _ => Applied::Done,
+        }
+    }
+
+    /// Applies when there is room.
+    fn apply_later(&self, mutation: Mutation) -> Result<Applied> {
+        let max = self.options.waiting_writes_max;
+        if self.waiting_writes.get() >= max {
+            return Err(Error::Overloaded {
+                limit: "waiting_writes_max",
+                max,
+            });
+        }
+        let this = self.this.upgrade().expect("a method of a living database runs");
+        Ok(Applied::Later(Box::pin(async move {
+            this.waiting_writes.set(this.waiting_writes.get() + 1);
+            let done = this.apply_when_room(mutation).await;
+            this.waiting_writes.set(this.waiting_writes.get() - 1);
+            match done? {
+                Applied::Done => Ok(()),
+                Applied::Later(synced) => synced.await,
+            }
+        })))
+    }
+
+    async fn apply_when_room(&self, mutation: Mutation) -> Result<Applied> {
+        loop {
+            let (room, log_room) = (self.room.listen(), self.commitlog.room());
+            let table = self.writable(mutation.table)?;
+            if self.memory.get() < self.options.memtable_space {
+                if let Some(position) = self.append(&table, &mutation)? {
+                    self.insert(&table, mutation, position);
+                    return Ok(self.acknowledge(position));
+                }
+                self.relieve_commitlog();
+            } else {
+                self.flushes.check_disk()?;
+            }
+            either(room, log_room).await;
+        }
+    }
+
+    /// Writes that wait for room.
+    pub(crate) fn waiting_writes(&self) -> usize {
+        self.waiting_writes.get()
+    }
+}

@@ -1,0 +1,331 @@
+//! Memtables to sstables.
+//!
+//! A table's memtables are flushed one after the other, oldest first, so that what an sstable says about the commitlog
+//! (`flushed_through`) covers all before it. On a full disk a flush tries again until there is space; after any
+//! other failure the shard writes no more.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ceto_env::TaskQueue;
+use ceto_model::key::PartitionRange;
+use ceto_model::{ReadTarget, Slice, TableId};
+
+use crate::commitlog::ReplayPosition;
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::memtable::MemtableReader;
+use crate::reader::{FragmentSource, Scan, Step};
+use crate::sstable::{
+    Compression, Descriptor, Sstable, SstableWriter, WriterOptions, remove_files, write_toc,
+};
+use crate::table::{Flushing, TableStore, add};
+use crate::wait::Event;
+
+/// Time between tries on a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Flushes of a shard.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    /// Tables with memtables to be flushed. Bounded by the number of tables.
+    queue: RefCell<VecDeque<Rc<TableStore>>>,
+    workers: Cell<usize>,
+    /// Bytes of memtables on their way.
+    flushing_memory: Cell<usize>,
+    /// A flush ended, well or not.
+    done: Event,
+    /// Why flushes wait, when the disk is full.
+    disk_full: RefCell<Option<Error>>,
+}
+
+impl Flushes {
+    /// Fails while flushes wait for disk space.
+    pub(crate) fn check_disk(&self) -> Result<()> {
+        match &*self.disk_full.borrow() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// A memtable's memory is no longer on its way to disk.
+    pub(crate) fn forget(&self, memory: usize) {
+        self.flushing_memory
+            .set(self.flushing_memory.get().saturating_sub(memory));
+    }
+
+    /// Tables waiting or being flushed.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.borrow().len() + self.workers.get()
+    }
+}
+
+impl Database {
+    /// Starts flushes when memory or commitlog fill up.
+    pub(crate) fn flush_when_due(&self) {
+        let dirty = self
+            .memory
+            .get()
+            .saturating_sub(self.flushes.flushing_memory.get());
+        let threshold = self.options.memtable_space as f64 * self.options.memtable_cleanup_threshold;
+        if dirty as f64 > threshold {
+            self.flush_largest();
+        }
+        if self.commitlog.take_segment_switch() {
+            self.relieve_commitlog();
+        }
+    }
+
+    fn flush_largest(&self) {
+        let tables = self.tables.borrow();
+        let largest = tables
+            .values()
+            .max_by_key(|table| table.active().memory())
+            .cloned();
+        drop(tables);
+        if let Some(table) = largest {
+            self.start_flush(&table);
+        }
+    }
+
+    /// Flushes the tables that hold the oldest commitlog segments, when the log nears its size limit.
+    pub(crate) fn relieve_commitlog(&self) {
+        let Some(segment) = self.commitlog.pressure() else {
+            return;
+        };
+        let holders: Vec<Rc<TableStore>> = {
+            let tables = self.tables.borrow();
+            let holds = |table: &&Rc<TableStore>| {
+                table
+                    .active()
+                    .first_position()
+                    .is_some_and(|position| position.segment <= segment)
+            };
+            tables.values().filter(holds).cloned().collect()
+        };
+        holders.iter().for_each(|table| self.start_flush(table));
+        self.release_segments();
+    }
+
+    /// Takes the active memtable out of use and queues it.
+    pub(crate) fn start_flush(&self, table: &Rc<TableStore>) {
+        let Some(flushing) = table.switch_memtable(self.flushed_position(table)) else {
+            return;
+        };
+        let memory = &self.flushes.flushing_memory;
+        memory.set(memory.get() + flushing.memtable.memory());
+        self.flushes.queue.borrow_mut().push_back(table.clone());
+        if self.flushes.workers.get() < self.options.concurrent_flushes.max(1) {
+            self.flushes.workers.set(self.flushes.workers.get() + 1);
+            let this = self.this.upgrade().expect("a method of a living database runs");
+            let worker = async move { this.work_on_flushes().await };
+            self.env.tasks().spawn(TaskQueue::MemtableFlush, Box::pin(worker));
+        }
+    }
+
+    /// Up to where the commitlog will not be needed for this table once its active memtable is flushed.
+    fn flushed_position(&self, table: &TableStore) -> ReplayPosition {
+        match &*self.recovery.borrow() {
+            Some(recovery) if !table.is_recovered.get() => recovery.replayed_through(),
+            _ => self.commitlog.end(),
+        }
+    }
+
+    async fn work_on_flushes(&self) {
+        loop {
+            let Some(table) = self.flushes.queue.borrow_mut().pop_front() else {
+                break;
+            };
+            if table.is_flushing.replace(true) {
+                continue;
+            }
+            while let Some(flushing) = table.oldest_flushing() {
+                match self.flush_memtable(&table, &flushing).await {
+                    Ok(()) => *self.flushes.disk_full.borrow_mut() = None,
+                    Err(error) if error.is_disk_full() => self.note_disk_full(error).await,
+                    Err(error) => {
+                        self.poison.stop_writes(&error);
+                        self.room.notify();
+                        self.flushes.done.notify();
+                        return;
+                    }
+                }
+                self.flushes.done.notify();
+            }
+            table.is_flushing.set(false);
+        }
+        self.flushes.workers.set(self.flushes.workers.get() - 1);
+    }
+
+    async fn note_disk_full(&self, error: Error) {
+        if self.flushes.disk_full.borrow().is_none() {
+            tracing::error!("cannot flush a memtable: {error}");
+        }
+        *self.flushes.disk_full.borrow_mut() = Some(error);
+        self.room.notify();
+        self.flushes.done.notify();
+        self.env.tasks().sleep(RETRY).await;
+    }
+
+    async fn flush_memtable(&self, table: &Rc<TableStore>, flushing: &Flushing) -> Result<()> {
+        let epoch = table.epoch.get();
+        let descriptor = table.next_descriptor();
+        let written = self.write_flushed(table, flushing, descriptor.clone()).await;
+        let is_void = table.epoch.get() != epoch;
+        let sstable = match written {
+            Ok(sstable) if !is_void => sstable,
+            failed => {
+                if let Err(error) = remove_files(&*self.env.disk(), &descriptor).await {
+                    tracing::warn!("cannot remove what a flush left: {error}");
+                }
+                return if is_void { Ok(()) } else { failed.map(|_| ()) };
+            }
+        };
+        if let Some(sstable) = &sstable {
+            add(&table.counters.flushes, 1);
+            add(&table.counters.flushed_bytes, sstable.data_size());
+        }
+        table.finish_flush(flushing, sstable);
+        self.forget_memtable(flushing);
+        self.release_segments();
+        self.compact_when_due(table);
+        Ok(())
+    }
+
+    /// The memtable as an sstable that counts; None when it held nothing.
+    async fn write_flushed(
+        &self,
+        table: &TableStore,
+        flushing: &Flushing,
+        descriptor: Descriptor,
+    ) -> Result<Option<Rc<Sstable>>> {
+        let disk = self.env.disk();
+        let partitions = flushing.memtable.partition_count() as u64;
+        let options = self.writer_options(table, partitions, Some(flushing.through));
+        let mut writer = SstableWriter::create(disk.clone(), descriptor, options).await?;
+        self.write_memtable(flushing, &mut writer).await?;
+        let Some(descriptor) = writer.finish().await? else {
+            return Ok(None);
+        };
+        write_toc(&*disk, &descriptor).await?;
+        Sstable::open(self.env.clone(), descriptor, self.cache.clone())
+            .await
+            .map(Some)
+    }
+
+    /// A memtable's memory is free.
+    pub(crate) fn forget_memtable(&self, flushing: &Flushing) {
+        let size = flushing.memtable.memory();
+        self.flushes.forget(size);
+        self.memory.set(self.memory.get().saturating_sub(size));
+        self.room.notify();
+    }
+
+    async fn write_memtable(&self, flushing: &Flushing, writer: &mut SstableWriter) -> Result<()> {
+        let target = ReadTarget::Range(PartitionRange::full());
+        let slices = [Slice::full()];
+        let scan = Scan {
+            target: &target,
+            slices: &slices,
+            first_partition_slices: None,
+            reversed: false,
+        };
+        let mut reader = MemtableReader::new(flushing.memtable.clone(), scan);
+        while let Step::Fragment(fragment) = reader.step()? {
+            writer.push(fragment)?;
+            if writer.is_full() {
+                writer.write_out().await?;
+            }
+            if let Some(turn) = self.env.tasks().yield_if_due() {
+                turn.await;
+            }
+        }
+        Ok(())
+    }
+
+    /// How sstables of a table are written now.
+    pub(crate) fn writer_options(
+        &self,
+        table: &TableStore,
+        expected_partitions: u64,
+        flushed_through: Option<ReplayPosition>,
+    ) -> WriterOptions {
+        let definition = table.definition();
+        let compression =
+            Compression::from_options(&definition.options.compression).unwrap_or_else(|error| {
+                tracing::warn!("table {}: {error}; LZ4 is used", table.name());
+                Compression::default()
+            });
+        WriterOptions {
+            table: table.id,
+            shard_count: self.options.shard_count,
+            compression,
+            bloom_filter_fp_chance: definition.options.bloom_filter_fp_chance,
+            expected_partitions,
+            flushed_through,
+            created_at: self.env.clock().unix_micros(),
+            level: 0,
+        }
+    }
+
+    /// Lets the commitlog reuse what no table needs.
+    pub(crate) fn release_segments(&self) {
+        if self.recovery.borrow().is_some() {
+            return;
+        }
+        let tables = self.tables.borrow();
+        let needed = tables.values().filter_map(|table| table.needed_segment()).min();
+        self.commitlog.release_before(needed.unwrap_or(u64::MAX));
+    }
+
+    /// Flushes one table, or all of them, and waits for it.
+    pub async fn flush(&self, table: Option<TableId>) -> Result<()> {
+        let tables: Vec<Rc<TableStore>> = match table {
+            Some(id) => vec![self.table(id)?],
+            None => self.tables.borrow().values().cloned().collect(),
+        };
+        tables.iter().for_each(|table| self.start_flush(table));
+        for table in tables {
+            let last = table
+                .view()
+                .flushing
+                .back()
+                .map(|flushing| flushing.memtable.clone());
+            let Some(last) = last else { continue };
+            loop {
+                let done = self.flushes.done.listen();
+                let is_pending = table
+                    .view()
+                    .flushing
+                    .iter()
+                    .any(|flushing| Rc::ptr_eq(&flushing.memtable, &last));
+                if !is_pending {
+                    break;
+                }
+                self.poison.check()?;
+                self.flushes.check_disk()?;
+                done.await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every write that was acknowledged so far survive power loss.
+    pub async fn sync(&self) -> Result<()> {
+        self.commitlog.sync().await
+    }
+
+    /// Flushes everything and takes no more writes.
+    pub async fn drain(&self) -> Result<()> {
+        self.is_closed.set(true);
+        self.room.notify();
+        self.commitlog.sync().await?;
+        self.compactions.stop(self).await;
+        self.flush(None).await?;
+        self.release_segments();
+        self.commitlog.close();
+        Ok(())
+    }
+}

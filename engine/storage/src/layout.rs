@@ -1,0 +1,105 @@
+//! How many shards the files of a node are laid out for.
+//!
+//! ```text
+//! DATA/layout ::= "shards " count "\n" "state " ("ready" | "resharding") "\n"
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use ceto_env::Disk;
+
+use crate::error::{Error, Result};
+
+/// Largest layout file, in bytes.
+const SIZE_MAX: u64 = 4096;
+
+/// The layout of a node's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Layout {
+    /// Shards.
+    pub(crate) shards: u16,
+    /// Files are being moved to this layout.
+    pub(crate) is_resharding: bool,
+}
+
+impl Layout {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("layout")
+    }
+
+    /// None before the first start.
+    pub(crate) async fn read(disk: &dyn Disk, data_dir: &Path) -> Result<Option<Layout>> {
+        let path = Layout::path(data_dir);
+        let bytes = match disk.read_file(&path, SIZE_MAX).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            bytes => bytes?,
+        };
+        let layout = std::str::from_utf8(&bytes).ok().and_then(Layout::parse);
+        layout
+            .map(Some)
+            .ok_or_else(|| Error::corrupt(&path, 0, "layout file is not what it should be"))
+    }
+
+    fn parse(text: &str) -> Option<Layout> {
+        let (shards, state) = text
+            .strip_prefix("shards ")?
+            .strip_suffix('\n')?
+            .split_once("\nstate ")?;
+        Some(Layout {
+            shards: shards.parse().ok().filter(|shards| *shards > 0)?,
+            is_resharding: match state {
+                "ready" => false,
+                "resharding" => true,
+                _ => return None,
+            },
+        })
+    }
+
+    /// Writes it, durably.
+    pub(crate) async fn write(&self, disk: &dyn Disk, data_dir: &Path) -> Result<()> {
+        let state = if self.is_resharding { "resharding" } else { "ready" };
+        let text = format!("shards {}\nstate {state}\n", self.shards);
+        Ok(disk.write_file(&Layout::path(data_dir), text.as_bytes()).await?)
+    }
+
+    /// Fails unless files are laid out for this number of shards (or there are none).
+    pub(crate) async fn check(disk: &dyn Disk, data_dir: &Path, shards: u16) -> Result<()> {
+        match Layout::read(disk, data_dir).await? {
+            Some(layout) if layout.is_resharding || layout.shards != shards => {
+                let dir = data_dir.display();
+                let text = format!(
+                    "{dir} is laid out for {} shards, not {shards}: reshard first",
+                    layout.shards
+                );
+                Err(Error::Layout(text.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_layout_is_read() {
+        let layout = |shards, is_resharding| {
+            Some(Layout {
+                shards,
+                is_resharding,
+            })
+        };
+        assert_eq!(Layout::parse("shards 4\nstate ready\n"), layout(4, false));
+        assert_eq!(Layout::parse("shards 12\nstate resharding\n"), layout(12, true));
+        for text in [
+            "",
+            "shards 0\nstate ready\n",
+            "shards 4\nstate ready",
+            "shards 4\n",
+            "shards x\nstate ready\n",
+        ] {
+            assert_eq!(Layout::parse(text), None);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The memtable: a table's newest writes, in memory, in the order of the sstable it will become.
+//!
+//! Invariants:
+//! - Holds only its own copies: never a slice of a network or commitlog buffer.
+//! - Always in normal form: merged, nothing shadowed kept.
+//! - A partition is never seen half changed by a mutation: apply does not wait. (A reader takes partitions of up to
+//!   [`reader::BATCH_MAX`] rows in one piece, larger ones in several.)
+//! - Once it is being flushed nothing is applied to it any more.
+//!
+//! Partitions lie in a B-tree by token and key, the rows of a partition in a sorted vector while they are few and in
+//! a B-tree when they are many.
+
+mod partition;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ceto_model::{DecoratedKey, Mutation, PartitionKey, RingPosition, Timestamp, Token};
+
+use crate::commitlog::ReplayPosition;
+pub(crate) use partition::MemtablePartition;
+pub(crate) use reader::MemtableReader;
+
+/// Memory of one partition beside its content: its share of a B-tree node and the key's allocation, in bytes.
+const PARTITION_OVERHEAD: usize = 2 * size_of::<(DecoratedKey, MemtablePartition)>();
+
+/// One table's writes since its last flush.
+pub(crate) struct Memtable {
+    partitions: RefCell<BTreeMap<DecoratedKey, MemtablePartition>>,
+    memory: Cell<usize>,
+    operations: Cell<u64>,
+    min_timestamp: Cell<Timestamp>,
+    first_position: Cell<Option<ReplayPosition>>,
+    /// When the first write came.
+    first_write: Cell<Option<Instant>>,
+}
+
+impl Memtable {
+    /// An empty one.
+    pub(crate) fn new() -> Memtable {
+        Memtable {
+            partitions: RefCell::default(),
+            memory: Cell::new(0),
+            operations: Cell::new(0),
+            min_timestamp: Cell::new(Timestamp(i64::MAX)),
+            first_position: Cell::new(None),
+            first_write: Cell::new(None),
+        }
+    }
+
+    /// Merges a mutation in; `position` is where it stands in the commitlog, when it does. Returns by how many bytes
+    /// the memory in use grew (or shrank).
+    pub(crate) fn apply(&self, mutation: Mutation, position: Option<ReplayPosition>) -> isize {
+        if self.first_position.get().is_none() {
+            self.first_position.set(position);
+        }
+        let min_timestamp = partition::min_timestamp(&mutation.partition);
+        self.min_timestamp
+            .set(self.min_timestamp.get().min(min_timestamp));
+        self.operations.set(self.operations.get() + 1);
+        let mut partitions = self.partitions.borrow_mut();
+        let grown = match partitions.get_mut(&mutation.key) {
+            Some(partition) => partition.apply(mutation.partition),
+            None => {
+                let mut partition = MemtablePartition::default();
+                let grown = partition.apply(mutation.partition);
+                let key = DecoratedKey {
+                    token: mutation.key.token,
+                    key: PartitionKey(Bytes::copy_from_slice(&mutation.key.key.0)),
+                };
+                let overhead = PARTITION_OVERHEAD + key.key.0.len();
+                partitions.insert(key, partition);
+                grown + overhead as isize
+            }
+        };
+        let memory = self.memory.get().saturating_add_signed(grown);
+        let actual = memory as isize - self.memory.get() as isize;
+        self.memory.set(memory);
+        actual
+    }
+
+    /// Notes when the first write came.
+    pub(crate) fn note_write(&self, now: impl FnOnce() -> Instant) {
+        if self.first_write.get().is_none() {
+            self.first_write.set(Some(now()));
+        }
+    }
+
+    /// When the first write came.
+    pub(crate) fn first_write(&self) -> Option<Instant> {
+        self.first_write.get()
+    }
+
+    /// Bytes of memory, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory.get()
+    }
+
+    /// Nothing was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operations.get() == 0
+    }
+
+    /// Mutations applied.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// Partitions in it.
+    pub(crate) fn partition_count(&self) -> usize {
+        self.partitions.borrow().len()
+    }
+
+    /// No write in it has an older timestamp.
+    pub(crate) fn min_timestamp(&self) -> Timestamp {
+        self.min_timestamp.get()
+    }
+
+    /// Where its first write stands in the commitlog.
+    pub(crate) fn first_position(&self) -> Option<ReplayPosition> {
+        self.first_position.get()
+    }
+
+    /// Has something of this partition.
+    pub(crate) fn contains(&self, key: &DecoratedKey) -> bool {
+        self.partitions.borrow().contains_key(key)
+    }
+
+    /// A partition, while the borrow lasts.
+    fn partition(&self, key: &DecoratedKey) -> Option<Ref<'_, MemtablePartition>> {
+        Ref::filter_map(self.partitions.borrow(), |partitions| partitions.get(key)).ok()
+    }
+
+    /// The first key after a point of the ring.
+    fn key_after(&self, point: &RingPosition) -> Option<DecoratedKey> {
+        let first_of = |token| DecoratedKey {
+            token,
+            key: PartitionKey(Bytes::new()),
+        };
+        let lower = match point {
+            RingPosition::BeforeToken(token) => Bound::Included(first_of(*token)),
+            RingPosition::AfterToken(token) => Bound::Included(first_of(Token(token.0.checked_add(1)?))),
+            RingPosition::BeforeKey(key) => Bound::Included(key.clone()),
+            RingPosition::AfterKey(key) => Bound::Excluded(key.clone()),
+        };
+        let partitions = self.partitions.borrow();
+        let (key, _) = partitions.range((lower, Bound::Unbounded)).next()?;
+        Some(key.clone())
+    }
+}

@@ -1,0 +1,89 @@
+//! What a shard's storage is told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When a write is durable against power loss. Against the death of the process it is so in every mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommitlogSync {
+    /// Acknowledged at once; synced every so often.
+    Periodic {
+        /// Time between syncs.
+        period: Duration,
+    },
+    /// Acknowledged after a sync that starts as soon as the one before it ended.
+    Batch,
+    /// Acknowledged after a sync; syncs start at least this far apart.
+    Group {
+        /// Time between syncs.
+        window: Duration,
+    },
+}
+
+/// Folders and limits of one shard's storage.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// Holds `data/<keyspace>/<table>-<id>/`.
+    pub data_dir: PathBuf,
+    /// Holds commitlog segments of all shards.
+    pub commitlog_dir: PathBuf,
+    /// This shard.
+    pub shard: u16,
+    /// Shards of the node.
+    pub shard_count: u16,
+    /// Bytes of one segment. The largest mutation is half of it.
+    pub commitlog_segment_size: u32,
+    /// Bytes of all segments of this shard; at least three segments are used. Near it the oldest tables are flushed,
+    /// at it writes wait.
+    pub commitlog_total_space: u64,
+    /// When writes are synced.
+    pub commitlog_sync: CommitlogSync,
+    /// Bytes of memory for memtables of this shard; at it writes wait.
+    pub memtable_space: usize,
+    /// Part of `memtable_space` at which the largest memtable is flushed.
+    pub memtable_cleanup_threshold: f64,
+    /// Writes that may wait for memtable or commitlog space; more are refused as overloaded.
+    pub waiting_writes_max: usize,
+    /// Memtables flushed at the same time.
+    pub concurrent_flushes: usize,
+    /// Compactions at the same time.
+    pub concurrent_compactions: usize,
+    /// Bytes per second that compaction may write; 0 for no limit.
+    pub compaction_throughput: u64,
+    /// Start compactions without being asked.
+    pub automatic_compaction: bool,
+    /// Bytes of memory for uncompressed sstable blocks.
+    pub block_cache_size: usize,
+}
+
+impl StorageOptions {
+    /// Defaults for one shard of a node whose files are in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>, shard: u16, shard_count: u16) -> StorageOptions {
+        let data_dir = data_dir.into();
+        StorageOptions {
+            commitlog_dir: data_dir.join("commitlog"),
+            data_dir,
+            shard,
+            shard_count,
+            commitlog_segment_size: 32 << 20,
+            commitlog_total_space: 1 << 30,
+            commitlog_sync: CommitlogSync::Periodic {
+                period: Duration::from_secs(10),
+            },
+            memtable_space: 256 << 20,
+            memtable_cleanup_threshold: 0.4,
+            waiting_writes_max: 4096,
+            concurrent_flushes: 2,
+            concurrent_compactions: 2,
+            compaction_throughput: 64 << 20,
+            automatic_compaction: true,
+            block_cache_size: 64 << 20,
+        }
+    }
+
+    /// Segments that may exist at once.
+    pub(crate) fn segments_max(&self) -> usize {
+        let count = self.commitlog_total_space / u64::from(self.commitlog_segment_size.max(1));
+        usize::try_from(count).unwrap_or(usize::MAX).max(3)
+    }
+}

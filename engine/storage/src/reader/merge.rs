@@ -1,0 +1,285 @@
+//! Merging streams.
+//!
+//! The merge of any number of sources is itself a source. It yields normal form: rows of equal keys merged, what a
+//! partition or range deletion shadows removed, deletion changes only where the strongest deletion changes.
+
+use std::cmp::Ordering;
+
+use ceto_env::LocalFuture;
+use ceto_model::{DecoratedKey, Deletion, Row};
+use smallvec::SmallVec;
+
+use super::{Fragment, FragmentSource, Step};
+use crate::error::Result;
+use crate::wait::join_all;
+
+/// The merge of several sources of one table, scanned alike.
+pub(crate) struct Merge<'a> {
+    inputs: Vec<Input<'a>>,
+    reversed: bool,
+    state: State,
+    /// Inputs that have the current partition.
+    active: SmallVec<[usize; 8]>,
+    deletion: Option<Deletion>,
+    /// The range deletion last announced.
+    announced: Option<Deletion>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    BetweenPartitions,
+    Static,
+    Rows,
+}
+
+struct Input<'a> {
+    source: Box<dyn FragmentSource + 'a>,
+    head: Head,
+    /// Its range deletion that holds at the place reached.
+    open: Option<Deletion>,
+}
+
+#[derive(Debug)]
+enum Head {
+    /// To be asked for.
+    Unknown,
+    /// Asked for, must load.
+    Load,
+    Fragment(Fragment),
+    End,
+}
+
+impl<'a> Merge<'a> {
+    /// Merges `sources`, which all scan in the same direction.
+    pub(crate) fn new(sources: Vec<Box<dyn FragmentSource + 'a>>, reversed: bool) -> Merge<'a> {
+        let inputs = sources.into_iter().map(|source| Input {
+            source,
+            head: Head::Unknown,
+            open: None,
+        });
+        Merge {
+            inputs: inputs.collect(),
+            reversed,
+            state: State::BetweenPartitions,
+            active: SmallVec::new(),
+            deletion: None,
+            announced: None,
+        }
+    }
+
+    /// Asks the inputs that may have something; false when one must load first.
+    fn fill(&mut self) -> Result<bool> {
+        let mut is_full = true;
+        if self.state == State::BetweenPartitions {
+            for input in &mut self.inputs {
+                is_full &= input.fill()?;
+            }
+        } else {
+            for at in &self.active {
+                is_full &= self.inputs[*at].fill()?;
+            }
+        }
+        Ok(is_full)
+    }
+
+    fn next_partition(&mut self) -> Step {
+        let mut first: Option<&DecoratedKey> = None;
+        self.active.clear();
+        for (at, input) in self.inputs.iter().enumerate() {
+            let Head::Fragment(Fragment::PartitionStart(key, _)) = &input.head else {
+                continue;
+            };
+            match first.map_or(Ordering::Less, |first| key.cmp(first)) {
+                Ordering::Less => {
+                    first = Some(key);
+                    self.active.clear();
+                    self.active.push(at);
+                }
+                Ordering::Equal => self.active.push(at),
+                Ordering::Greater => {}
+            }
+        }
+        self.deletion = None;
+        self.announced = None;
+        let mut start = None;
+        for at in &self.active {
+            let input = &mut self.inputs[*at];
+            input.open = None;
+            if let Some(Fragment::PartitionStart(key, deletion)) = input.take() {
+                self.deletion = Deletion::strongest(self.deletion, deletion);
+                start = Some(key);
+            }
+        }
+        self.state = State::Static;
+        match start {
+            Some(key) => Step::Fragment(Fragment::PartitionStart(key, self.deletion)),
+            None => Step::End,
+        }
+    }
+
+    fn static_row(&mut self) -> Option<Fragment> {
+        let mut merged: Option<Row> = None;
+        for at in &self.active {
+            let input = &mut self.inputs[*at];
+            if matches!(input.head, Head::Fragment(Fragment::StaticRow(_)))
+                && let Some(Fragment::StaticRow(row)) = input.take()
+            {
+                merge_row(&mut merged, row);
+            }
+        }
+        self.state = State::Rows;
+        let row = shadowed(merged?, self.deletion)?;
+        Some(Fragment::StaticRow(row))
+    }
+
+    /// The next row, change or end; None when what came next left nothing to tell.
+    fn next_in_partition(&mut self) -> Option<Fragment> {
+        let mut first: Option<&[u8]> = None;
+        let mut taken: SmallVec<[usize; 8]> = SmallVec::new();
+        for at in &self.active {
+            let Some(place) = self.inputs[*at].place() else {
+                continue;
+            };
+            let order = match first {
+                None => Ordering::Less,
+                Some(first) if self.reversed => first.cmp(place),
+                Some(first) => place.cmp(first),
+            };
+            match order {
+                Ordering::Less => {
+                    first = Some(place);
+                    taken.clear();
+                    taken.push(*at);
+                }
+                Ordering::Equal => taken.push(*at),
+                Ordering::Greater => {}
+            }
+        }
+        if taken.is_empty() {
+            for at in &self.active {
+                self.inputs[*at].head = Head::Unknown;
+            }
+            self.state = State::BetweenPartitions;
+            return Some(Fragment::PartitionEnd);
+        }
+        let mut row = None;
+        let mut change = None;
+        for at in &taken {
+            let input = &mut self.inputs[*at];
+            match input.take() {
+                Some(Fragment::Row(key, next)) => match &mut row {
+                    None => row = Some((key, next)),
+                    Some((_, merged)) => merged.merge(next),
+                },
+                Some(Fragment::DeletionChange(position, deletion)) => {
+                    input.open = deletion;
+                    change = Some(position);
+                }
+                _ => {}
+            }
+        }
+        let open = self.open_deletion();
+        if let Some((key, row)) = row {
+            let row = shadowed(row, Deletion::strongest(open, self.deletion))?;
+            return Some(Fragment::Row(key, row));
+        }
+        if open == self.announced {
+            return None;
+        }
+        self.announced = open;
+        change.map(|position| Fragment::DeletionChange(position, open))
+    }
+
+    /// The strongest range deletion here, unless the partition's is at least as strong.
+    fn open_deletion(&self) -> Option<Deletion> {
+        let open = self.active.iter().map(|at| self.inputs[*at].open).max().flatten();
+        open.filter(|open| Some(*open) > self.deletion)
+    }
+}
+
+impl FragmentSource for Merge<'_> {
+    fn step(&mut self) -> Result<Step> {
+        loop {
+            if !self.fill()? {
+                return Ok(Step::Load);
+            }
+            let fragment = match self.state {
+                State::BetweenPartitions => return Ok(self.next_partition()),
+                State::Static => self.static_row(),
+                State::Rows => self.next_in_partition(),
+            };
+            if let Some(fragment) = fragment {
+                return Ok(Step::Fragment(fragment));
+            }
+        }
+    }
+
+    fn load(&mut self) -> LocalFuture<'_, Result<()>> {
+        let mut loads = Vec::new();
+        for input in &mut self.inputs {
+            if matches!(input.head, Head::Load) {
+                input.head = Head::Unknown;
+                loads.push(input.source.load());
+            }
+        }
+        Box::pin(join_all(loads))
+    }
+
+    fn skip_partition(&mut self) {
+        if self.state == State::BetweenPartitions {
+            return;
+        }
+        for at in &self.active {
+            let input = &mut self.inputs[*at];
+            input.head = Head::Unknown;
+            input.source.skip_partition();
+        }
+        self.state = State::BetweenPartitions;
+    }
+}
+
+impl Input<'_> {
+    fn fill(&mut self) -> Result<bool> {
+        if matches!(self.head, Head::Unknown | Head::Load) {
+            self.head = match self.source.step()? {
+                Step::Fragment(fragment) => Head::Fragment(fragment),
+                Step::Load => Head::Load,
+                Step::End => Head::End,
+            };
+        }
+        Ok(!matches!(self.head, Head::Load))
+    }
+
+    fn take(&mut self) -> Option<Fragment> {
+        match std::mem::replace(&mut self.head, Head::Unknown) {
+            Head::Fragment(fragment) => Some(fragment),
+            other => {
+                self.head = other;
+                None
+            }
+        }
+    }
+
+    /// Where the next row or change lies; None at the end of the partition.
+    fn place(&self) -> Option<&[u8]> {
+        match &self.head {
+            Head::Fragment(Fragment::Row(key, _)) => Some(&key.0),
+            Head::Fragment(Fragment::DeletionChange(position, _)) => Some(&position.0),
+            _ => None,
+        }
+    }
+}
+
+fn merge_row(merged: &mut Option<Row>, row: Row) {
+    match merged {
+        None => *merged = Some(row),
+        Some(merged) => merged.merge(row),
+    }
+}
+
+fn shadowed(mut row: Row, deletion: Option<Deletion>) -> Option<Row> {
+    if let Some(deletion) = deletion {
+        row.shadow_by_wider(deletion);
+    }
+    (!row.is_empty()).then_some(row)
+}

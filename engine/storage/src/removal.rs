@@ -1,0 +1,59 @@
+//! Truncating and dropping tables.
+
+use ceto_model::{TableId, Timestamp};
+
+use crate::database::Database;
+use crate::error::Result;
+use crate::table::TableStore;
+use crate::truncation::Truncation;
+
+impl Database {
+    /// Removes all that the table holds now, whatever its timestamps; `truncated_at` is noted with it. Writes that come
+    /// while it runs may or may not survive, later ones do.
+    pub async fn truncate(&self, table: TableId, truncated_at: Timestamp) -> Result<()> {
+        let table = self.table(table)?;
+        self.poison.check()?;
+        self.make_void(&table, truncated_at).await
+    }
+
+    /// Forgets a table and removes its files. Fine when it is not known.
+    pub async fn drop_table(&self, table: TableId) -> Result<()> {
+        let Ok(table) = self.table(table) else {
+            return Ok(());
+        };
+        self.tables.borrow_mut().remove(&table.id);
+        table.is_dropped.set(true);
+        let now = Timestamp(self.env.clock().unix_micros());
+        self.make_void(&table, now).await
+    }
+
+    async fn make_void(&self, table: &TableStore, truncated_at: Timestamp) -> Result<()> {
+        let disk = self.env.disk();
+        // From here on the record makes void what lies before it; a crash before the removals are done ends in them.
+        let truncation = Truncation {
+            generation: table.last_generation(),
+            position: self.commitlog.end(),
+            truncated_at: truncated_at.0,
+        };
+        let removed = table.clear(truncation.position);
+        for memtable in removed.memtables() {
+            self.memory
+                .set(self.memory.get().saturating_sub(memtable.memory()));
+        }
+        for flushing in &removed.flushing {
+            self.flushes.forget(flushing.memtable.memory());
+        }
+        self.room.notify();
+        let written = truncation.write(&*disk, &table.dir, table.shard).await;
+        if let Err(error) = written {
+            // Memory says one thing and disk another.
+            self.poison.stop_writes(&error);
+            return Err(error);
+        }
+        for sstable in removed.sstables {
+            sstable.remove_when_unused(std::rc::Rc::new(()));
+        }
+        self.release_segments();
+        Ok(())
+    }
+}

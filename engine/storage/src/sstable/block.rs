@@ -1,0 +1,173 @@
+//! Data blocks: the unit of compression, checksum and disk read.
+//!
+//! ```text
+//! block   0               4            8                 12     13      14  16         24
+//!         | stored length | raw length | previous length | kind | codec | 0 | checksum | stored bytes |
+//!
+//! raw bytes by kind
+//!   0 partitions       partition* offset:u32* count:u32      offset of each partition, for binary search
+//!   1 large, first     key deletion? static_row? item*        the beginning of a partition of several blocks
+//!   2 large, more      open:deletion? item*                   open: the range deletion that holds at its start
+//!
+//! partition ::= key:bytes flags:u8 [deletion] [static:row] item* 0
+//! item      ::= 1 clustering:bytes length:varint row  |  2 position:bytes deletion?
+//! ```
+//!
+//! Integers are little-endian; `bytes`, `varint`, `row` and `deletion` are those of the model's codec. *Previous
+//! length* is the length on disk of the block before it in the same large partition (0 for the first), so that a
+//! large partition can be read backwards. The checksum is xxh3 over header and stored bytes, seeded with the block's
+//! offset: a block that lies elsewhere does not pass. The last block of a large partition ends with a 0 item.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::compression::{Codec, Compression, RAW_BLOCK_MAX, compress, decompress};
+
+/// Bytes of a block's header.
+pub(crate) const BLOCK_HEADER_SIZE: usize = 24;
+const CHECKSUM_AT: usize = 16;
+
+/// What a block holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum BlockKind {
+    Partitions = 0,
+    LargeFirst = 1,
+    LargeMore = 2,
+}
+
+/// A block's header, intact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BlockHeader {
+    pub(crate) stored_length: usize,
+    raw_length: usize,
+    pub(crate) previous_length: u32,
+    pub(crate) kind: BlockKind,
+    codec: Codec,
+    checksum: u64,
+}
+
+/// A block as it is used: checked and decompressed.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) kind: BlockKind,
+    pub(crate) raw: Bytes,
+    /// Bytes it takes on disk.
+    pub(crate) length: u32,
+    pub(crate) previous_length: u32,
+}
+
+/// Appends a block that will lie at `offset`; returns its length on disk.
+pub(crate) fn write_block(
+    compression: &Compression,
+    (kind, raw): (BlockKind, &[u8]),
+    previous_length: u32,
+    offset: u64,
+    out: &mut Vec<u8>,
+) -> u32 {
+    assert!(raw.len() <= RAW_BLOCK_MAX, "a block of {} bytes", raw.len());
+    let start = out.len();
+    out.resize(start + BLOCK_HEADER_SIZE, 0);
+    let codec = compress(compression, raw, out);
+    let stored_length = (out.len() - start - BLOCK_HEADER_SIZE) as u32;
+    let header = &mut out[start..start + BLOCK_HEADER_SIZE];
+    header[..4].copy_from_slice(&stored_length.to_le_bytes());
+    header[4..8].copy_from_slice(&(raw.len() as u32).to_le_bytes());
+    header[8..12].copy_from_slice(&previous_length.to_le_bytes());
+    header[12] = kind as u8;
+    header[13] = codec as u8;
+    let checksum = checksum(
+        &out[start..start + CHECKSUM_AT],
+        &out[start + BLOCK_HEADER_SIZE..],
+        offset,
+    );
+    out[start + CHECKSUM_AT..start + BLOCK_HEADER_SIZE].copy_from_slice(&checksum.to_le_bytes());
+    (out.len() - start) as u32
+}
+
+fn checksum(header: &[u8], stored: &[u8], offset: u64) -> u64 {
+    xxh3_64_with_seed(stored, xxh3_64_with_seed(header, offset))
+}
+
+impl BlockHeader {
+    /// Reads a header from the front of `bytes`; an error text when it cannot be one.
+    pub(crate) fn read(bytes: &[u8]) -> std::result::Result<BlockHeader, &'static str> {
+        let header = bytes
+            .first_chunk::<BLOCK_HEADER_SIZE>()
+            .ok_or("block header is cut short")?;
+        let field =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let kind = [BlockKind::Partitions, BlockKind::LargeFirst, BlockKind::LargeMore];
+        let kind = kind.into_iter().find(|kind| *kind as u8 == header[12]);
+        let header = BlockHeader {
+            stored_length: field(0) as usize,
+            raw_length: field(4) as usize,
+            previous_length: field(8),
+            kind: kind.ok_or("block header names no kind of block")?,
+            codec: Codec::from_number(header[13]).ok_or("block header names no codec")?,
+            checksum: u64::from_le_bytes(header[CHECKSUM_AT..].try_into().expect("eight bytes")),
+        };
+        if header.raw_length > RAW_BLOCK_MAX || header.stored_length > RAW_BLOCK_MAX {
+            return Err("block header claims an impossible length");
+        }
+        Ok(header)
+    }
+
+    /// Bytes of the whole block on disk.
+    pub(crate) fn length(&self) -> usize {
+        BLOCK_HEADER_SIZE + self.stored_length
+    }
+}
+
+/// Checks and decompresses the block that lies at `offset` of its file and at the front of `bytes`.
+pub(crate) fn read_block(bytes: &Bytes, offset: u64) -> std::result::Result<Block, &'static str> {
+    let header = BlockHeader::read(bytes)?;
+    let stored = bytes
+        .get(BLOCK_HEADER_SIZE..header.length())
+        .ok_or("block is cut short")?;
+    if checksum(&bytes[..CHECKSUM_AT], stored, offset) != header.checksum {
+        return Err("block checksum mismatch");
+    }
+    let raw = match header.codec {
+        Codec::None if stored.len() == header.raw_length => bytes.slice(BLOCK_HEADER_SIZE..header.length()),
+        codec => decompress(codec, stored, header.raw_length)
+            .ok_or("block does not decompress")?
+            .into(),
+    };
+    Ok(Block {
+        kind: header.kind,
+        raw,
+        length: header.length() as u32,
+        previous_length: header.previous_length,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_anywhere_or_another_place_is_noticed() {
+        let raw = b"some row bytes, and again some row bytes, and again some row bytes".repeat(3);
+        let mut bytes = Vec::new();
+        let content = (BlockKind::LargeMore, raw.as_slice());
+        let length = write_block(&Compression::default(), content, 99, 4096, &mut bytes);
+        assert_eq!(length as usize, bytes.len());
+        let block = read_block(&bytes.clone().into(), 4096).unwrap();
+        assert_eq!(
+            (block.kind, &block.raw[..], block.previous_length),
+            (BlockKind::LargeMore, &raw[..], 99)
+        );
+        assert!(read_block(&bytes.clone().into(), 8192).is_err());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_block(&damaged.into(), 4096).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(read_block(&bytes[..length].to_vec().into(), 4096).is_err());
+        }
+    }
+}

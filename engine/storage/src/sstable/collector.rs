@@ -1,0 +1,183 @@
+//! Counting what goes into an sstable.
+
+use std::collections::BTreeMap;
+
+use ceto_model::{CellState, ColumnData, DecoratedKey, Deletion, PartitionKey, Row, Timestamp};
+
+use super::statistics::Statistics;
+
+/// Distinct tombstone times kept; beyond it neighbours are joined.
+const TOMBSTONE_TIMES_MAX: usize = 128;
+
+/// Collects the figures of [`Statistics`] while an sstable is written.
+pub(crate) struct Collector {
+    pub(crate) partitions: u64,
+    pub(crate) rows: u64,
+    cells: u64,
+    tombstones: u64,
+    min_timestamp: i64,
+    max_timestamp: i64,
+    max_expiry: i64,
+    largest_partition: u64,
+    first_key: Option<PartitionKey>,
+    last_key: Option<PartitionKey>,
+    tombstone_times: BTreeMap<i64, u64>,
+    /// Tombstone times are rounded up to a multiple of it, in seconds.
+    rounding: i64,
+    partition_sizes: Vec<u64>,
+}
+
+impl Default for Collector {
+    fn default() -> Collector {
+        Collector {
+            partitions: 0,
+            rows: 0,
+            cells: 0,
+            tombstones: 0,
+            min_timestamp: i64::MAX,
+            max_timestamp: i64::MIN,
+            max_expiry: i64::MIN,
+            largest_partition: 0,
+            first_key: None,
+            last_key: None,
+            tombstone_times: BTreeMap::new(),
+            rounding: 60,
+            partition_sizes: vec![0; 64],
+        }
+    }
+}
+
+impl Collector {
+    pub(crate) fn start_partition(&mut self, key: &DecoratedKey, deletion: Option<Deletion>) {
+        self.partitions += 1;
+        self.first_key.get_or_insert_with(|| key.key.clone());
+        self.last_key = Some(key.key.clone());
+        deletion.iter().for_each(|deletion| self.deletion(*deletion));
+    }
+
+    pub(crate) fn end_partition(&mut self, raw_size: u64) {
+        self.largest_partition = self.largest_partition.max(raw_size);
+        let bits = 64 - raw_size.leading_zeros();
+        if let Some(count) = self.partition_sizes.get_mut(bits as usize) {
+            *count += 1;
+        }
+    }
+
+    pub(crate) fn deletion(&mut self, deletion: Deletion) {
+        self.timestamp(deletion.timestamp);
+        self.tombstone(deletion.deleted_at.0);
+    }
+
+    pub(crate) fn row(&mut self, row: &Row) {
+        if let Some(liveness) = &row.liveness {
+            self.timestamp(liveness.timestamp);
+            match liveness.expiry {
+                None => self.max_expiry = i64::MAX,
+                Some(expiry) => self.expiring(expiry.deleted_at().0, expiry.expires_at.0),
+            }
+        }
+        row.deletion.iter().for_each(|deletion| self.deletion(*deletion));
+        for (_, data) in &row.columns {
+            match data {
+                ColumnData::Cell(cell) => self.cell(cell.timestamp, &cell.state),
+                ColumnData::Collection(collection) => {
+                    collection
+                        .deletion
+                        .iter()
+                        .for_each(|deletion| self.deletion(*deletion));
+                    collection
+                        .cells
+                        .iter()
+                        .for_each(|(_, cell)| self.cell(cell.timestamp, &cell.state));
+                }
+            }
+        }
+    }
+
+    fn cell(&mut self, timestamp: Timestamp, state: &CellState) {
+        self.cells += 1;
+        self.timestamp(timestamp);
+        match state {
+            CellState::Live(_) => self.max_expiry = i64::MAX,
+            CellState::Expiring { expiry, .. } => self.expiring(expiry.deleted_at().0, expiry.expires_at.0),
+            CellState::Tombstone { deleted_at } => self.tombstone(deleted_at.0),
+        }
+    }
+
+    fn timestamp(&mut self, timestamp: Timestamp) {
+        self.min_timestamp = self.min_timestamp.min(timestamp.0);
+        self.max_timestamp = self.max_timestamp.max(timestamp.0);
+    }
+
+    fn tombstone(&mut self, deleted_at: i64) {
+        self.tombstones += 1;
+        self.max_expiry = self.max_expiry.max(deleted_at);
+        self.tombstone_time(deleted_at);
+    }
+
+    /// What expires counts as a tombstone from then on; its time for gc grace is when it was written.
+    fn expiring(&mut self, written_at: i64, expires_at: i64) {
+        self.max_expiry = self.max_expiry.max(expires_at);
+        self.tombstone_time(written_at.max(expires_at));
+    }
+
+    fn tombstone_time(&mut self, time: i64) {
+        let rounded = round_up(time, self.rounding);
+        *self.tombstone_times.entry(rounded).or_default() += 1;
+        while self.tombstone_times.len() > TOMBSTONE_TIMES_MAX {
+            self.rounding = self.rounding.saturating_mul(2);
+            let mut joined = BTreeMap::new();
+            for (time, count) in &self.tombstone_times {
+                *joined.entry(round_up(*time, self.rounding)).or_default() += count;
+            }
+            self.tombstone_times = joined;
+        }
+    }
+
+    /// Fills in the figures.
+    pub(crate) fn fill(self, statistics: &mut Statistics) {
+        statistics.partitions = self.partitions;
+        statistics.rows = self.rows;
+        statistics.cells = self.cells;
+        statistics.tombstones = self.tombstones;
+        statistics.min_timestamp = Timestamp(self.min_timestamp);
+        statistics.max_timestamp = Timestamp(self.max_timestamp);
+        statistics.max_expiry = self.max_expiry;
+        statistics.largest_partition = self.largest_partition;
+        if let (Some(first), Some(last)) = (self.first_key, self.last_key) {
+            statistics.first_key = first;
+            statistics.last_key = last;
+        }
+        statistics.tombstone_times = self.tombstone_times.into_iter().collect();
+        statistics.partition_sizes = self.partition_sizes;
+    }
+}
+
+fn round_up(time: i64, unit: i64) -> i64 {
+    match time.rem_euclid(unit) {
+        0 => time,
+        rest => time.saturating_add(unit - rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tombstone_times_stay_few_and_lose_none() {
+        let mut collector = Collector::default();
+        for i in 0..10_000 {
+            collector.tombstone(i * 977);
+        }
+        assert!(collector.tombstone_times.len() <= TOMBSTONE_TIMES_MAX);
+        assert_eq!(collector.tombstone_times.values().sum::<u64>(), 10_000);
+        assert!(
+            collector
+                .tombstone_times
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= 9_999 * 977)
+        );
+        assert_eq!(round_up(-5, 60), 0);
+    }
+}

@@ -1,0 +1,42 @@
+//! SSTables: immutable tables on disk.
+//!
+//! | file       | holds                                                               | described in |
+//! |------------|---------------------------------------------------------------------|--------------|
+//! | Data       | partitions in blocks, each compressed and checksummed               | `block`      |
+//! | Index      | where blocks lie; row indexes of large partitions                   | `index`      |
+//! | Filter     | blocked bloom filter                                                | `filter`     |
+//! | Statistics | counts, ranges, provenance (a flatbuffer)                           | `statistics` |
+//! | Digest     | sizes and checksums of the files above                              | `digest`     |
+//! | TOC        | the list of files; written last                                     | `digest`     |
+//!
+//! Invariants:
+//! - Never changed once its TOC is there; without TOC it is nothing and is removed at the next start.
+//! - A partition smaller than a block lies whole in one block: one read.
+//! - No byte is used before a checksum over it was compared; a mismatch names file and offset, fails the read, and
+//!   nothing else.
+//! - Files are removed only when no reader has them open.
+
+mod block;
+mod block_cache;
+mod collector;
+mod compression;
+mod descriptor;
+mod digest;
+mod filter;
+mod flat;
+mod index;
+mod parse;
+mod reader;
+mod statistics;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use block_cache::BlockCache;
+pub use compression::{Codec, Compression};
+pub use descriptor::{Component, Descriptor, Generation};
+pub(crate) use reader::SstableReader;
+pub use statistics::Statistics;
+pub(crate) use table::{Sstable, remove_files};
+pub(crate) use writer::{SstableWriter, WriterOptions, write_toc};

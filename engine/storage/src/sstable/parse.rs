@@ -1,0 +1,178 @@
+//! Reading fragments out of raw blocks (their layout is in `block`).
+
+use bytes::Bytes;
+use ceto_model::codec::{DecodeError, Decoder};
+use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Position, Row, Token};
+
+use super::writer::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
+use crate::reader::Fragment;
+
+type Parsed<T> = std::result::Result<T, DecodeError>;
+
+/// What a partition begins with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) key: PartitionKey,
+    pub(crate) deletion: Option<Deletion>,
+    pub(crate) static_row: Option<Row>,
+}
+
+impl Header {
+    /// The key with its token.
+    pub(crate) fn decorated_key(&self) -> DecoratedKey {
+        DecoratedKey::new(self.key.clone())
+    }
+}
+
+fn error<T>(decoder: &Decoder, what: &'static str) -> Parsed<T> {
+    Err(DecodeError {
+        what,
+        remaining: decoder.remaining(),
+    })
+}
+
+/// A partition's header.
+pub(crate) fn header(decoder: &mut Decoder) -> Parsed<Header> {
+    let key = PartitionKey(decoder.bytes("partition key")?);
+    let flags = decoder.u8("partition flags")?;
+    if flags & !(PARTITION_DELETION | PARTITION_STATIC) != 0 {
+        return error(decoder, "partition flags");
+    }
+    let deletion = if flags & PARTITION_DELETION != 0 {
+        decoder.deletion_option()?
+    } else {
+        None
+    };
+    let static_row = if flags & PARTITION_STATIC != 0 {
+        Some(decoder.row()?)
+    } else {
+        None
+    };
+    Ok(Header {
+        key,
+        deletion,
+        static_row,
+    })
+}
+
+/// A row or deletion change before it is decoded in full.
+pub(crate) enum Item {
+    Row(ClusteringKey, Bytes),
+    Change(Position, Option<Deletion>),
+    /// The partition ends.
+    End,
+}
+
+impl Item {
+    /// The next one.
+    pub(crate) fn read(decoder: &mut Decoder) -> Parsed<Item> {
+        match decoder.u8("item kind")? {
+            ITEM_END => Ok(Item::End),
+            ITEM_ROW => {
+                let key = ClusteringKey(decoder.bytes("clustering key")?);
+                Ok(Item::Row(key, decoder.bytes("row")?))
+            }
+            ITEM_CHANGE => {
+                let position = Position(decoder.bytes("position")?);
+                Ok(Item::Change(position, decoder.deletion_option()?))
+            }
+            _ => error(decoder, "item kind"),
+        }
+    }
+
+    /// Decodes it in full; None for an end.
+    pub(crate) fn into_fragment(self) -> Parsed<Option<Fragment>> {
+        match self {
+            Item::Row(key, row) => {
+                let mut decoder = Decoder::new(row);
+                let row = decoder.row()?;
+                decoder.finish("row")?;
+                Ok(Some(Fragment::Row(key, row)))
+            }
+            Item::Change(position, deletion) => Ok(Some(Fragment::DeletionChange(position, deletion))),
+            Item::End => Ok(None),
+        }
+    }
+
+    /// Where it lies; None for an end.
+    pub(crate) fn place(&self) -> Option<&[u8]> {
+        match self {
+            Item::Row(key, _) => Some(&key.0),
+            Item::Change(position, _) => Some(&position.0),
+            Item::End => None,
+        }
+    }
+}
+
+/// The partitions of a block of small ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Partitions {
+    raw: Bytes,
+    /// Where the offsets begin.
+    offsets: usize,
+    count: usize,
+}
+
+impl Partitions {
+    /// Reads the end of a raw block.
+    pub(crate) fn new(raw: Bytes) -> Parsed<Partitions> {
+        let malformed = DecodeError {
+            what: "block of partitions",
+            remaining: raw.len(),
+        };
+        let Some(count) = raw.last_chunk::<4>() else {
+            return Err(malformed);
+        };
+        let count = u32::from_le_bytes(*count) as usize;
+        let trailer = count.checked_mul(4).and_then(|size| size.checked_add(4));
+        match trailer.and_then(|trailer| raw.len().checked_sub(trailer)) {
+            Some(offsets) => Ok(Partitions { raw, offsets, count }),
+            None => Err(malformed),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Reads from partition number `at` on.
+    pub(crate) fn decoder(&self, at: usize) -> Parsed<Decoder> {
+        let malformed = DecodeError {
+            what: "partition offset",
+            remaining: self.raw.len(),
+        };
+        let slot = self.offsets + 4 * at;
+        let start = self.raw.get(slot..slot + 4).filter(|_| at < self.count);
+        let start = start.map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize);
+        match start {
+            Some(start) if start <= self.offsets => Ok(Decoder::new(self.raw.slice(start..self.offsets))),
+            _ => Err(malformed),
+        }
+    }
+
+    /// The key of partition number `at`.
+    pub(crate) fn key(&self, at: usize) -> Parsed<DecoratedKey> {
+        Ok(DecoratedKey::new(PartitionKey(
+            self.decoder(at)?.bytes("partition key")?,
+        )))
+    }
+
+    fn compare(&self, at: usize, key: &DecoratedKey) -> Parsed<std::cmp::Ordering> {
+        let own = self.decoder(at)?.bytes("partition key")?;
+        Ok(Token::of(&own).cmp(&key.token).then_with(|| own.cmp(&key.key.0)))
+    }
+
+    /// The number of the partition with this key, or of the first one behind it.
+    pub(crate) fn find(&self, key: &DecoratedKey) -> Parsed<std::result::Result<usize, usize>> {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.compare(middle, key)? {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Ok(Ok(middle)),
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Ok(Err(low))
+    }
+}

@@ -1,0 +1,637 @@
+//! Reading an sstable as a stream of fragments.
+//!
+//! Goes from summary entry to summary entry. A block of small partitions is searched and taken partition by partition;
+//! a large partition is entered through its row index and taken block by block, in either direction.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ceto_env::LocalFuture;
+use ceto_model::codec::{DecodeError, Decoder};
+use ceto_model::key::BOUND_BEFORE;
+use ceto_model::{DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice};
+
+use super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind};
+use super::index::{Location, SummaryEntry, find_entry};
+use super::parse::{self, Header, Item, Partitions};
+use super::table::Sstable;
+use crate::error::{Error, Result};
+use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
+
+/// Bytes read at once by a scan over many partitions.
+const SCAN_READ_AHEAD: usize = 256 << 10;
+/// Bytes read at once inside one large partition, when the length of the next block is not known.
+const PARTITION_READ_AHEAD: usize = 32 << 10;
+
+/// A scan of an sstable.
+pub(crate) struct SstableReader<'a> {
+    sstable: Rc<Sstable>,
+    scan: Scan<'a>,
+    caches: bool,
+    /// Summary entry to visit next.
+    entry: usize,
+    place: Place<'a>,
+    buffer: VecDeque<Fragment>,
+    /// What `step` waits for.
+    wanted: Option<Wanted>,
+    /// The last block and page loaded, by offset.
+    block: Option<(u64, Block)>,
+    page: Option<(u64, Bytes)>,
+    /// Bytes of Data read ahead, from an offset.
+    ahead: (u64, Bytes),
+    /// Counts the bytes read from disk.
+    disk_bytes: &'a Cell<u64>,
+    /// A lookup of one partition has found it, or has been counted as vain.
+    is_lookup_noted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// A block of Data; a length of 0 is not known.
+    Block(Location),
+    /// A page of Index.
+    Page(Location),
+}
+
+enum Place<'a> {
+    /// Before the summary entry `entry`.
+    Entry,
+    /// In a block of small partitions, before number `next`.
+    Block {
+        partitions: Partitions,
+        next: usize,
+        offset: u64,
+    },
+    Large(Large<'a>),
+    End,
+}
+
+/// Inside a large partition.
+struct Large<'a> {
+    filter: SliceFilter<'a>,
+    root: Option<Location>,
+    /// Where to read next.
+    next: Next,
+    /// The block that follows, in reading order, the one taken last.
+    neighbour: Option<Location>,
+}
+
+impl Large<'_> {
+    /// The block to be read when the row index led to `found`: never one that was taken before. (A slice may begin
+    /// behind the last item of the block in whose range it lies.)
+    fn behind_last(&self, found: Location, reversed: bool) -> Location {
+        match self.neighbour {
+            Some(neighbour) if !reversed && found.offset < neighbour.offset => neighbour,
+            Some(neighbour) if reversed && found.offset > neighbour.offset => neighbour,
+            _ => found,
+        }
+    }
+}
+
+enum Next {
+    /// Looking for the block that holds this position, in the root page.
+    Root(Position),
+    /// The same, in a page at this height.
+    Page(Position, Location, u64),
+    /// This block.
+    Block(Location),
+}
+
+/// A parsed item with the deletion that holds before it.
+type ItemBefore = (Item, Option<Deletion>);
+
+impl<'a> SstableReader<'a> {
+    /// Scans `sstable`; blocks read are kept in the cache when `caches`, their bytes added to `disk_bytes`.
+    pub(crate) fn new(
+        sstable: Rc<Sstable>,
+        scan: Scan<'a>,
+        caches: bool,
+        disk_bytes: &'a Cell<u64>,
+    ) -> SstableReader<'a> {
+        let start = match scan.target {
+            ReadTarget::Partition(key) => key.token,
+            ReadTarget::Range(range) => range.start.token(),
+        };
+        SstableReader {
+            entry: sstable.summary.seek(start),
+            sstable,
+            scan,
+            caches,
+            place: Place::Entry,
+            buffer: VecDeque::new(),
+            wanted: None,
+            block: None,
+            page: None,
+            ahead: (0, Bytes::new()),
+            disk_bytes,
+            is_lookup_noted: false,
+        }
+    }
+
+    /// Counts what the bloom filter was good for.
+    fn note_lookup(&mut self, found: bool) {
+        if matches!(self.scan.target, ReadTarget::Partition(_)) && !self.is_lookup_noted {
+            self.is_lookup_noted = true;
+            self.sstable.note_lookup(found);
+        }
+    }
+
+    fn decode_error(&self, offset: u64) -> impl Fn(DecodeError) -> Error + use<> {
+        let path = self.sstable.data_path().to_path_buf();
+        move |error| Error::decode(&path, offset, &error)
+    }
+
+    /// The block at a location, when it is in memory; else notes that it is wanted.
+    fn block_at(&mut self, location: Location) -> Result<Option<Block>> {
+        let offset = location.offset;
+        if let Some((_, block)) = self.block.take_if(|(own, _)| *own == offset) {
+            return Ok(Some(block));
+        }
+        let (start, ahead) = &self.ahead;
+        if let Some(at) = offset.checked_sub(*start).and_then(|at| usize::try_from(at).ok())
+            && at < ahead.len()
+        {
+            let bytes = ahead.slice(at..);
+            if BlockHeader::read(&bytes).is_ok_and(|header| header.length() <= bytes.len()) {
+                return self.sstable.block(&bytes, offset, self.caches).map(Some);
+            }
+        }
+        if let Some(block) = self.sstable.cached_block(offset) {
+            return Ok(Some(block));
+        }
+        self.wanted = Some(Wanted::Block(location));
+        Ok(None)
+    }
+
+    fn page_at(&mut self, location: Location) -> Option<Bytes> {
+        if let Some((offset, page)) = &self.page
+            && *offset == location.offset
+        {
+            return Some(page.clone());
+        }
+        let page = self.sstable.cached_page(location.offset);
+        if page.is_none() {
+            self.wanted = Some(Wanted::Page(location));
+        }
+        page
+    }
+
+    async fn load_wanted(&mut self) -> Result<()> {
+        match self.wanted.take() {
+            None => {}
+            Some(Wanted::Page(location)) => {
+                let page = self.sstable.read_page(location, self.caches).await?;
+                self.note_read(u64::from(location.length));
+                self.page = Some((location.offset, page));
+            }
+            Some(Wanted::Block(location)) => {
+                let block = self.load_block(location).await?;
+                self.block = Some((location.offset, block));
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_block(&mut self, location: Location) -> Result<Block> {
+        let is_point = matches!(self.scan.target, ReadTarget::Partition(_));
+        let length = match location.length as usize {
+            0 if is_point => PARTITION_READ_AHEAD,
+            length if is_point => length,
+            length => length.max(SCAN_READ_AHEAD),
+        };
+        let mut bytes = self.read_data(location.offset, length).await?;
+        let header = BlockHeader::read(&bytes)
+            .map_err(|what| Error::corrupt(self.sstable.data_path(), location.offset, what))?;
+        if header.length() > bytes.len() {
+            bytes = self.read_data(location.offset, header.length()).await?;
+        }
+        let block = self.sstable.block(&bytes, location.offset, self.caches)?;
+        self.ahead = (location.offset, bytes);
+        Ok(block)
+    }
+
+    fn note_read(&self, bytes: u64) {
+        self.disk_bytes.set(self.disk_bytes.get() + bytes);
+    }
+
+    async fn read_data(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        let left = self.sstable.data_size().saturating_sub(offset);
+        let length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if length < BLOCK_HEADER_SIZE {
+            return Err(Error::corrupt(
+                self.sstable.data_path(),
+                offset,
+                "the index points behind the data",
+            ));
+        }
+        self.note_read(length as u64);
+        self.sstable.read_data(offset, length).await
+    }
+
+    /// Enters the next summary entry; false when something must be loaded first.
+    fn enter_entry(&mut self) -> Result<bool> {
+        let Some(entry) = self
+            .sstable
+            .summary
+            .get(self.entry)
+            .filter(|entry| self.may_reach(entry))
+        else {
+            self.place = Place::End;
+            return Ok(true);
+        };
+        if entry.root.is_some() {
+            return self.enter_large(&entry);
+        }
+        let Some(block) = self.block_at(entry.data)? else {
+            return Ok(false);
+        };
+        let offset = entry.data.offset;
+        if block.kind != BlockKind::Partitions {
+            return Err(Error::corrupt(
+                self.sstable.data_path(),
+                offset,
+                "not a block of partitions",
+            ));
+        }
+        let in_block = self.decode_error(offset);
+        let partitions = Partitions::new(block.raw).map_err(&in_block)?;
+        let next = match self.scan.target {
+            ReadTarget::Partition(key) => match partitions.find(key).map_err(&in_block)? {
+                Ok(at) => at,
+                Err(_) => partitions.len(),
+            },
+            ReadTarget::Range(range) => first_inside(&partitions, &range.start).map_err(&in_block)?,
+        };
+        self.place = Place::Block {
+            partitions,
+            next,
+            offset,
+        };
+        self.entry += 1;
+        Ok(true)
+    }
+
+    /// The scan's end may lie in or behind this entry.
+    fn may_reach(&self, entry: &SummaryEntry) -> bool {
+        let end = match self.scan.target {
+            ReadTarget::Partition(key) => key.token,
+            ReadTarget::Range(range) => range.end.token(),
+        };
+        entry.token <= end
+    }
+
+    /// Takes the next partition of a block of small ones.
+    fn next_in_block(&mut self) -> Result<()> {
+        let Place::Block {
+            partitions,
+            next,
+            offset,
+        } = &mut self.place
+        else {
+            return Ok(());
+        };
+        if *next >= partitions.len() {
+            self.place = Place::Entry;
+            return Ok(());
+        }
+        let (at, offset, partitions) = (*next, *offset, partitions.clone());
+        *next += 1;
+        let in_block = self.decode_error(offset);
+        let mut decoder = partitions.decoder(at).map_err(&in_block)?;
+        let header = parse::header(&mut decoder).map_err(&in_block)?;
+        let key = header.decorated_key();
+        match self.scan.target {
+            ReadTarget::Partition(_) => self.place = Place::End,
+            ReadTarget::Range(range) if range.end.cmp_key(&key).is_lt() => {
+                self.place = Place::End;
+                return Ok(());
+            }
+            ReadTarget::Range(_) => {}
+        }
+        let mut filter = SliceFilter::new(slices_of(&self.scan, &key), self.scan.reversed);
+        self.start(key, header);
+        take_items(
+            &mut decoder,
+            None,
+            &mut filter,
+            self.scan.reversed,
+            &mut self.buffer,
+        )
+        .map_err(&in_block)?;
+        filter.finish(&mut self.buffer);
+        self.buffer.push_back(Fragment::PartitionEnd);
+        Ok(())
+    }
+
+    fn start(&mut self, key: DecoratedKey, header: Header) {
+        self.note_lookup(true);
+        self.buffer
+            .push_back(Fragment::PartitionStart(key, header.deletion));
+        self.buffer.extend(header.static_row.map(Fragment::StaticRow));
+    }
+
+    /// Enters a large partition; false when something must be loaded first.
+    fn enter_large(&mut self, entry: &SummaryEntry) -> Result<bool> {
+        let first_slice = match self.scan.first_partition_slices {
+            Some(first) => first.first(),
+            None => self.scan.slices.first(),
+        };
+        let reads_from_front = !self.scan.reversed
+            && first_slice.is_some_and(|slice: &Slice| slice.start.0[..] == [BOUND_BEFORE]);
+        let header = if reads_from_front {
+            // The first block has the header too.
+            let Some(block) = self.block_at(entry.data)? else {
+                return Ok(false);
+            };
+            let header = parse::header(&mut Decoder::new(block.raw.clone()));
+            self.block = Some((entry.data.offset, block));
+            header.map_err(self.decode_error(entry.data.offset))?
+        } else {
+            let Some(root) = entry.root else { return Ok(true) };
+            let Some(page) = self.page_at(root) else {
+                return Ok(false);
+            };
+            let header = parse::header(&mut Decoder::new(page));
+            let path = self.sstable.index_path();
+            header.map_err(|error| Error::decode(path, root.offset, &error))?
+        };
+        self.entry += 1;
+        let key = header.decorated_key();
+        match self.scan.target {
+            ReadTarget::Partition(wanted) if *wanted != key => return Ok(true),
+            ReadTarget::Partition(_) => {}
+            ReadTarget::Range(range) if range.start.cmp_key(&key).is_gt() => return Ok(true),
+            ReadTarget::Range(range) if range.end.cmp_key(&key).is_lt() => {
+                self.place = Place::End;
+                return Ok(true);
+            }
+            ReadTarget::Range(_) => {}
+        }
+        let slices = slices_of(&self.scan, &key);
+        self.start(key, header);
+        let filter = SliceFilter::new(slices, self.scan.reversed);
+        let Some(start) = filter.next_start().cloned() else {
+            self.end_large();
+            return Ok(true);
+        };
+        let is_at_front = !self.scan.reversed && start.0[..] == [BOUND_BEFORE];
+        self.place = Place::Large(Large {
+            filter,
+            root: entry.root,
+            next: if is_at_front {
+                Next::Block(entry.data)
+            } else {
+                Next::Root(start)
+            },
+            neighbour: None,
+        });
+        Ok(true)
+    }
+
+    fn end_large(&mut self) {
+        self.buffer.push_back(Fragment::PartitionEnd);
+        self.place = match self.scan.target {
+            ReadTarget::Partition(_) => Place::End,
+            ReadTarget::Range(_) => Place::Entry,
+        };
+    }
+
+    /// Goes on inside a large partition; false when something must be loaded first.
+    fn next_in_large(&mut self) -> Result<bool> {
+        let Place::Large(mut large) = std::mem::replace(&mut self.place, Place::End) else {
+            return Ok(true);
+        };
+        let result = self.go_on_in_large(&mut large);
+        match result {
+            Ok(Progress::Ended) => {
+                large.filter.finish(&mut self.buffer);
+                self.end_large();
+                Ok(true)
+            }
+            Ok(Progress::Moved) => {
+                self.place = Place::Large(large);
+                Ok(true)
+            }
+            Ok(Progress::MustLoad) => {
+                self.place = Place::Large(large);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn go_on_in_large(&mut self, large: &mut Large<'a>) -> Result<Progress> {
+        let (position, page, height) = match &large.next {
+            Next::Block(location) => return self.take_large_block(*location, large),
+            Next::Root(position) => {
+                let Some(root) = large.root else {
+                    return Ok(Progress::Ended);
+                };
+                (position.clone(), root, None)
+            }
+            Next::Page(position, page, height) => (position.clone(), *page, Some(*height)),
+        };
+        let Some(content) = self.page_at(page) else {
+            return Ok(Progress::MustLoad);
+        };
+        let path = self.sstable.index_path();
+        let in_page = |error| Error::decode(path, page.offset, &error);
+        let mut decoder = Decoder::new(content);
+        let height = match height {
+            Some(height) => height,
+            None => {
+                parse::header(&mut decoder).map_err(in_page)?;
+                decoder.varint("row index height").map_err(in_page)?
+            }
+        };
+        let found = find_entry(decoder, &position).map_err(in_page)?;
+        large.next = match height {
+            0 => Next::Block(large.behind_last(found, self.scan.reversed)),
+            height => Next::Page(position, found, height - 1),
+        };
+        Ok(Progress::Moved)
+    }
+
+    fn take_large_block(&mut self, location: Location, large: &mut Large<'a>) -> Result<Progress> {
+        let Some(block) = self.block_at(location)? else {
+            return Ok(Progress::MustLoad);
+        };
+        let in_block = self.decode_error(location.offset);
+        let mut decoder = Decoder::new(block.raw);
+        let open = match block.kind {
+            BlockKind::LargeFirst => parse::header(&mut decoder).map(|_| None),
+            BlockKind::LargeMore => decoder.deletion_option(),
+            BlockKind::Partitions => {
+                let what = "not a block of a large partition";
+                return Err(Error::corrupt(self.sstable.data_path(), location.offset, what));
+            }
+        };
+        let open = open.map_err(&in_block)?;
+        let reversed = self.scan.reversed;
+        let is_last = take_items(&mut decoder, open, &mut large.filter, reversed, &mut self.buffer);
+        let is_last = is_last.map_err(&in_block)?;
+        let is_at_end = if reversed {
+            block.kind == BlockKind::LargeFirst
+        } else {
+            is_last
+        };
+        if is_at_end || large.filter.is_done() {
+            return Ok(Progress::Ended);
+        }
+        let neighbour = if reversed {
+            let length = block.previous_length;
+            let offset = location
+                .offset
+                .checked_sub(u64::from(length))
+                .filter(|_| length > 0);
+            let offset = offset.ok_or_else(|| {
+                Error::corrupt(
+                    self.sstable.data_path(),
+                    location.offset,
+                    "no block before this one",
+                )
+            })?;
+            Location { offset, length }
+        } else {
+            Location {
+                offset: location.offset + u64::from(block.length),
+                length: 0,
+            }
+        };
+        large.neighbour = Some(neighbour);
+        large.next = match large.filter.next_start() {
+            Some(start) => Next::Root(start.clone()),
+            None => Next::Block(neighbour),
+        };
+        Ok(Progress::Moved)
+    }
+}
+
+enum Progress {
+    Moved,
+    MustLoad,
+    Ended,
+}
+
+impl FragmentSource for SstableReader<'_> {
+    fn step(&mut self) -> Result<Step> {
+        loop {
+            if let Some(fragment) = self.buffer.pop_front() {
+                return Ok(Step::Fragment(fragment));
+            }
+            let has_moved = match &self.place {
+                Place::Entry => self.enter_entry()?,
+                Place::Block { .. } => self.next_in_block().map(|()| true)?,
+                Place::Large(_) => self.next_in_large()?,
+                Place::End => {
+                    self.note_lookup(false);
+                    return Ok(Step::End);
+                }
+            };
+            if !has_moved {
+                return Ok(Step::Load);
+            }
+        }
+    }
+
+    fn load(&mut self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(self.load_wanted())
+    }
+
+    fn skip_partition(&mut self) {
+        self.buffer.clear();
+        if matches!(self.place, Place::Large(_)) {
+            self.place = match self.scan.target {
+                ReadTarget::Partition(_) => Place::End,
+                ReadTarget::Range(_) => Place::Entry,
+            };
+        }
+    }
+}
+
+/// The number of the first partition behind a point of the ring.
+fn first_inside(partitions: &Partitions, start: &RingPosition) -> std::result::Result<usize, DecodeError> {
+    let (mut low, mut high) = (0, partitions.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if start.cmp_key(&partitions.key(middle)?).is_lt() {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// Sends the items of a block through the filter, in reading order; true when the partition's end was among them.
+/// `open` is the range deletion that holds where the items begin (in clustering order).
+fn take_items(
+    decoder: &mut Decoder,
+    open: Option<Deletion>,
+    filter: &mut SliceFilter<'_>,
+    reversed: bool,
+    buffer: &mut VecDeque<Fragment>,
+) -> std::result::Result<bool, DecodeError> {
+    if reversed {
+        return take_items_reversed(decoder, open, filter, buffer);
+    }
+    if !filter.is_inside() {
+        filter.jump(open);
+    }
+    while decoder.remaining() > 0 {
+        match Item::read(decoder)? {
+            Item::End => return Ok(true),
+            Item::Change(position, deletion) => filter.change(position, deletion, buffer),
+            row @ Item::Row(..) => {
+                let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
+                if is_wanted {
+                    buffer.extend(row.into_fragment()?);
+                } else if filter.is_done() {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn take_items_reversed(
+    decoder: &mut Decoder,
+    mut open: Option<Deletion>,
+    filter: &mut SliceFilter<'_>,
+    buffer: &mut VecDeque<Fragment>,
+) -> std::result::Result<bool, DecodeError> {
+    let mut items: Vec<ItemBefore> = Vec::new();
+    let mut is_last = false;
+    while decoder.remaining() > 0 && !is_last {
+        let item = Item::read(decoder)?;
+        let before = open;
+        match &item {
+            Item::End => is_last = true,
+            Item::Change(_, deletion) => open = *deletion,
+            Item::Row(..) => {}
+        }
+        items.push((item, before));
+    }
+    if !filter.is_inside() {
+        filter.jump(open);
+    }
+    for (item, before) in items.into_iter().rev() {
+        match item {
+            Item::End => {}
+            // Read backwards, what held before a change holds behind it.
+            Item::Change(position, _) => filter.change(position, before, buffer),
+            row @ Item::Row(..) => {
+                let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
+                if is_wanted {
+                    buffer.extend(row.into_fragment()?);
+                } else if filter.is_done() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(is_last)
+}

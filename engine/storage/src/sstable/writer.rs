@@ -1,0 +1,553 @@
+//! Writing an sstable from a stream of fragments.
+//!
+//! [`SstableWriter::push`] takes fragments without waiting; when [`SstableWriter::is_full`] says so the caller awaits
+//! [`SstableWriter::write_out`]. Nothing of it counts before the table of contents is written, last of all
+//! ([`write_toc`]); what a crash leaves before that is removed at the next start.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ceto_env::{Disk, WriteFile};
+use ceto_model::codec::{put_bytes, put_deletion_option, put_row};
+use ceto_model::key::BOUND_BEFORE;
+use ceto_model::{DecoratedKey, Deletion, PartitionKey, Row, TableId, Timestamp, Token};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::block::{BlockKind, write_block};
+use super::collector::Collector;
+use super::compression::{Compression, RAW_BLOCK_MAX};
+use super::descriptor::{Component, Descriptor};
+use super::digest::{Digest, toc};
+use super::filter::BloomFilter;
+use super::index::{Location, RowIndexBuilder, Summary, SummaryEntry};
+use super::statistics::Statistics;
+use crate::commitlog::ReplayPosition;
+use crate::error::{Error, Result};
+use crate::reader::Fragment;
+use crate::wait::join_all;
+
+/// Bytes kept before they are handed to the disk.
+const WRITE_SIZE: usize = 256 << 10;
+
+pub(crate) const PARTITION_DELETION: u8 = 1;
+pub(crate) const PARTITION_STATIC: u8 = 2;
+pub(crate) const ITEM_END: u8 = 0;
+pub(crate) const ITEM_ROW: u8 = 1;
+pub(crate) const ITEM_CHANGE: u8 = 2;
+
+/// How an sstable is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct WriterOptions {
+    pub(crate) table: TableId,
+    pub(crate) shard_count: u16,
+    pub(crate) compression: Compression,
+    pub(crate) bloom_filter_fp_chance: f64,
+    /// Partitions that will come, at most, roughly.
+    pub(crate) expected_partitions: u64,
+    pub(crate) flushed_through: Option<ReplayPosition>,
+    pub(crate) created_at: i64,
+    pub(crate) level: u32,
+}
+
+/// An sstable being written.
+pub(crate) struct SstableWriter {
+    descriptor: Descriptor,
+    options: WriterOptions,
+    disk: Rc<dyn Disk>,
+    data: Output,
+    index: Output,
+    /// Whole partitions, then the beginning of the current one.
+    raw: Vec<u8>,
+    /// Where partitions begin in `raw`, the current one not counted.
+    offsets: Vec<u32>,
+    /// Token of the first partition in `raw`, and whether the partition before it has the same.
+    first_token: Option<(Token, bool)>,
+    last_token: Option<Token>,
+    current: Option<Current>,
+    summary: Summary,
+    filter: Option<BloomFilter>,
+    collector: Collector,
+    row: Vec<u8>,
+    raw_size: u64,
+}
+
+/// The partition being written.
+struct Current {
+    key: DecoratedKey,
+    deletion: Option<Deletion>,
+    /// Where it begins in `raw`.
+    start: usize,
+    has_header: bool,
+    open: Option<Deletion>,
+    /// Once it has outgrown a block.
+    large: Option<Large>,
+    raw_size: u64,
+}
+
+struct Large {
+    first_block: Location,
+    previous_length: u32,
+    /// Position of the first item of the block being filled.
+    block_start: Option<Bytes>,
+    index: RowIndexBuilder,
+    /// The partition's header, for the root of the row index.
+    header: Vec<u8>,
+}
+
+/// A component written front to back, with its checksum.
+struct Output {
+    file: Box<dyn WriteFile>,
+    pending: Vec<u8>,
+    /// Bytes handed to the file.
+    written: u64,
+    hash: Xxh3,
+}
+
+impl Output {
+    async fn create(disk: &dyn Disk, descriptor: &Descriptor, component: Component) -> Result<Output> {
+        Ok(Output {
+            file: disk.create(&descriptor.path(component)).await?,
+            pending: Vec::new(),
+            written: 0,
+            hash: Xxh3::new(),
+        })
+    }
+
+    fn size(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    async fn write_out(&mut self) -> Result<()> {
+        self.hash.update(&self.pending);
+        self.file.append(&self.pending).await?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl SstableWriter {
+    /// Creates the files.
+    pub(crate) async fn create(
+        disk: Rc<dyn Disk>,
+        descriptor: Descriptor,
+        options: WriterOptions,
+    ) -> Result<Self> {
+        let data = Output::create(&*disk, &descriptor, Component::Data).await?;
+        let index = Output::create(&*disk, &descriptor, Component::Index).await?;
+        Ok(SstableWriter {
+            filter: BloomFilter::new(options.expected_partitions, options.bloom_filter_fp_chance),
+            descriptor,
+            options,
+            disk,
+            data,
+            index,
+            raw: Vec::new(),
+            offsets: Vec::new(),
+            first_token: None,
+            last_token: None,
+            current: None,
+            summary: Summary::default(),
+            collector: Collector::default(),
+            row: Vec::new(),
+            raw_size: 0,
+        })
+    }
+
+    /// Partitions so far.
+    pub(crate) fn partitions(&self) -> u64 {
+        self.collector.partitions
+    }
+
+    /// Bytes of Data so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.data.size()
+    }
+
+    /// Enough is buffered to be written.
+    pub(crate) fn is_full(&self) -> bool {
+        self.data.pending.len() + self.index.pending.len() >= WRITE_SIZE
+    }
+
+    /// Hands what is buffered to the disk.
+    pub(crate) async fn write_out(&mut self) -> Result<()> {
+        if !self.data.pending.is_empty() {
+            self.data.write_out().await?;
+        }
+        if !self.index.pending.is_empty() {
+            self.index.write_out().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next fragment of a stream in ring order.
+    ///
+    /// # Panics
+    /// When the stream does not follow the grammar.
+    pub(crate) fn push(&mut self, fragment: Fragment) -> Result<()> {
+        match fragment {
+            Fragment::PartitionStart(key, deletion) => {
+                self.start_partition(key, deletion);
+                Ok(())
+            }
+            Fragment::StaticRow(row) => {
+                self.collector.row(&row);
+                self.write_header(Some(&row));
+                Ok(())
+            }
+            Fragment::Row(key, row) => {
+                self.collector.rows += 1;
+                self.collector.row(&row);
+                self.write_header(None);
+                self.start_item(&key.0);
+                self.row.clear();
+                put_row(&mut self.row, &row);
+                self.raw.push(ITEM_ROW);
+                put_bytes(&mut self.raw, &key.0);
+                put_bytes(&mut self.raw, &self.row);
+                self.end_item()
+            }
+            Fragment::DeletionChange(position, deletion) => {
+                deletion
+                    .iter()
+                    .for_each(|deletion| self.collector.deletion(*deletion));
+                self.write_header(None);
+                self.start_item(&position.0);
+                self.raw.push(ITEM_CHANGE);
+                put_bytes(&mut self.raw, &position.0);
+                put_deletion_option(&mut self.raw, deletion.as_ref());
+                self.current().open = deletion;
+                self.end_item()
+            }
+            Fragment::PartitionEnd => self.end_partition(),
+        }
+    }
+
+    fn current(&mut self) -> &mut Current {
+        self.current.as_mut().expect("fragments lie inside partitions")
+    }
+
+    fn start_partition(&mut self, key: DecoratedKey, deletion: Option<Deletion>) {
+        assert!(self.current.is_none(), "a partition begins inside another");
+        assert!(self.last_token <= Some(key.token), "partitions out of order");
+        self.collector.start_partition(&key, deletion);
+        if let Some(filter) = &mut self.filter {
+            filter.add(key.token);
+        }
+        self.first_token
+            .get_or_insert((key.token, self.last_token == Some(key.token)));
+        self.current = Some(Current {
+            deletion,
+            start: self.raw.len(),
+            has_header: false,
+            open: None,
+            large: None,
+            raw_size: 0,
+            key,
+        });
+    }
+
+    fn write_header(&mut self, static_row: Option<&Row>) {
+        let current = self.current.as_mut().expect("fragments lie inside partitions");
+        if current.has_header {
+            assert!(static_row.is_none(), "a static row behind others");
+            return;
+        }
+        current.has_header = true;
+        put_header(
+            &mut self.raw,
+            &current.key.key,
+            current.deletion.as_ref(),
+            static_row,
+        );
+    }
+
+    /// Notes at which position a block of a large partition begins.
+    fn start_item(&mut self, place: &Bytes) {
+        let Some(large) = &mut self
+            .current
+            .as_mut()
+            .expect("fragments lie inside partitions")
+            .large
+        else {
+            return;
+        };
+        large.block_start.get_or_insert_with(|| place.clone());
+    }
+
+    fn end_item(&mut self) -> Result<()> {
+        let chunk_length = self.options.compression.chunk_length;
+        let current = self.current();
+        let start = if current.large.is_some() { 0 } else { current.start };
+        if self.raw.len() - start < chunk_length {
+            return Ok(());
+        }
+        if start > 0 {
+            self.cut_partitions_before_current();
+        }
+        self.cut_large_block()
+    }
+
+    fn end_partition(&mut self) -> Result<()> {
+        self.write_header(None);
+        self.raw.push(ITEM_END);
+        let current = self.current();
+        assert!(
+            current.open.is_none(),
+            "a partition ends with an open range deletion"
+        );
+        let (token, start, is_large) = (current.key.token, current.start, current.large.is_some());
+        if is_large {
+            self.cut_large_block()?;
+            self.end_large();
+        } else {
+            self.offsets.push(start as u32);
+        }
+        let current = self.current.take().expect("checked above");
+        let in_block = if is_large { 0 } else { self.raw.len() - start };
+        self.collector.end_partition(current.raw_size + in_block as u64);
+        self.last_token = Some(token);
+        if self.raw.len() >= self.options.compression.chunk_length {
+            self.cut_partitions();
+        }
+        Ok(())
+    }
+
+    /// Writes the whole partitions in `raw`, and moves the beginning of the current one to its front.
+    fn cut_partitions_before_current(&mut self) {
+        let current = self.current.as_mut().expect("called inside a partition");
+        let start = std::mem::take(&mut current.start);
+        let token = current.key.token;
+        let rest = self.raw.split_off(start);
+        self.cut_partitions();
+        self.raw = rest;
+        self.first_token = Some((token, self.last_token == Some(token)));
+    }
+
+    /// Writes the whole partitions in `raw`, which is then empty.
+    fn cut_partitions(&mut self) {
+        if self.offsets.is_empty() {
+            return;
+        }
+        let count = self.offsets.len() as u32;
+        self.offsets
+            .iter()
+            .for_each(|offset| self.raw.extend_from_slice(&offset.to_le_bytes()));
+        self.raw.extend_from_slice(&count.to_le_bytes());
+        let block = self.write_raw(BlockKind::Partitions, 0);
+        self.offsets.clear();
+        self.add_to_summary(block, None);
+    }
+
+    /// Writes `raw`, which holds a part of the current partition, as a block of it.
+    fn cut_large_block(&mut self) -> Result<()> {
+        if self.raw.len() > RAW_BLOCK_MAX {
+            let text = format!(
+                "a row of {} bytes exceeds what an sstable can hold",
+                self.raw.len()
+            );
+            return Err(Error::Layout(text.into()));
+        }
+        let raw_length = self.raw.len() as u64;
+        let mut large = self.current().large.take();
+        let (kind, previous_length) = match &large {
+            None => (BlockKind::LargeFirst, 0),
+            Some(large) => (BlockKind::LargeMore, large.previous_length),
+        };
+        let header = if large.is_none() {
+            self.current_header()
+        } else {
+            Vec::new()
+        };
+        let block = self.write_raw(kind, previous_length);
+        let base = self.index.written;
+        let large = large.get_or_insert_with(|| Large {
+            first_block: block,
+            previous_length: 0,
+            block_start: Some(Bytes::from_static(&[BOUND_BEFORE])),
+            index: RowIndexBuilder::default(),
+            header,
+        });
+        large.previous_length = block.length;
+        if let Some(position) = large.block_start.take() {
+            large.index.add(position, block, base, &mut self.index.pending);
+        }
+        // The next block begins with the deletion that is open here.
+        let current = self.current.as_mut().expect("called inside a partition");
+        put_deletion_option(&mut self.raw, current.open.as_ref());
+        current.raw_size += raw_length;
+        Ok(())
+    }
+
+    /// The header of the current partition, whose beginning is at the front of `raw`.
+    fn current_header(&self) -> Vec<u8> {
+        let mut decoder = ceto_model::codec::Decoder::new(Bytes::copy_from_slice(&self.raw));
+        let header = super::parse::header(&mut decoder).expect("the writer's own bytes are well formed");
+        let mut bytes = Vec::new();
+        put_header(
+            &mut bytes,
+            &header.key,
+            header.deletion.as_ref(),
+            header.static_row.as_ref(),
+        );
+        bytes
+    }
+
+    fn end_large(&mut self) {
+        let current = self.current.as_mut().expect("called inside a partition");
+        if let Some(large) = current.large.take() {
+            let root = large
+                .index
+                .finish(&large.header, self.index.written, &mut self.index.pending);
+            self.add_to_summary(large.first_block, Some(root));
+        }
+        self.raw.clear();
+    }
+
+    fn add_to_summary(&mut self, data: Location, root: Option<Location>) {
+        let (token, continues_token) = self.first_token.take().expect("a block holds a partition");
+        self.summary.push(SummaryEntry {
+            token,
+            data,
+            root,
+            continues_token,
+        });
+    }
+
+    fn write_raw(&mut self, kind: BlockKind, previous_length: u32) -> Location {
+        let offset = self.data.size();
+        let (compression, raw) = (&self.options.compression, &self.raw);
+        let length = write_block(
+            compression,
+            (kind, raw),
+            previous_length,
+            offset,
+            &mut self.data.pending,
+        );
+        self.raw_size += self.raw.len() as u64;
+        self.raw.clear();
+        Location { offset, length }
+    }
+
+    /// Writes all components but the table of contents, durably. None when no partition came: nothing is left then.
+    pub(crate) async fn finish(mut self) -> Result<Option<Descriptor>> {
+        if self.collector.partitions == 0 {
+            self.abandon().await?;
+            return Ok(None);
+        }
+        self.cut_partitions();
+        let index_size = self.index.size();
+        self.summary.encode(index_size, &mut self.index.pending);
+        self.write_out().await?;
+        let mut digest = Digest::default();
+        digest.add(Component::Data, self.data.written, self.data.hash.digest());
+        digest.add(Component::Index, self.index.written, self.index.hash.digest());
+        let statistics = self.statistics();
+        let mut small = vec![(Component::Statistics, statistics.encode())];
+        if let Some(mut filter) = self.filter.take() {
+            filter.fit(self.options.expected_partitions, statistics.partitions);
+            small.push((Component::Filter, filter.encode()));
+        }
+        small
+            .iter()
+            .for_each(|(component, content)| digest.add_content(*component, content));
+        small.push((Component::Digest, digest.encode()));
+        let SstableWriter {
+            disk,
+            descriptor,
+            data,
+            index,
+            ..
+        } = self;
+        let finish = |file: Box<dyn WriteFile>| -> ceto_env::LocalFuture<'_, Result<()>> {
+            Box::pin(async move { Ok(file.finish().await.map(|_| ())?) })
+        };
+        let mut writes = vec![finish(data.file), finish(index.file)];
+        for (component, content) in small {
+            let (disk, path) = (disk.clone(), descriptor.path(component));
+            writes.push(Box::pin(async move {
+                let mut file = disk.create(&path).await?;
+                file.append(&content).await?;
+                Ok(file.finish().await.map(|_| ())?)
+            }));
+        }
+        join_all(writes).await?;
+        disk.sync_dir(&descriptor.dir).await?;
+        Ok(Some(descriptor))
+    }
+
+    fn statistics(&mut self) -> Statistics {
+        let options = &self.options;
+        let mut statistics = Statistics {
+            table: options.table,
+            shard: self.descriptor.shard,
+            shard_count: options.shard_count,
+            partitions: 0,
+            rows: 0,
+            cells: 0,
+            tombstones: 0,
+            min_timestamp: Timestamp(0),
+            max_timestamp: Timestamp(0),
+            max_expiry: 0,
+            data_size: self.data.written,
+            raw_size: self.raw_size,
+            largest_partition: 0,
+            first_key: PartitionKey(Bytes::new()),
+            last_key: PartitionKey(Bytes::new()),
+            compression: options.compression,
+            bloom_filter_fp_chance: options.bloom_filter_fp_chance,
+            flushed_through: options.flushed_through,
+            created_at: options.created_at,
+            level: options.level,
+            repaired_at: 0,
+            tombstone_times: Vec::new(),
+            partition_sizes: Vec::new(),
+        };
+        std::mem::take(&mut self.collector).fill(&mut statistics);
+        statistics
+    }
+
+    /// Gives up: removes the files.
+    pub(crate) async fn abandon(self) -> Result<()> {
+        let SstableWriter {
+            disk,
+            descriptor,
+            data,
+            index,
+            ..
+        } = self;
+        drop((data, index));
+        for component in Component::ALL {
+            match disk.remove_file(&descriptor.path(component)).await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a finished sstable count.
+pub(crate) async fn write_toc(disk: &dyn Disk, descriptor: &Descriptor) -> Result<()> {
+    Ok(disk
+        .write_file(&descriptor.path(Component::Toc), toc().as_bytes())
+        .await?)
+}
+
+pub(crate) fn put_header(
+    out: &mut Vec<u8>,
+    key: &PartitionKey,
+    deletion: Option<&Deletion>,
+    static_row: Option<&Row>,
+) {
+    put_bytes(out, &key.0);
+    let flags = if deletion.is_some() { PARTITION_DELETION } else { 0 }
+        | if static_row.is_some() { PARTITION_STATIC } else { 0 };
+    out.push(flags);
+    if deletion.is_some() {
+        put_deletion_option(out, deletion);
+    }
+    if let Some(row) = static_row {
+        put_row(out, row);
+    }
+}

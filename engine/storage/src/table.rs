@@ -1,0 +1,219 @@
+//! One table on one shard: its memtables and sstables.
+//!
+//! A read sees the active memtable, the memtables being flushed and the sstables. What moves from one to the other
+//! does so in one step without waiting, so no read sees a write twice too little: a memtable leaves only in the step
+//! in which its sstable comes.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ceto_model::{Table, TableId};
+
+use crate::commitlog::ReplayPosition;
+use crate::memtable::Memtable;
+use crate::sstable::{Descriptor, Generation, Sstable};
+
+/// A table's storage on one shard.
+pub(crate) struct TableStore {
+    pub(crate) id: TableId,
+    pub(crate) dir: PathBuf,
+    pub(crate) shard: u16,
+    definition: RefCell<Arc<Table>>,
+    /// Writes go to the commitlog.
+    pub(crate) is_durable: Cell<bool>,
+    view: RefCell<View>,
+    next_generation: Cell<u64>,
+    /// Entries of the commitlog before it are not replayed: they are in sstables, or were truncated.
+    pub(crate) flushed_through: Cell<ReplayPosition>,
+    /// All its commitlog entries have been replayed.
+    pub(crate) is_recovered: Cell<bool>,
+    /// A flush of it runs.
+    pub(crate) is_flushing: Cell<bool>,
+    /// Grows when the table is truncated or dropped: what was begun before counts no more.
+    pub(crate) epoch: Cell<u64>,
+    pub(crate) is_dropped: Cell<bool>,
+    pub(crate) counters: TableCounters,
+}
+
+/// What a table did since start.
+#[derive(Default)]
+pub(crate) struct TableCounters {
+    pub(crate) writes: Cell<u64>,
+    pub(crate) reads: Cell<u64>,
+    pub(crate) flushes: Cell<u64>,
+    pub(crate) flushed_bytes: Cell<u64>,
+    pub(crate) compactions: Cell<u64>,
+    pub(crate) compacted_bytes: Cell<u64>,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get() + more);
+}
+
+/// Where a table's data is.
+pub(crate) struct View {
+    pub(crate) active: Rc<Memtable>,
+    /// Oldest first.
+    pub(crate) flushing: VecDeque<Flushing>,
+    pub(crate) sstables: Vec<Rc<Sstable>>,
+}
+
+/// A memtable on its way to disk.
+#[derive(Clone)]
+pub(crate) struct Flushing {
+    pub(crate) memtable: Rc<Memtable>,
+    /// All commitlog entries of the table before it are in this memtable or were flushed before.
+    pub(crate) through: ReplayPosition,
+}
+
+impl View {
+    /// All memtables, newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Rc<Memtable>> {
+        let flushing = self.flushing.iter().rev().map(|flushing| &flushing.memtable);
+        std::iter::once(&self.active)
+            .chain(flushing)
+            .filter(|memtable| !memtable.is_empty())
+    }
+}
+
+impl TableStore {
+    /// A table with the sstables found on disk.
+    pub(crate) fn new(definition: Arc<Table>, dir: PathBuf, shard: u16, next_generation: u64) -> TableStore {
+        TableStore {
+            id: definition.id,
+            dir,
+            shard,
+            definition: RefCell::new(definition),
+            is_durable: Cell::new(true),
+            view: RefCell::new(View {
+                active: Rc::new(Memtable::new()),
+                flushing: VecDeque::new(),
+                sstables: Vec::new(),
+            }),
+            next_generation: Cell::new(next_generation),
+            flushed_through: Cell::default(),
+            is_recovered: Cell::new(false),
+            is_flushing: Cell::new(false),
+            epoch: Cell::new(0),
+            is_dropped: Cell::new(false),
+            counters: TableCounters::default(),
+        }
+    }
+
+    /// The definition it has now.
+    pub(crate) fn definition(&self) -> Ref<'_, Arc<Table>> {
+        self.definition.borrow()
+    }
+
+    /// Changes the definition.
+    pub(crate) fn define(&self, definition: Arc<Table>) {
+        *self.definition.borrow_mut() = definition;
+    }
+
+    /// `keyspace.table`, for logs.
+    pub(crate) fn name(&self) -> String {
+        let definition = self.definition.borrow();
+        format!("{}.{}", definition.keyspace, definition.name)
+    }
+
+    /// Where its data is, while the borrow lasts: never across an await.
+    pub(crate) fn view(&self) -> Ref<'_, View> {
+        self.view.borrow()
+    }
+
+    /// The memtable that takes writes.
+    pub(crate) fn active(&self) -> Ref<'_, Memtable> {
+        Ref::map(self.view.borrow(), |view| &*view.active)
+    }
+
+    /// A name for a new sstable.
+    pub(crate) fn next_descriptor(&self) -> Descriptor {
+        let generation = self.next_generation.get();
+        self.next_generation.set(generation + 1);
+        Descriptor {
+            dir: self.dir.clone(),
+            shard: self.shard,
+            generation: Generation(generation),
+        }
+    }
+
+    /// The last generation given out.
+    pub(crate) fn last_generation(&self) -> Generation {
+        Generation(self.next_generation.get().saturating_sub(1))
+    }
+
+    /// Puts a new memtable in place of the active one, which is then to be flushed. None when it is empty.
+    pub(crate) fn switch_memtable(&self, through: ReplayPosition) -> Option<Flushing> {
+        let view = &mut *self.view.borrow_mut();
+        if view.active.is_empty() {
+            return None;
+        }
+        let flushing = Flushing {
+            memtable: std::mem::replace(&mut view.active, Rc::new(Memtable::new())),
+            through,
+        };
+        view.flushing.push_back(flushing.clone());
+        Some(flushing)
+    }
+
+    /// The memtable to be flushed next.
+    pub(crate) fn oldest_flushing(&self) -> Option<Flushing> {
+        self.view.borrow().flushing.front().cloned()
+    }
+
+    /// The memtable's sstable takes its place. None: it held nothing.
+    pub(crate) fn finish_flush(&self, flushed: &Flushing, sstable: Option<Rc<Sstable>>) {
+        let view = &mut *self.view.borrow_mut();
+        view.flushing
+            .retain(|flushing| !Rc::ptr_eq(&flushing.memtable, &flushed.memtable));
+        view.sstables.extend(sstable);
+        self.flushed_through
+            .set(self.flushed_through.get().max(flushed.through));
+    }
+
+    /// Adds sstables found at start.
+    pub(crate) fn add_sstables(&self, sstables: impl IntoIterator<Item = Rc<Sstable>>) {
+        self.view.borrow_mut().sstables.extend(sstables);
+    }
+
+    /// New sstables take the place of old ones; false (and nothing happens) when an old one is no longer there.
+    pub(crate) fn replace_sstables(&self, old: &[Rc<Sstable>], new: Vec<Rc<Sstable>>) -> bool {
+        let view = &mut *self.view.borrow_mut();
+        let is_old = |sstable: &Rc<Sstable>| old.iter().any(|old| Rc::ptr_eq(old, sstable));
+        if view.sstables.iter().filter(|sstable| is_old(sstable)).count() != old.len() {
+            return false;
+        }
+        view.sstables.retain(|sstable| !is_old(sstable));
+        view.sstables.extend(new);
+        true
+    }
+
+    /// Forgets everything up to a place of the commitlog; what is given back is to be removed.
+    pub(crate) fn clear(&self, through: ReplayPosition) -> View {
+        self.epoch.set(self.epoch.get() + 1);
+        self.flushed_through.set(self.flushed_through.get().max(through));
+        let empty = View {
+            active: Rc::new(Memtable::new()),
+            flushing: VecDeque::new(),
+            sstables: Vec::new(),
+        };
+        std::mem::replace(&mut *self.view.borrow_mut(), empty)
+    }
+
+    /// The first commitlog segment that still holds something not flushed.
+    pub(crate) fn needed_segment(&self) -> Option<u64> {
+        let view = self.view.borrow();
+        let positions = view.memtables().filter_map(|memtable| memtable.first_position());
+        positions.map(|position| position.segment).min()
+    }
+}
+
+/// Folder of a table: `DATA/data/<keyspace>/<table>-<id>`.
+pub(crate) fn table_dir(data_dir: &Path, table: &Table) -> PathBuf {
+    let name = format!("{}-{}", table.name, table.id.0.simple());
+    data_dir.join("data").join(&*table.keyspace).join(name)
+}
