@@ -19,6 +19,7 @@ mod env;
 mod error;
 mod executor;
 mod handle;
+mod limits;
 mod mailbox;
 mod metrics;
 mod network;
@@ -28,6 +29,7 @@ mod start;
 mod watchdog;
 
 pub use error::Error;
+pub use limits::raise_open_files_limit;
 pub use mailbox::{ControlHandle, Origin, Receiver};
 pub use metrics::{Activity, Counter, RuntimeMetrics};
 pub use start::{MAX_SHARDS, Runtime, RuntimeOptions, ShardContext, start};

@@ -48,6 +48,9 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     #[allow(clippy::disallowed_methods)] // the process starts here
     let started = Instant::now();
     logging::start(config.log_format, log_level);
+    if let Err(error) = ceto_runtime::raise_open_files_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let data = &config.data_file_directories[0];
     std::fs::create_dir_all(data).map_err(|error| StartError::file("create", data, &error))?;
     let _lock = identity::lock(data)?;

@@ -1,0 +1,27 @@
+//! Limits of the process that a server wants higher than a shell has them.
+
+use std::io;
+
+/// Raises the soft limit of open files to the hard limit, and answers it. Each connection and each sstable is one.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live struct of the right type, which the call fills in.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a live struct of the right type, which the call only reads.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_limit_can_be_raised_and_is_not_small() {
+        let limit = super::raise_open_files_limit().expect("raising to the hard limit is always allowed");
+        assert!(limit >= 1024, "{limit}");
+    }
+}
