@@ -8,15 +8,29 @@
 //! Read next: `ast` for what statements look like, `parser` for how they are recognised.
 
 pub mod ast;
+mod bound;
 pub mod describe;
 mod error;
+mod expression;
+mod functions;
 mod lexer;
 mod options;
+mod paging;
 pub mod parser;
+pub mod plan;
+mod prepare;
+mod restrictions;
 pub mod schema_change;
 mod specification;
 
+pub use ast::BatchKind;
+pub use bound::BoundValue;
 pub use error::CqlError;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
+pub use plan::{
+    BatchItem, ConditionalWrite, CounterUpdate, Outcome, Plan, PlanContext, RandomSource, RowIncrements,
+    RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
+};
+pub use prepare::{Prepared, parse_and_prepare, result_metadata_id, statement_id};
 pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub use specification::ColumnSpecification;

@@ -1,0 +1,34 @@
+//! Constants: text to wire bytes, once the type is known.
+
+use super::assignment::literal_fits;
+use super::of_value;
+use crate::ast::{Literal, LiteralKind};
+use crate::{ColumnSpecification, CqlError};
+use bytes::Bytes;
+use ceto_model::{CqlType, value};
+
+/// The bytes of a literal that stands for `receiver`.
+pub(crate) fn prepare_literal(literal: &Literal, receiver: &ColumnSpecification) -> Result<Bytes, CqlError> {
+    if !literal_fits(literal.kind, &receiver.cql_type) {
+        return Err(CqlError::Invalid(format!(
+            "Invalid {} constant ({}) for \"{}\" of type {}",
+            literal.kind.name(),
+            literal.text,
+            receiver.name,
+            receiver.cql_type
+        )));
+    }
+    parse_literal(literal.kind, &literal.text, &receiver.cql_type)
+}
+
+/// The bytes of a literal's text as a value of a native type.
+pub(crate) fn parse_literal(kind: LiteralKind, text: &str, cql_type: &CqlType) -> Result<Bytes, CqlError> {
+    // A blob in hexadecimal digits is a blob also where a custom type is asked for.
+    let read_as = match (kind, cql_type) {
+        (LiteralKind::Hex, CqlType::Custom(_)) => &CqlType::Blob,
+        (_, CqlType::Counter) => &CqlType::Bigint,
+        _ => cql_type,
+    };
+    let value = value::parse_literal(read_as, text).map_err(of_value)?;
+    Ok(value.to_wire(read_as).map_err(of_value)?.into())
+}

@@ -1,0 +1,784 @@
+//! From syntax to typed expressions, in two passes that each visit every node once.
+//!
+//! 1. [`Typing::infer`], bottom up: what has a type of its own (columns, functions, casts) becomes an expression; what
+//!    has not (literals, markers, collections of these) stays open, as a [`Partial`].
+//! 2. [`Typing::assign`], top down: a receiver's type settles what is open; [`Typing::settle`] does it without one.
+//!
+//! Overloads are chosen between the passes, by what the arguments can become. So no nesting makes typing repeat itself.
+
+use super::assignment::{Assignment, natural_type};
+use super::literal::prepare_literal;
+use super::{CellPart, Expression, Operation, Raw, arithmetic, cast, element};
+use crate::ast::{ArithmeticOperator, BindMarker, CellMetadata, Literal, Name, QualifiedName, Term};
+use crate::functions::{self, AggregateFunction, Callee};
+use crate::prepare::Preparation;
+use crate::{ColumnSpecification, CqlError};
+use ceto_model::{Column, ColumnKind, CqlType, Table};
+use std::sync::Arc;
+
+/// An aggregate that a selection asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct AggregateCall {
+    pub(crate) function: AggregateFunction,
+    /// Evaluated on each row of the group; none for count(*).
+    pub(crate) arguments: Vec<Expression>,
+}
+
+/// A term or selectable whose type may still be open.
+pub(crate) struct Partial<'r> {
+    pub(crate) raw: &'r Raw<'r>,
+    pub(crate) kind: PartialKind<'r>,
+}
+
+/// See [`Partial`].
+pub(crate) enum PartialKind<'r> {
+    /// Nothing is open.
+    Typed(Expression, CqlType),
+    Literal(&'r Literal),
+    Null,
+    Marker(BindMarker),
+    Tuple(Vec<Partial<'r>>),
+    List(Vec<Partial<'r>>),
+    Set(Vec<Partial<'r>>),
+    Map(Vec<(Partial<'r>, Partial<'r>)>),
+    /// A UDT; or a map too, when all keys might be columns.
+    UserType {
+        fields: Vec<(&'r Name, Partial<'r>)>,
+        is_map: bool,
+    },
+    Operation {
+        operator: ArithmeticOperator,
+        left: Box<Partial<'r>>,
+        right: Box<Partial<'r>>,
+    },
+    Negation(Box<Partial<'r>>),
+    /// fromJson of this text: whatever the receiver wants.
+    FromJson(Box<Expression>),
+}
+
+/// The typing of one expression.
+pub(crate) struct Typing<'a, 's> {
+    pub(crate) preparation: &'a mut Preparation<'s>,
+    /// Whose columns may be named; None where no column may be.
+    pub(crate) table: Option<&'a Arc<Table>>,
+    /// Where aggregates go; None where none may be.
+    pub(crate) aggregates: Option<&'a mut Vec<AggregateCall>>,
+}
+
+/// A term that stands for `receiver`, without columns.
+pub(crate) fn prepare_term(
+    preparation: &mut Preparation<'_>,
+    term: &Term,
+    receiver: &ColumnSpecification,
+) -> Result<Expression, CqlError> {
+    let raw = Raw::from(term);
+    let mut typing = Typing {
+        preparation,
+        table: None,
+        aggregates: None,
+    };
+    let partial = typing.infer(&raw)?;
+    typing.assign(partial, receiver)
+}
+
+impl Typing<'_, '_> {
+    /// First pass.
+    pub(crate) fn infer<'r>(&mut self, raw: &'r Raw<'r>) -> Result<Partial<'r>, CqlError> {
+        let kind = match raw {
+            Raw::Literal(literal) => PartialKind::Literal(literal),
+            Raw::Null => PartialKind::Null,
+            Raw::Marker(marker) => PartialKind::Marker(*marker),
+            Raw::Column(name) => {
+                let (index, column) = self.column(name)?;
+                PartialKind::Typed(Expression::Column(index), column.cql_type.clone())
+            }
+            Raw::CountRows => self.aggregate(AggregateFunction::count_rows(), Vec::new())?,
+            Raw::CellMetadata { kind, operand } => self.cell_metadata(*kind, operand)?,
+            Raw::Cast { operand, target } => {
+                let partial = self.infer(operand)?;
+                let (operand, from) = self.settle(partial)?;
+                cast::check(&from, target)?;
+                let expression = Expression::Cast {
+                    from,
+                    to: (*target).clone(),
+                    operand: Box::new(operand),
+                };
+                PartialKind::Typed(expression, (*target).clone())
+            }
+            Raw::Function { name, arguments } => self.function(name, arguments)?,
+            Raw::Operation {
+                operator,
+                left,
+                right,
+            } => {
+                let (left, right) = (self.infer(left)?, self.infer(right)?);
+                self.operation(*operator, left, right)?
+            }
+            Raw::Negation(operand) => {
+                let operand = self.infer(operand)?;
+                match operand.kind {
+                    PartialKind::Typed(expression, cql_type) => {
+                        arithmetic::check_negation(&cql_type)?;
+                        let expression = Expression::Negation {
+                            cql_type: cql_type.clone(),
+                            operand: Box::new(expression),
+                        };
+                        PartialKind::Typed(expression, cql_type)
+                    }
+                    _ => PartialKind::Negation(Box::new(operand)),
+                }
+            }
+            Raw::Field { operand, field } => {
+                let partial = self.infer(operand)?;
+                let (operand, cql_type) = self.settle(partial)?;
+                let (index, field_type) = element::find_field(&cql_type, field)?;
+                let expression = Expression::Field {
+                    operand: Box::new(operand),
+                    index,
+                };
+                PartialKind::Typed(expression, field_type)
+            }
+            Raw::Element { operand, key } => self.element(operand, key)?,
+            Raw::Slice { operand, from, to } => self.slice(operand, from.as_deref(), to.as_deref())?,
+            Raw::TypeHint { raw_type, operand } => {
+                let cql_type = self.preparation.resolve_type(raw_type)?;
+                let partial = self.infer(operand)?;
+                if partial.assignment(&cql_type) == Assignment::Impossible {
+                    return Err(CqlError::Invalid(format!(
+                        "Cannot assign value {} to a value of type {cql_type}",
+                        partial.raw.text()
+                    )));
+                }
+                let receiver = self.receiver(&raw.text(), cql_type.clone());
+                PartialKind::Typed(self.assign(partial, &receiver)?, cql_type)
+            }
+            Raw::Tuple(elements) => PartialKind::Tuple(self.infer_all(elements)?),
+            Raw::List(elements) => PartialKind::List(self.infer_all(elements)?),
+            Raw::Set(elements) => PartialKind::Set(self.infer_all(elements)?),
+            Raw::Map(entries) => match raw.as_user_type() {
+                Some(_) => PartialKind::UserType {
+                    fields: entries
+                        .iter()
+                        .filter_map(|(key, value)| match key {
+                            Raw::Column(name) => Some((*name, value)),
+                            _ => None,
+                        })
+                        .map(|(name, value)| Ok((name, self.infer(value)?)))
+                        .collect::<Result<_, CqlError>>()?,
+                    is_map: true,
+                },
+                None => PartialKind::Map(
+                    entries
+                        .iter()
+                        .map(|(key, value)| Ok((self.infer(key)?, self.infer(value)?)))
+                        .collect::<Result<_, CqlError>>()?,
+                ),
+            },
+            Raw::UserType(fields) => PartialKind::UserType {
+                fields: fields
+                    .iter()
+                    .map(|(name, value)| Ok((*name, self.infer(value)?)))
+                    .collect::<Result<_, CqlError>>()?,
+                is_map: false,
+            },
+        };
+        Ok(Partial { raw, kind })
+    }
+
+    fn infer_all<'r>(&mut self, raws: &'r [Raw<'r>]) -> Result<Vec<Partial<'r>>, CqlError> {
+        raws.iter().map(|raw| self.infer(raw)).collect()
+    }
+
+    /// Second pass: the value of `receiver`.
+    pub(crate) fn assign(
+        &mut self,
+        partial: Partial<'_>,
+        receiver: &ColumnSpecification,
+    ) -> Result<Expression, CqlError> {
+        let raw = partial.raw;
+        let invalid = |what: &str| {
+            Err(CqlError::Invalid(format!(
+                "Invalid {what} literal for {} of type {}",
+                receiver.name, receiver.cql_type
+            )))
+        };
+        match partial.kind {
+            PartialKind::Typed(expression, own) => {
+                if super::assignment::type_assignment(&receiver.cql_type, &own) == Assignment::Impossible {
+                    return Err(mismatch(raw, &own, receiver));
+                }
+                Ok(expression)
+            }
+            PartialKind::Null => Ok(Expression::Constant(None)),
+            PartialKind::Marker(marker) => {
+                self.preparation.variables.bind(marker, receiver);
+                Ok(Expression::Bind(marker.index))
+            }
+            PartialKind::Literal(literal) => {
+                Ok(Expression::Constant(Some(prepare_literal(literal, receiver)?)))
+            }
+            PartialKind::FromJson(operand) => {
+                let function = functions::from_json(&receiver.cql_type);
+                Ok(Expression::Function {
+                    function: Arc::new(function),
+                    arguments: vec![*operand],
+                })
+            }
+            PartialKind::Operation {
+                operator,
+                left,
+                right,
+            } => {
+                let side = |side| receiver.derived(format!("{side} operand"), receiver.cql_type.clone());
+                let left = self.assign(*left, &side("left"))?;
+                let right = self.assign(*right, &side("right"))?;
+                typed_operation(
+                    operator,
+                    (left, receiver.cql_type.clone()),
+                    (right, receiver.cql_type.clone()),
+                )
+                .map(|(expression, _)| expression)
+            }
+            PartialKind::Negation(operand) => {
+                arithmetic::check_negation(&receiver.cql_type)?;
+                Ok(Expression::Negation {
+                    cql_type: receiver.cql_type.clone(),
+                    operand: Box::new(self.assign(*operand, receiver)?),
+                })
+            }
+            PartialKind::List(elements) => match &receiver.cql_type {
+                CqlType::List { element, .. } => {
+                    let element = receiver.derived(format!("value({})", receiver.name), (**element).clone());
+                    self.construct(
+                        receiver,
+                        "list",
+                        elements.into_iter().map(|e| (e, element.clone())),
+                    )
+                }
+                CqlType::Vector { element, dimension } => {
+                    if elements.len() != usize::from(*dimension) {
+                        return Err(CqlError::Invalid(format!(
+                            "Invalid vector literal for {} of type {}; expected {dimension} elements, but given {}",
+                            receiver.name,
+                            receiver.cql_type,
+                            elements.len()
+                        )));
+                    }
+                    let element = receiver.derived(format!("value({})", receiver.name), (**element).clone());
+                    self.construct(
+                        receiver,
+                        "vector",
+                        elements.into_iter().map(|e| (e, element.clone())),
+                    )
+                }
+                _ => invalid("list"),
+            },
+            PartialKind::Set(elements) => match &receiver.cql_type {
+                CqlType::Set { element, .. } => {
+                    let element = receiver.derived(format!("value({})", receiver.name), (**element).clone());
+                    self.construct(
+                        receiver,
+                        "set",
+                        elements.into_iter().map(|e| (e, element.clone())),
+                    )
+                }
+                CqlType::Map { .. } if elements.is_empty() => {
+                    self.construct(receiver, "map", std::iter::empty())
+                }
+                CqlType::Map { .. } => invalid("set"),
+                _ => invalid("set"),
+            },
+            PartialKind::Map(entries) => match &receiver.cql_type {
+                CqlType::Map { key, value, .. } => {
+                    let key = receiver.derived(format!("key({})", receiver.name), (**key).clone());
+                    let value = receiver.derived(format!("value({})", receiver.name), (**value).clone());
+                    let elements = entries
+                        .into_iter()
+                        .flat_map(|(k, v)| [(k, key.clone()), (v, value.clone())]);
+                    self.construct(receiver, "map", elements)
+                }
+                _ => invalid("map"),
+            },
+            PartialKind::UserType { fields, is_map } => match &receiver.cql_type {
+                CqlType::Udt { definition, .. } => self.user_type(receiver, &definition.clone(), fields),
+                CqlType::Map { .. } if is_map => self.map_of_columns(receiver, fields),
+                _ => invalid(if is_map { "map" } else { "user type" }),
+            },
+            PartialKind::Tuple(mut elements) => match &receiver.cql_type {
+                CqlType::Tuple(types) => {
+                    if elements.len() > types.len() {
+                        return Err(CqlError::Invalid(format!(
+                            "Invalid tuple literal for {}: too many elements. Type {} expects {} but got {}",
+                            receiver.name,
+                            receiver.cql_type,
+                            types.len(),
+                            elements.len()
+                        )));
+                    }
+                    let receivers: Vec<_> = (types.iter().enumerate())
+                        .map(|(i, t)| receiver.derived(format!("{}[{i}]", receiver.name), t.clone()))
+                        .collect();
+                    self.construct(receiver, "tuple", elements.into_iter().zip(receivers))
+                }
+                _ if elements.len() == 1 => match elements.pop() {
+                    Some(single) => self.assign(single, receiver),
+                    None => invalid("tuple"),
+                },
+                _ => invalid("tuple"),
+            },
+        }
+    }
+
+    /// A collection literal; constant when all its elements are.
+    fn construct<'r>(
+        &mut self,
+        receiver: &ColumnSpecification,
+        what: &str,
+        elements: impl Iterator<Item = (Partial<'r>, ColumnSpecification)>,
+    ) -> Result<Expression, CqlError> {
+        let mut prepared = Vec::with_capacity(elements.size_hint().0);
+        for (partial, element) in elements {
+            if partial.assignment(&element.cql_type) == Assignment::Impossible {
+                return Err(CqlError::Invalid(format!(
+                    "Invalid {what} literal for {}: value {} is not of type {}",
+                    receiver.name,
+                    partial.raw.text(),
+                    element.cql_type
+                )));
+            }
+            prepared.push(self.assign(partial, &element)?);
+        }
+        fold_construct(&receiver.cql_type, prepared)
+    }
+
+    fn user_type(
+        &mut self,
+        receiver: &ColumnSpecification,
+        definition: &ceto_model::UserType,
+        fields: Vec<(&Name, Partial<'_>)>,
+    ) -> Result<Expression, CqlError> {
+        let known = |name: &Name| definition.fields.iter().position(|field| field.name == *name);
+        let mut elements = vec![Expression::Constant(None); definition.fields.len()];
+        for (name, partial) in fields {
+            let Some((index, field)) = known(name).and_then(|i| Some((i, definition.fields.get(i)?))) else {
+                return Err(CqlError::Invalid(format!(
+                    "Unknown field '{name}' in value of user defined type {}",
+                    definition.name
+                )));
+            };
+            let field = receiver.derived(format!("{}.{name}", receiver.name), field.cql_type.clone());
+            if partial.assignment(&field.cql_type) == Assignment::Impossible {
+                return Err(CqlError::Invalid(format!(
+                    "Invalid user type literal for {}: field {name} is not of type {}",
+                    receiver.name, field.cql_type
+                )));
+            }
+            let expression = self.assign(partial, &field)?;
+            if let Some(slot) = elements.get_mut(index) {
+                *slot = expression;
+            }
+        }
+        fold_construct(&receiver.cql_type, elements)
+    }
+
+    /// `{a: b}` where `a` is a column.
+    fn map_of_columns(
+        &mut self,
+        receiver: &ColumnSpecification,
+        fields: Vec<(&Name, Partial<'_>)>,
+    ) -> Result<Expression, CqlError> {
+        let CqlType::Map { value, .. } = &receiver.cql_type else {
+            return Err(CqlError::Invalid(format!("{} is no map", receiver.name)));
+        };
+        let value = receiver.derived(format!("value({})", receiver.name), (**value).clone());
+        let mut elements = Vec::with_capacity(fields.len() * 2);
+        for (name, partial) in fields {
+            elements.push(Expression::Column(self.column(name)?.0));
+            elements.push(self.assign(partial, &value)?);
+        }
+        fold_construct(&receiver.cql_type, elements)
+    }
+
+    /// Second pass without a receiver.
+    pub(crate) fn settle(&mut self, partial: Partial<'_>) -> Result<(Expression, CqlType), CqlError> {
+        match self.natural(&partial) {
+            Some(cql_type) => {
+                let receiver = self.receiver(&partial.raw.text(), cql_type.clone());
+                Ok((self.assign(partial, &receiver)?, cql_type))
+            }
+            None => Err(cannot_infer(&partial)),
+        }
+    }
+
+    /// The type that this has when nothing else says it: None for null and bind markers.
+    pub(crate) fn natural(&self, partial: &Partial<'_>) -> Option<CqlType> {
+        let first = |elements: &[Partial<'_>]| elements.iter().find_map(|e| self.natural(e));
+        let frozen = true;
+        match &partial.kind {
+            PartialKind::Typed(_, cql_type) => Some(cql_type.clone()),
+            PartialKind::Literal(literal) => Some(natural_type(literal.kind, &literal.text)),
+            PartialKind::Null | PartialKind::Marker(_) | PartialKind::FromJson(_) => None,
+            PartialKind::Operation { left, right, .. } => match (self.natural(left), self.natural(right)) {
+                (Some(left), Some(right)) => arithmetic::common_type(&left, &right),
+                (left, right) => left.or(right),
+            },
+            PartialKind::Negation(operand) => self.natural(operand),
+            PartialKind::Tuple(elements) => match elements.as_slice() {
+                [single] => self.natural(single),
+                _ => elements
+                    .iter()
+                    .map(|e| self.natural(e))
+                    .collect::<Option<Vec<_>>>()
+                    .map(|types| CqlType::Tuple(types.into())),
+            },
+            PartialKind::List(elements) => first(elements).map(|element| CqlType::List {
+                element: Arc::new(element),
+                frozen,
+            }),
+            PartialKind::Set(elements) => first(elements).map(|element| CqlType::Set {
+                element: Arc::new(element),
+                frozen,
+            }),
+            PartialKind::Map(entries) => Some(CqlType::Map {
+                key: Arc::new(entries.iter().find_map(|(key, _)| self.natural(key))?),
+                value: Arc::new(entries.iter().find_map(|(_, value)| self.natural(value))?),
+                frozen,
+            }),
+            PartialKind::UserType { fields, is_map } => {
+                let (name, _) = fields.first().filter(|_| *is_map)?;
+                let key = self.table?.column(name)?.cql_type.clone();
+                Some(CqlType::Map {
+                    key: Arc::new(key),
+                    value: Arc::new(fields.iter().find_map(|(_, value)| self.natural(value))?),
+                    frozen,
+                })
+            }
+        }
+    }
+
+    fn function<'r>(
+        &mut self,
+        name: &QualifiedName,
+        arguments: &'r [Raw<'r>],
+    ) -> Result<PartialKind<'r>, CqlError> {
+        let count = self.aggregates.as_ref().map_or(0, |aggregates| aggregates.len());
+        let mut partials = self.infer_all(arguments)?;
+        let nested = self.aggregates.as_ref().map_or(0, |aggregates| aggregates.len()) > count;
+        if functions::is_from_json(name) {
+            let [_] = partials.as_slice() else {
+                return Err(CqlError::Invalid(format!("Unknown function '{name}'")));
+            };
+            let argument = partials.remove(0);
+            let receiver = self.receiver(&format!("arg0({name})"), CqlType::Text);
+            let text = self.assign(argument, &receiver)?;
+            return Ok(PartialKind::FromJson(Box::new(text)));
+        }
+        let natural: Vec<_> = partials.iter().map(|partial| self.natural(partial)).collect();
+        let callee = functions::resolve(name, &partials, &natural, self.preparation.table.as_deref())?;
+        let (argument_types, return_type) = match &callee {
+            Callee::Scalar(function) => (function.argument_types.clone(), function.return_type.clone()),
+            Callee::Aggregate(function) => (function.argument_types(), function.return_type()),
+        };
+        let mut prepared = Vec::with_capacity(partials.len());
+        for (index, (partial, cql_type)) in partials.into_iter().zip(argument_types).enumerate() {
+            let receiver = self.receiver(&format!("arg{index}({name})"), cql_type);
+            prepared.push(self.assign(partial, &receiver)?);
+        }
+        match callee {
+            Callee::Scalar(function) => {
+                let expression = Expression::Function {
+                    function,
+                    arguments: prepared,
+                };
+                Ok(PartialKind::Typed(expression, return_type))
+            }
+            Callee::Aggregate(_) if nested => Err(CqlError::invalid(
+                "aggregate functions cannot be used as arguments of aggregate functions",
+            )),
+            Callee::Aggregate(function) => self.aggregate(function, prepared),
+        }
+    }
+
+    fn aggregate<'r>(
+        &mut self,
+        function: AggregateFunction,
+        arguments: Vec<Expression>,
+    ) -> Result<PartialKind<'r>, CqlError> {
+        let Some(aggregates) = self.aggregates.as_mut() else {
+            return Err(CqlError::Invalid(format!(
+                "Invalid call to function {}: aggregate functions are not supported in the where clause, in values \
+                 or as arguments of other statements",
+                function.name()
+            )));
+        };
+        let return_type = function.return_type();
+        aggregates.push(AggregateCall { function, arguments });
+        Ok(PartialKind::Typed(
+            Expression::Aggregate(aggregates.len() - 1),
+            return_type,
+        ))
+    }
+
+    fn operation<'r>(
+        &mut self,
+        operator: ArithmeticOperator,
+        left: Partial<'r>,
+        right: Partial<'r>,
+    ) -> Result<PartialKind<'r>, CqlError> {
+        let own = |partial: &Partial<'_>| match &partial.kind {
+            PartialKind::Typed(_, cql_type) => Some(cql_type.clone()),
+            _ => None,
+        };
+        let (left_type, right_type) = match (own(&left), own(&right)) {
+            (None, None) => {
+                let (left, right) = (Box::new(left), Box::new(right));
+                return Ok(PartialKind::Operation {
+                    operator,
+                    left,
+                    right,
+                });
+            }
+            (Some(left), Some(right)) => (left, right),
+            (Some(known), None) => {
+                let other = arithmetic::partner(&known, &right, self.natural(&right));
+                (known, other)
+            }
+            (None, Some(known)) => {
+                let other = arithmetic::partner(&known, &left, self.natural(&left));
+                (other, known)
+            }
+        };
+        let left_receiver = self.receiver("left operand", left_type.clone());
+        let right_receiver = self.receiver("right operand", right_type.clone());
+        let left = (self.assign(left, &left_receiver)?, left_type);
+        let right = (self.assign(right, &right_receiver)?, right_type);
+        let (expression, result_type) = typed_operation(operator, left, right)?;
+        Ok(PartialKind::Typed(expression, result_type))
+    }
+
+    fn element<'r>(&mut self, operand: &'r Raw<'r>, key: &'r Raw<'r>) -> Result<PartialKind<'r>, CqlError> {
+        let partial = self.infer(operand)?;
+        let (operand, collection) = self.settle(partial)?;
+        let (key_type, value_type) = element::key_and_value(&collection)?;
+        let key = self.key(&collection, key_type, key)?;
+        let expression = Expression::Element {
+            collection,
+            operand: Box::new(operand),
+            key: Box::new(key),
+        };
+        Ok(PartialKind::Typed(expression, value_type))
+    }
+
+    fn slice<'r>(
+        &mut self,
+        operand: &'r Raw<'r>,
+        from: Option<&'r Raw<'r>>,
+        to: Option<&'r Raw<'r>>,
+    ) -> Result<PartialKind<'r>, CqlError> {
+        let partial = self.infer(operand)?;
+        let (operand, collection) = self.settle(partial)?;
+        if !matches!(collection, CqlType::Set { .. } | CqlType::Map { .. }) {
+            return Err(CqlError::Invalid(format!(
+                "Slice selection is only allowed on sets and maps, but the operand is a {collection}"
+            )));
+        }
+        let (key_type, _) = element::key_and_value(&collection)?;
+        let mut bound = |raw: Option<&'r Raw<'r>>| {
+            raw.map(|raw| self.key(&collection, key_type.clone(), raw).map(Box::new))
+                .transpose()
+        };
+        let (from, to) = (bound(from)?, bound(to)?);
+        let expression = Expression::Slice {
+            operand: Box::new(operand),
+            from,
+            to,
+            collection: collection.clone(),
+        };
+        Ok(PartialKind::Typed(expression, collection))
+    }
+
+    fn key<'r>(
+        &mut self,
+        collection: &CqlType,
+        key_type: CqlType,
+        key: &'r Raw<'r>,
+    ) -> Result<Expression, CqlError> {
+        let name = match collection {
+            CqlType::List { .. } | CqlType::Vector { .. } => "idx",
+            CqlType::Set { .. } => "value",
+            _ => "key",
+        };
+        let receiver = self.receiver(name, key_type);
+        let partial = self.infer(key)?;
+        self.assign(partial, &receiver)
+    }
+
+    fn cell_metadata<'r>(
+        &mut self,
+        kind: CellMetadata,
+        operand: &'r Raw<'r>,
+    ) -> Result<PartialKind<'r>, CqlError> {
+        let (name, part) = match operand {
+            Raw::Column(name) => (*name, None),
+            Raw::Element { operand: inner, .. } | Raw::Field { operand: inner, .. } => match &**inner {
+                Raw::Column(name) => (*name, Some(operand)),
+                _ => return Err(unsupported_metadata(kind, operand)),
+            },
+            _ => return Err(unsupported_metadata(kind, operand)),
+        };
+        let (index, column) = self.column(name)?;
+        let (column_kind, column_type) = (column.kind, column.cql_type.clone());
+        if !matches!(column_kind, ColumnKind::Static | ColumnKind::Regular) {
+            return Err(CqlError::Invalid(format!(
+                "Cannot use selection function {} on PRIMARY KEY part {name}",
+                kind.name()
+            )));
+        }
+        if column_type == CqlType::Counter && kind == CellMetadata::Ttl {
+            return Err(CqlError::Invalid(format!(
+                "Cannot use selection function {} on counters",
+                kind.name()
+            )));
+        }
+        let single = if kind == CellMetadata::Ttl {
+            CqlType::Int
+        } else {
+            CqlType::Bigint
+        };
+        let part = match (part, column_type.is_multicell()) {
+            (None, _) => CellPart::Whole,
+            (Some(_), false) => return Err(unsupported_metadata(kind, operand)),
+            (Some(Raw::Field { field, .. }), true) => {
+                CellPart::Field(element::find_field(&column_type, field)?.0)
+            }
+            (Some(Raw::Element { key, .. }), true) if !matches!(column_type, CqlType::List { .. }) => {
+                let (key_type, _) = element::key_and_value(&column_type)?;
+                let key = self.key(&column_type, key_type.clone(), key)?;
+                CellPart::Element {
+                    key_type,
+                    key: Box::new(key),
+                }
+            }
+            _ => return Err(unsupported_metadata(kind, operand)),
+        };
+        let is_list = matches!(part, CellPart::Whole)
+            && column_type.is_multicell()
+            && kind != CellMetadata::MaxWritetime;
+        let cql_type = match is_list {
+            true => CqlType::List {
+                element: Arc::new(single),
+                frozen: false,
+            },
+            false => single,
+        };
+        let expression = Expression::CellMetadata {
+            kind,
+            column: index,
+            part,
+        };
+        Ok(PartialKind::Typed(expression, cql_type))
+    }
+
+    fn column(&self, name: &Name) -> Result<(usize, &Column), CqlError> {
+        let Some(table) = self.table else {
+            return Err(CqlError::Invalid(format!(
+                "Invalid reference to column {name} here"
+            )));
+        };
+        let index = table.column_index(name);
+        index
+            .and_then(|index| Some((index, table.columns().get(index)?)))
+            .ok_or_else(|| undefined_column(table, name))
+    }
+
+    fn receiver(&self, name: &str, cql_type: CqlType) -> ColumnSpecification {
+        let (keyspace, table) = match self.table {
+            Some(table) => (table.keyspace.clone(), table.name.clone()),
+            None => self.preparation.subject(),
+        };
+        ColumnSpecification {
+            keyspace,
+            table,
+            name: name.into(),
+            cql_type,
+        }
+    }
+}
+
+/// A name that the table does not have.
+pub(crate) fn undefined_column(table: &Table, name: &str) -> CqlError {
+    CqlError::Invalid(format!(
+        "Undefined column name {} in table {}.{}",
+        ceto_model::types::quote_identifier(name),
+        ceto_model::types::quote_identifier(&table.keyspace),
+        ceto_model::types::quote_identifier(&table.name)
+    ))
+}
+
+fn cannot_infer(partial: &Partial<'_>) -> CqlError {
+    CqlError::Invalid(format!(
+        "Cannot infer type for term {} in selection clause (try using a cast to force a type)",
+        partial.raw.text()
+    ))
+}
+
+fn unsupported_metadata(kind: CellMetadata, operand: &Raw<'_>) -> CqlError {
+    CqlError::Invalid(format!(
+        "Cannot use selection function {} on {}: only columns and elements of collections that are not frozen have \
+         it",
+        kind.name(),
+        operand.text()
+    ))
+}
+
+fn mismatch(raw: &Raw<'_>, own: &CqlType, receiver: &ColumnSpecification) -> CqlError {
+    CqlError::Invalid(match raw {
+        Raw::Function { name, .. } => format!(
+            "Type error: cannot assign result of function {} (type {own}) to {} (type {})",
+            functions::full_name(name),
+            receiver.name,
+            receiver.cql_type
+        ),
+        _ => format!(
+            "Cannot assign value {} to {} of type {}",
+            raw.text(),
+            receiver.name,
+            receiver.cql_type
+        ),
+    })
+}
+
+fn typed_operation(
+    operator: ArithmeticOperator,
+    (left, left_type): (Expression, CqlType),
+    (right, right_type): (Expression, CqlType),
+) -> Result<(Expression, CqlType), CqlError> {
+    let result_type = arithmetic::result_type(operator, &left_type, &right_type)?;
+    let operation = Operation {
+        operator,
+        left,
+        left_type,
+        right,
+        right_type,
+        result_type: result_type.clone(),
+    };
+    Ok((Expression::Operation(Box::new(operation)), result_type))
+}
+
+/// Builds constants right away.
+fn fold_construct(cql_type: &CqlType, elements: Vec<Expression>) -> Result<Expression, CqlError> {
+    if !elements.iter().all(Expression::is_constant) {
+        return Ok(Expression::Construct {
+            cql_type: cql_type.clone(),
+            elements,
+        });
+    }
+    let values: Vec<_> = elements
+        .into_iter()
+        .map(|element| match element {
+            Expression::Constant(value) => value.into(),
+            _ => crate::BoundValue::Null,
+        })
+        .collect();
+    super::construct_from(cql_type, &values).map(|bytes| Expression::Constant(Some(bytes)))
+}

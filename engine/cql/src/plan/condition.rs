@@ -1,0 +1,501 @@
+//! Writes that depend on what is there: IF, and operations on list positions.
+//!
+//! The node reads [`ConditionalWrite::reads`], with the partition locked against other conditional writes, and gives the
+//! answers to [`ConditionalWrite::decide`]: that says what to write, and what to tell the client.
+//!
+//! All conditions of a batch are tested against the same state: before any of its statements.
+
+use super::row_view::{KeyBuffers, RowView, collection_value};
+use super::write::{Located, LocatedRows, PresentRows, WriteBuilder, WriteKind, WritePlan};
+use super::{Plan, PlanContext};
+use crate::ast::Operator;
+use crate::expression::{Evaluation, Expression, RowSource, element_of, field_of, of_value};
+use crate::prepare::modification::{
+    ConditionPart, ConditionValue, PreparedColumnCondition, PreparedCondition, PreparedModification,
+};
+use crate::restrictions::InValues;
+use crate::restrictions::clustering::Rows;
+use crate::{BoundValue, ColumnSpecification, CqlError};
+use bytes::Bytes;
+use ceto_model::read::{ColumnSelection, ReadLimits, ReadTarget, Slices};
+use ceto_model::value::compare;
+use ceto_model::value::wire::Elements;
+use ceto_model::{
+    ClusteringKey, Collection, ColumnData, ColumnId, ColumnKind, CqlType, DecoratedKey, Partition,
+    ReadCommand, ReadResult, Row, Slice, Table, TableId, Timestamp,
+};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Name of the result column that says whether the conditions held.
+const APPLIED: &str = "[applied]";
+
+/// A write that first reads.
+#[derive(Debug)]
+pub struct ConditionalWrite {
+    kind: WriteKind,
+    statements: Vec<(Arc<PreparedModification>, Vec<BoundValue>)>,
+    timestamp: Option<Timestamp>,
+    reads: Vec<ReadCommand>,
+    is_conditional: bool,
+    is_batch: bool,
+}
+
+/// What a [`ConditionalWrite`] comes to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// To be applied; None: the conditions do not hold.
+    pub write: Option<WritePlan>,
+    /// Columns of the answer; none: answer Void.
+    pub columns: Vec<ColumnSpecification>,
+    /// Rows of the answer.
+    pub rows: Vec<Vec<Option<Bytes>>>,
+}
+
+impl ConditionalWrite {
+    pub(super) fn plan(
+        kind: WriteKind,
+        statements: Vec<(Arc<PreparedModification>, Vec<BoundValue>)>,
+        context: &PlanContext<'_>,
+        timestamp: Option<Timestamp>,
+    ) -> Result<Plan, CqlError> {
+        let is_conditional = statements.iter().any(|(statement, _)| statement.is_conditional());
+        let mut reads: Vec<ReadCommand> = Vec::new();
+        for (statement, values) in &statements {
+            let located = statement.locate(&Evaluation::new(values, context))?;
+            for key in &located.keys {
+                let slices = slices_of(&located.rows);
+                let target = ReadTarget::Partition(key.clone());
+                match reads
+                    .iter_mut()
+                    .find(|r| r.table == statement.table.id && r.target == target)
+                {
+                    Some(read) => read.slices.extend(slices),
+                    None => reads.push(read_of(&statement.table, target, slices, context)),
+                }
+            }
+        }
+        if is_conditional && reads.len() > 1 {
+            return Err(CqlError::invalid(
+                "Batch with conditions cannot span multiple partitions",
+            ));
+        }
+        for read in &mut reads {
+            read.slices.sort_by(|a, b| a.start.cmp(&b.start));
+            read.slices.dedup();
+        }
+        Ok(Plan::Conditional(Box::new(Self {
+            kind,
+            is_batch: kind != WriteKind::Simple,
+            statements,
+            timestamp,
+            reads,
+            is_conditional,
+        })))
+    }
+
+    /// What to read: each from one partition, all of them to be locked until the write is applied.
+    pub fn reads(&self) -> &[ReadCommand] {
+        &self.reads
+    }
+
+    /// Has IF; else only positions of list elements are asked for, and the answer is Void.
+    pub fn is_conditional(&self) -> bool {
+        self.is_conditional
+    }
+
+    /// Decides, given the answers to [`Self::reads`] in their order.
+    pub fn decide(&self, results: &[ReadResult], context: &PlanContext<'_>) -> Result<Outcome, CqlError> {
+        let state = State {
+            reads: &self.reads,
+            results,
+            now: context.now_seconds,
+        };
+        if self.is_conditional {
+            for (statement, values) in &self.statements {
+                let evaluation = Evaluation::new(values, context);
+                if !state.holds(statement, &evaluation)? {
+                    return self.rejected(&state, context);
+                }
+            }
+        }
+        // Conditional writes are ordered by the node, so the client's clock does not count.
+        let timestamp = match self.is_conditional {
+            true => Some(Timestamp(context.now_micros)),
+            false => self.timestamp,
+        };
+        let mut builder = WriteBuilder::new(context, timestamp);
+        for (statement, values) in &self.statements {
+            builder.add(statement, values, Some(&state))?;
+        }
+        let (columns, rows) = match (self.is_conditional, self.statements.first()) {
+            (true, Some((statement, _))) => (
+                vec![applied_column(&statement.table)],
+                vec![vec![Some(Bytes::from_static(&[1]))]],
+            ),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Outcome {
+            write: Some(builder.finish(self.kind)),
+            columns,
+            rows,
+        })
+    }
+
+    /// The answer that shows why the conditions did not hold.
+    fn rejected(&self, state: &State<'_>, context: &PlanContext<'_>) -> Result<Outcome, CqlError> {
+        let Some((first, _)) = self.statements.first() else {
+            return Err(CqlError::invalid("a conditional write without statements"));
+        };
+        let table = &first.table;
+        let shown = self.shown_columns(table);
+        let mut rows: Vec<Vec<Option<Bytes>>> = Vec::new();
+        let mut seen: Vec<Option<ClusteringKey>> = Vec::new();
+        for (statement, values) in self
+            .statements
+            .iter()
+            .filter(|(statement, _)| statement.is_conditional())
+        {
+            let located = statement.locate(&Evaluation::new(values, context))?;
+            let Some(key) = located.keys.first() else { continue };
+            let clustering = row_of(&located);
+            if seen.contains(&clustering) {
+                continue;
+            }
+            if let Some(values) = state.show(table, key, clustering.as_ref(), &shown)? {
+                rows.push(
+                    std::iter::once(Some(Bytes::from_static(&[0])))
+                        .chain(values)
+                        .collect(),
+                );
+            }
+            seen.push(clustering);
+        }
+        let mut columns = vec![applied_column(table)];
+        if rows.is_empty() {
+            rows.push(vec![Some(Bytes::from_static(&[0]))]);
+        } else {
+            let shown = shown.iter().filter_map(|index| table.columns().get(*index));
+            columns.extend(shown.map(|column| ColumnSpecification::of_column(table, column)));
+        }
+        Ok(Outcome {
+            write: None,
+            columns,
+            rows,
+        })
+    }
+
+    /// Columns beside [`APPLIED`] of a rejected write.
+    fn shown_columns(&self, table: &Table) -> Vec<usize> {
+        let mut shown = Vec::new();
+        for (statement, _) in &self.statements {
+            match &statement.condition {
+                PreparedCondition::None => {}
+                PreparedCondition::Exists | PreparedCondition::NotExists => {
+                    return (0..table.columns().len()).collect();
+                }
+                PreparedCondition::Columns(conditions) => {
+                    shown.extend(conditions.iter().map(|condition| condition.column));
+                }
+            }
+        }
+        if self.is_batch {
+            shown.extend(0..table.partition_key().len() + table.clustering().len());
+        }
+        shown.sort_unstable();
+        shown.dedup();
+        shown
+    }
+}
+
+fn applied_column(table: &Table) -> ColumnSpecification {
+    ColumnSpecification::new(table, APPLIED, CqlType::Boolean)
+}
+
+fn read_of(table: &Table, target: ReadTarget, slices: Slices, context: &PlanContext<'_>) -> ReadCommand {
+    ReadCommand {
+        table: table.id,
+        target,
+        slices,
+        first_partition_slices: None,
+        reversed: false,
+        columns: ColumnSelection::All,
+        now: context.now_seconds,
+        limits: ReadLimits::NONE,
+        keep_tombstones: false,
+        bypass_cache: false,
+    }
+}
+
+fn slices_of(rows: &LocatedRows) -> Slices {
+    let LocatedRows::Rows(rows) = rows else {
+        return Slices::new();
+    };
+    rows.iter()
+        .map(|row| match row {
+            Rows::Slice(slice) => slice.clone(),
+            Rows::Row(key) => Slice::of_row(key),
+        })
+        .collect()
+}
+
+/// The one row that a conditional statement is about; None: the static row.
+fn row_of(located: &Located) -> Option<ClusteringKey> {
+    match &located.rows {
+        LocatedRows::Rows(rows) => rows.iter().find_map(|row| match row {
+            Rows::Row(key) => Some(key.clone()),
+            Rows::Slice(_) => None,
+        }),
+        LocatedRows::Static | LocatedRows::Partition => None,
+    }
+}
+
+/// What was read.
+struct State<'a> {
+    reads: &'a [ReadCommand],
+    results: &'a [ReadResult],
+    now: ceto_model::UnixSeconds,
+}
+
+impl PresentRows for State<'_> {
+    fn list(&self, key: &DecoratedKey, row: Option<&ClusteringKey>, column: ColumnId) -> Option<&Collection> {
+        // Keys of different tables never meet in one statement's look-up: the column id is of the statement's table.
+        let partition = self
+            .results
+            .iter()
+            .flat_map(|result| &result.partitions)
+            .find(|p| p.key == *key)?;
+        let row = match row {
+            Some(row) => find_row(&partition.partition, row)?,
+            None => &partition.partition.static_row,
+        };
+        match row.column(column)? {
+            ColumnData::Collection(collection) => Some(collection),
+            ColumnData::Cell(_) => None,
+        }
+    }
+}
+
+fn find_row<'p>(partition: &'p Partition, key: &ClusteringKey) -> Option<&'p Row> {
+    let at = partition.rows.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
+    partition.rows.get(at).map(|(_, row)| row)
+}
+
+impl State<'_> {
+    fn partition(&self, table: TableId, key: &DecoratedKey) -> Option<&Partition> {
+        let of_table = self
+            .reads
+            .iter()
+            .zip(self.results)
+            .filter(|(read, _)| read.table == table);
+        let mut partitions = of_table.flat_map(|(_, result)| &result.partitions);
+        partitions
+            .find(|partition| partition.key == *key)
+            .map(|partition| &partition.partition)
+    }
+
+    fn holds(&self, statement: &PreparedModification, evaluation: &Evaluation<'_>) -> Result<bool, CqlError> {
+        let located = statement.locate(evaluation)?;
+        let clustering = row_of(&located);
+        let partition = located
+            .keys
+            .first()
+            .and_then(|key| self.partition(statement.table.id, key));
+        let row = match (&clustering, partition) {
+            (Some(clustering), Some(partition)) => find_row(partition, clustering),
+            (None, Some(partition)) => Some(&partition.static_row).filter(|row| !row.is_empty()),
+            (_, None) => None,
+        };
+        match &statement.condition {
+            PreparedCondition::None => Ok(true),
+            PreparedCondition::Exists => Ok(row.is_some()),
+            PreparedCondition::NotExists => Ok(row.is_none()),
+            PreparedCondition::Columns(conditions) => {
+                for condition in conditions {
+                    let column = statement.table.columns().get(condition.column);
+                    let is_static = column.is_some_and(|column| column.kind == ColumnKind::Static);
+                    let row = if is_static {
+                        partition.map(|partition| &partition.static_row)
+                    } else {
+                        row
+                    };
+                    let data = column.and_then(|column| row?.column(column.id));
+                    let whole_type = column.map_or(&CqlType::Empty, |column| &column.cql_type);
+                    if !self.column_holds(condition, whole_type, data, evaluation)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn column_holds(
+        &self,
+        condition: &PreparedColumnCondition,
+        whole_type: &CqlType,
+        data: Option<&ColumnData>,
+        evaluation: &Evaluation<'_>,
+    ) -> Result<bool, CqlError> {
+        let whole = match data {
+            None => None,
+            Some(ColumnData::Cell(cell)) => cell.value(self.now),
+            Some(ColumnData::Collection(collection)) => {
+                collection_value(whole_type, collection, self.now)?.map(Bytes::from)
+            }
+        };
+        let own = match (&condition.part, whole) {
+            (_, None) => None,
+            (ConditionPart::Whole, whole) => whole,
+            (ConditionPart::Field(index), Some(whole)) => field_of(&whole, *index)?,
+            (ConditionPart::Element(key), Some(whole)) => match wanted(key, evaluation)? {
+                Some(key) => element_of(whole_type, &whole, &key)?,
+                None => {
+                    return Err(CqlError::invalid("Invalid null value for element access"));
+                }
+            },
+        };
+        match &condition.value {
+            ConditionValue::One(value) => test(
+                condition.operator,
+                &condition.cql_type,
+                own,
+                wanted(value, evaluation)?,
+            ),
+            ConditionValue::Many(InValues::List(values)) => {
+                for value in values {
+                    let wanted = wanted(value, evaluation)?;
+                    if test(Operator::Equal, &condition.cql_type, own.clone(), wanted)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            ConditionValue::Many(InValues::Bound { list, element }) => {
+                let Some(wire) = wanted(list, evaluation)? else {
+                    return Err(CqlError::invalid("Invalid null list in IN condition"));
+                };
+                let list_type = CqlType::List {
+                    element: Arc::new(element.clone()),
+                    frozen: false,
+                };
+                for value in Elements::new(&list_type, &wire).map_err(of_value)? {
+                    let wanted = Some(wire.slice_ref(value.map_err(of_value)?));
+                    if test(Operator::Equal, &condition.cql_type, own.clone(), wanted)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// The values of a row that is there.
+    fn show(
+        &self,
+        table: &Table,
+        key: &DecoratedKey,
+        clustering: Option<&ClusteringKey>,
+        shown: &[usize],
+    ) -> Result<Option<Vec<Option<Bytes>>>, CqlError> {
+        let Some(partition) = self.partition(table.id, key) else {
+            return Ok(None);
+        };
+        let row = clustering.and_then(|clustering| find_row(partition, clustering));
+        if row.is_none() && partition.static_row.is_empty() {
+            return Ok(None);
+        }
+        let mut keys = KeyBuffers::default();
+        keys.set_partition(table, key)?;
+        keys.set_clustering(table, clustering.filter(|_| row.is_some()))?;
+        let view = RowView {
+            table,
+            keys: &keys,
+            static_row: &partition.static_row,
+            row,
+            now: self.now,
+        };
+        shown
+            .iter()
+            .map(|index| view.value(*index))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+}
+
+fn wanted(value: &Expression, evaluation: &Evaluation<'_>) -> Result<Option<Bytes>, CqlError> {
+    match value.evaluate(evaluation)? {
+        BoundValue::Bytes(bytes) => Ok(Some(bytes)),
+        BoundValue::Null => Ok(None),
+        BoundValue::Unset => Err(CqlError::invalid("Invalid 'unset' value in condition")),
+    }
+}
+
+/// `own operator wanted`, both maybe null.
+fn test(
+    operator: Operator,
+    cql_type: &CqlType,
+    own: Option<Bytes>,
+    wanted: Option<Bytes>,
+) -> Result<bool, CqlError> {
+    if let Operator::Contains | Operator::ContainsKey = operator {
+        let (Some(own), Some(wanted)) = (own, wanted) else {
+            return Ok(false);
+        };
+        return contains(operator, cql_type, &own, &wanted);
+    }
+    // A collection that is not frozen and has no elements is null.
+    let wanted =
+        wanted.filter(|wire| !(cql_type.is_multicell() && cql_type.is_collection() && is_empty(wire)));
+    let order = match (own, wanted) {
+        (own, None) => {
+            return match operator {
+                Operator::Equal => Ok(own.is_none()),
+                Operator::NotEqual => Ok(own.is_some()),
+                _ => Err(CqlError::Invalid(format!(
+                    "Invalid comparison with null for operator \"{}\"",
+                    operator.symbol()
+                ))),
+            };
+        }
+        (None, Some(_)) => return Ok(operator == Operator::NotEqual),
+        (Some(own), Some(wanted)) => compare(cql_type, &own, &wanted),
+    };
+    Ok(match operator {
+        Operator::Equal => order == Ordering::Equal,
+        Operator::NotEqual => order != Ordering::Equal,
+        Operator::Less => order.is_lt(),
+        Operator::LessOrEqual => order.is_le(),
+        Operator::Greater => order.is_gt(),
+        Operator::GreaterOrEqual => order.is_ge(),
+        other => {
+            return Err(CqlError::Invalid(format!(
+                "{} is not supported in IF conditions",
+                other.symbol()
+            )));
+        }
+    })
+}
+
+fn is_empty(collection: &[u8]) -> bool {
+    matches!(collection, [] | [0, 0, 0, 0])
+}
+
+fn contains(operator: Operator, cql_type: &CqlType, own: &Bytes, wanted: &[u8]) -> Result<bool, CqlError> {
+    let (element, skip, step) = match (cql_type, operator) {
+        (CqlType::Map { key, .. }, Operator::ContainsKey) => (key, 0, 2),
+        (CqlType::Map { value, .. }, _) => (value, 1, 2),
+        (CqlType::List { element, .. } | CqlType::Set { element, .. }, _) => (element, 0, 1),
+        _ => return Ok(false),
+    };
+    for value in Elements::new(cql_type, own)
+        .map_err(of_value)?
+        .skip(skip)
+        .step_by(step)
+    {
+        if compare(element, value.map_err(of_value)?, wanted).is_eq() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,611 @@
+//! INSERT, UPDATE, DELETE and BATCH to mutations.
+//!
+//! Every mutation of a plan is one partition's whole change: statements of a batch that meet in a partition are merged.
+//! What depends on present data (IF, list positions) is not planned here but by [`super::condition`].
+
+use super::cells::{Parameters, RowTarget};
+use super::condition::ConditionalWrite;
+use super::{Plan, PlanContext};
+use crate::ast::BatchKind;
+use crate::bound::check_values;
+use crate::expression::{Evaluation, Expression, of_value};
+use crate::prepare::assignment::OperationKind;
+use crate::prepare::batch::{PreparedBatch, check_kinds};
+use crate::prepare::modification::{Attributes, PreparedModification, Target};
+use crate::prepare::{Prepared, PreparedKind};
+use crate::restrictions::clustering::{Rows, key_too_long};
+use crate::restrictions::partition::{Keys, decorated_key};
+use crate::restrictions::{Components, present};
+use crate::{BoundValue, CqlError};
+use bytes::Bytes;
+use ceto_model::comparable::encode_clustering;
+use ceto_model::key::KEY_SIZE_MAX;
+use ceto_model::timestamp::{Expiry, Ttl};
+use ceto_model::{
+    ClusteringKey, Collection, ColumnId, DecoratedKey, Liveness, Mutation, RangeTombstone, Row, TableId,
+    Timestamp,
+};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// What kind of write it is: decides the guarantee and the write type of a timeout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteKind {
+    /// One statement.
+    Simple,
+    /// Applied in full eventually, once accepted.
+    LoggedBatch,
+    /// No such promise.
+    UnloggedBatch,
+    /// Adds to counters.
+    Counter,
+}
+
+/// A write.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WritePlan {
+    /// Which kind.
+    pub kind: WriteKind,
+    /// At most one per partition of a table.
+    pub mutations: SmallVec<[Mutation; 1]>,
+    /// At most one per partition of a table; only with [`WriteKind::Counter`].
+    pub counters: Vec<CounterUpdate>,
+    /// USING TIMEOUT, in nanoseconds.
+    pub timeout_nanos: Option<i64>,
+}
+
+/// What is added to the counters of one partition. The replica that leads the write reads what it has counted, and writes
+/// the sums (see `ceto_model::counter`).
+#[derive(Clone, PartialEq, Debug)]
+pub struct CounterUpdate {
+    /// The table.
+    pub table: TableId,
+    /// The partition.
+    pub key: DecoratedKey,
+    /// Static counters.
+    pub statics: RowIncrements,
+    /// Counters of rows, in any order, each row once.
+    pub rows: Vec<(ClusteringKey, RowIncrements)>,
+}
+
+/// By column, what is added; each column once.
+pub type RowIncrements = Vec<(ColumnId, i64)>;
+
+/// One statement of a batch that is not text but prepared statements.
+pub struct BatchItem<'a> {
+    /// An INSERT, UPDATE or DELETE.
+    pub prepared: &'a Prepared,
+    /// One per variable.
+    pub values: &'a [BoundValue],
+}
+
+/// A BATCH of the native protocol.
+pub fn plan_batch(
+    kind: BatchKind,
+    items: &[BatchItem<'_>],
+    context: &PlanContext<'_>,
+) -> Result<Plan, CqlError> {
+    let mut statements = Vec::with_capacity(items.len());
+    for item in items {
+        let PreparedKind::Modification(modification) = &item.prepared.kind else {
+            return Err(CqlError::invalid(
+                "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.",
+            ));
+        };
+        statements.push((
+            modification,
+            check_values(item.prepared.variables(), item.values)?,
+        ));
+    }
+    check_kinds(kind, statements.iter().map(|(modification, _)| &***modification))?;
+    let mut builder = WriteBuilder::new(context, None);
+    if statements
+        .iter()
+        .any(|(modification, _)| modification.is_conditional() || needs_read(modification))
+    {
+        let statements = statements
+            .into_iter()
+            .map(|(m, values)| (Arc::clone(m), values.into_owned()));
+        return ConditionalWrite::plan(kind_of(kind), statements.collect(), context, None);
+    }
+    for (modification, values) in &statements {
+        builder.add(modification, values, None)?;
+    }
+    Ok(Plan::Write(builder.finish(kind_of(kind))))
+}
+
+fn kind_of(kind: BatchKind) -> WriteKind {
+    match kind {
+        BatchKind::Logged => WriteKind::LoggedBatch,
+        BatchKind::Unlogged => WriteKind::UnloggedBatch,
+        BatchKind::Counter => WriteKind::Counter,
+    }
+}
+
+/// Some operation depends on what the column holds.
+pub(super) fn needs_read(modification: &PreparedModification) -> bool {
+    modification
+        .operations
+        .iter()
+        .any(|operation| operation.kind.needs_read())
+}
+
+/// A single INSERT, UPDATE or DELETE.
+pub(super) fn plan_single(
+    modification: &Arc<PreparedModification>,
+    values: &[BoundValue],
+    context: &PlanContext<'_>,
+) -> Result<Plan, CqlError> {
+    let kind = if modification.is_counter() {
+        WriteKind::Counter
+    } else {
+        WriteKind::Simple
+    };
+    if modification.is_conditional() || needs_read(modification) {
+        let statements = vec![(modification.clone(), values.to_vec())];
+        return ConditionalWrite::plan(kind, statements, context, None);
+    }
+    let mut builder = WriteBuilder::new(context, None);
+    builder.add(modification, values, None)?;
+    Ok(Plan::Write(builder.finish(kind)))
+}
+
+/// A BATCH whose statements are text.
+pub(super) fn plan_prepared_batch(
+    batch: &PreparedBatch,
+    values: &[BoundValue],
+    context: &PlanContext<'_>,
+) -> Result<Plan, CqlError> {
+    let evaluation = Evaluation::new(values, context);
+    let timestamp = batch.attributes.timestamp(&evaluation)?;
+    let kind = kind_of(batch.kind);
+    if batch
+        .statements
+        .iter()
+        .any(|m| m.is_conditional() || needs_read(m))
+    {
+        let statements = batch
+            .statements
+            .iter()
+            .map(|m| (m.clone(), values.to_vec()))
+            .collect();
+        return ConditionalWrite::plan(kind, statements, context, timestamp);
+    }
+    let mut builder = WriteBuilder::new(context, timestamp);
+    for statement in &batch.statements {
+        builder.add(statement, values, None)?;
+    }
+    builder.timeout_nanos = batch.attributes.timeout_nanos(&evaluation)?;
+    Ok(Plan::Write(builder.finish(kind)))
+}
+
+impl Attributes {
+    /// USING TIMESTAMP; None: not given.
+    fn timestamp(&self, evaluation: &Evaluation<'_>) -> Result<Option<Timestamp>, CqlError> {
+        let Some(timestamp) = &self.timestamp else {
+            return Ok(None);
+        };
+        let bytes = match timestamp.evaluate(evaluation)? {
+            BoundValue::Unset => return Ok(None),
+            BoundValue::Null => return Err(CqlError::invalid("Invalid null value of timestamp")),
+            BoundValue::Bytes(bytes) => bytes,
+        };
+        let timestamp = bytes.as_ref().try_into().map(i64::from_be_bytes);
+        match timestamp.map(Timestamp) {
+            Ok(Timestamp::MIN) => Err(CqlError::Invalid(format!(
+                "Out of bound timestamp, must be in [{}, {}]",
+                i64::MIN + 1,
+                i64::MAX
+            ))),
+            Ok(timestamp) => Ok(Some(timestamp)),
+            Err(_) => Err(CqlError::invalid("Invalid timestamp value")),
+        }
+    }
+
+    /// USING TTL in seconds; 0 is none at all. `default`: the table's.
+    fn ttl(&self, evaluation: &Evaluation<'_>, default: u32) -> Result<Option<Ttl>, CqlError> {
+        let ttl = match &self.ttl {
+            None => default,
+            Some(ttl) => match ttl.evaluate(evaluation)? {
+                BoundValue::Unset => default,
+                BoundValue::Null => 0,
+                BoundValue::Bytes(bytes) => {
+                    let ttl = bytes.as_ref().try_into().map(i32::from_be_bytes);
+                    let ttl = ttl.map_err(|_| CqlError::invalid("Invalid TTL value"))?;
+                    u32::try_from(ttl).map_err(|_| {
+                        CqlError::Invalid(format!("A TTL must be greater or equal to 0, but was {ttl}"))
+                    })?
+                }
+            },
+        };
+        if ttl > Ttl::MAX.0 {
+            return Err(CqlError::Invalid(format!(
+                "ttl is too large. requested ({ttl}) maximum ({})",
+                Ttl::MAX.0
+            )));
+        }
+        Ok((ttl > 0).then_some(Ttl(ttl)))
+    }
+
+    fn timeout_nanos(&self, evaluation: &Evaluation<'_>) -> Result<Option<i64>, CqlError> {
+        match &self.timeout {
+            Some(timeout) => super::select::evaluate_timeout(timeout, evaluation),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The rows of the partitions that a statement modifies, in wire values where present data matter.
+pub(super) struct Located {
+    pub(super) keys: Keys,
+    pub(super) rows: LocatedRows,
+    /// INSERT JSON: the value of every column.
+    pub(super) json: Option<Vec<BoundValue>>,
+}
+
+/// See [`Located`].
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum LocatedRows {
+    /// Only the static row.
+    Static,
+    /// The whole partition.
+    Partition,
+    /// Rows and ranges.
+    Rows(SmallVec<[Rows; 1]>),
+}
+
+impl PreparedModification {
+    /// Evaluates which rows are meant.
+    pub(super) fn locate(&self, evaluation: &Evaluation<'_>) -> Result<Located, CqlError> {
+        let located = |keys, rows| Located {
+            keys,
+            rows,
+            json: None,
+        };
+        match &self.target {
+            Target::Insert {
+                partition,
+                clustering,
+            } => {
+                let keys = self.insert_key(partition, evaluation)?;
+                let rows = match clustering {
+                    None => LocatedRows::Static,
+                    Some(clustering) => {
+                        let values = clustering.iter().zip(self.table.clustering());
+                        let values: Result<Components, _> = values
+                            .map(|(value, column)| present(value.evaluate(evaluation)?, &column.name))
+                            .collect();
+                        self.row_of(&values?)?
+                    }
+                };
+                Ok(located(keys, rows))
+            }
+            Target::InsertJson(json) => {
+                let values = json.values(&self.table, evaluation)?;
+                let key_value = |column: &ceto_model::Column, index: usize| {
+                    present(
+                        values.get(index).cloned().unwrap_or(BoundValue::Null),
+                        &column.name,
+                    )
+                };
+                let columns = self.table.partition_key().iter().enumerate();
+                let key: Result<Components, _> =
+                    columns.map(|(index, column)| key_value(column, index)).collect();
+                let first = self.table.partition_key().len();
+                let columns = self.table.clustering().iter().enumerate();
+                let row: Result<Components, _> = columns
+                    .map(|(index, column)| key_value(column, first + index))
+                    .collect();
+                Ok(Located {
+                    keys: SmallVec::from_elem(decorated_key(&key?)?, 1),
+                    rows: self.row_of(&row?)?,
+                    json: Some(values),
+                })
+            }
+            Target::Update(restrictions) => {
+                let keys = restrictions.partition.keys(evaluation)?;
+                let rows = match restrictions.clustering.names_rows()
+                    && !self.is_static_target(restrictions.clustering.is_empty())
+                {
+                    true => LocatedRows::Rows(restrictions.clustering.rows(evaluation)?),
+                    false => LocatedRows::Static,
+                };
+                Ok(located(keys, rows))
+            }
+            Target::Delete(restrictions) => {
+                let keys = restrictions.partition.keys(evaluation)?;
+                let whole = restrictions.clustering.is_empty() && !self.names_rows_without_clustering();
+                let rows = match (whole, self.is_only_static()) {
+                    (_, true) if restrictions.clustering.is_empty() => LocatedRows::Static,
+                    (true, _) => LocatedRows::Partition,
+                    _ => LocatedRows::Rows(restrictions.clustering.rows(evaluation)?),
+                };
+                Ok(located(keys, rows))
+            }
+        }
+    }
+
+    /// Only static columns of a table with clustering columns are set, and no row is named.
+    fn is_static_target(&self, no_clustering: bool) -> bool {
+        self.is_only_static() && no_clustering && !self.table.clustering().is_empty()
+    }
+
+    /// DELETE of columns in a table without clustering columns: the row, not the partition.
+    fn names_rows_without_clustering(&self) -> bool {
+        self.table.clustering().is_empty() && !self.operations.is_empty()
+    }
+
+    fn insert_key(&self, partition: &[Expression], evaluation: &Evaluation<'_>) -> Result<Keys, CqlError> {
+        let values = partition.iter().zip(self.table.partition_key());
+        let values: Result<Components, _> = values
+            .map(|(value, column)| present(value.evaluate(evaluation)?, &column.name))
+            .collect();
+        Ok(SmallVec::from_elem(decorated_key(&values?)?, 1))
+    }
+
+    fn row_of(&self, values: &[Bytes]) -> Result<LocatedRows, CqlError> {
+        if let Some(long) = values.iter().find(|value| value.len() > KEY_SIZE_MAX) {
+            return Err(key_too_long(long.len()));
+        }
+        let key = encode_clustering(self.table.clustering_types(), values).map_err(of_value)?;
+        Ok(LocatedRows::Rows(SmallVec::from_elem(
+            Rows::Row(ClusteringKey(key)),
+            1,
+        )))
+    }
+
+    pub(super) fn is_insert(&self) -> bool {
+        matches!(self.target, Target::Insert { .. } | Target::InsertJson(_))
+    }
+}
+
+/// The present content of the rows that operations on list positions look at.
+pub(super) trait PresentRows {
+    /// The cells of a list column.
+    fn list(&self, key: &DecoratedKey, row: Option<&ClusteringKey>, column: ColumnId) -> Option<&Collection>;
+}
+
+/// Gathers the mutations of one plan.
+pub(super) struct WriteBuilder<'c, 'a> {
+    context: &'c PlanContext<'a>,
+    /// Of the batch.
+    timestamp: Option<Timestamp>,
+    mutations: SmallVec<[Mutation; 1]>,
+    /// Place of a partition in `mutations`, once there are many.
+    places: FxHashMap<(TableId, DecoratedKey), usize>,
+    counters: Vec<CounterUpdate>,
+    pub(super) timeout_nanos: Option<i64>,
+}
+
+/// So many partitions are searched one by one.
+const LINEAR_PARTITIONS: usize = 8;
+
+impl<'c, 'a> WriteBuilder<'c, 'a> {
+    pub(super) fn new(context: &'c PlanContext<'a>, timestamp: Option<Timestamp>) -> Self {
+        Self {
+            context,
+            timestamp,
+            mutations: SmallVec::new(),
+            places: FxHashMap::default(),
+            counters: Vec::new(),
+            timeout_nanos: None,
+        }
+    }
+
+    pub(super) fn finish(self, kind: WriteKind) -> WritePlan {
+        WritePlan {
+            kind,
+            mutations: self.mutations,
+            counters: self.counters,
+            timeout_nanos: self.timeout_nanos,
+        }
+    }
+
+    /// Adds one statement. `present_rows`: what operations on list positions need.
+    pub(super) fn add(
+        &mut self,
+        modification: &PreparedModification,
+        values: &[BoundValue],
+        present_rows: Option<&dyn PresentRows>,
+    ) -> Result<(), CqlError> {
+        let evaluation = Evaluation::new(values, self.context);
+        let located = modification.locate(&evaluation)?;
+        let own = modification.attributes.timestamp(&evaluation)?.or(self.timestamp);
+        let parameters = Parameters {
+            timestamp: own.unwrap_or_else(|| self.context.write_timestamp()),
+            expiry: modification
+                .attributes
+                .ttl(&evaluation, modification.table.options.default_time_to_live)?
+                .map(|ttl| Expiry::after(self.context.now_seconds, ttl)),
+            now: self.context.now_seconds,
+        };
+        if let Some(timeout) = modification.attributes.timeout_nanos(&evaluation)? {
+            self.timeout_nanos = Some(timeout);
+        }
+        if modification.is_counter() && matches!(modification.target, Target::Update(_)) {
+            return self.add_counters(modification, &located, &evaluation);
+        }
+        for key in &located.keys {
+            self.add_partition(
+                modification,
+                key,
+                &located,
+                &parameters,
+                &evaluation,
+                present_rows,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn add_partition(
+        &mut self,
+        modification: &PreparedModification,
+        key: &DecoratedKey,
+        located: &Located,
+        parameters: &Parameters,
+        evaluation: &Evaluation<'_>,
+        present_rows: Option<&dyn PresentRows>,
+    ) -> Result<(), CqlError> {
+        let mut mutation = Mutation::new(modification.table.id, key.clone());
+        let partition = &mut mutation.partition;
+        let is_delete =
+            matches!(modification.target, Target::Delete(_)) && modification.operations.is_empty();
+        let target = |row| RowTarget {
+            key,
+            row,
+            parameters,
+            evaluation,
+            present_rows,
+        };
+        match &located.rows {
+            LocatedRows::Partition => partition.deletion = Some(parameters.deletion()),
+            LocatedRows::Static => {
+                target(None).fill(modification, located, &mut partition.static_row)?;
+            }
+            LocatedRows::Rows(rows) => {
+                for row in rows {
+                    match row {
+                        Rows::Slice(slice) => partition.delete_range(RangeTombstone {
+                            slice: slice.clone(),
+                            deletion: parameters.deletion(),
+                        }),
+                        Rows::Row(clustering) => {
+                            let mut content = Row::default();
+                            if is_delete {
+                                content.deletion = Some(parameters.deletion());
+                            } else {
+                                target(Some(clustering)).fill(modification, located, &mut content)?;
+                            }
+                            if modification.is_insert() {
+                                content.liveness = Some(Liveness {
+                                    timestamp: parameters.timestamp,
+                                    expiry: parameters.expiry,
+                                });
+                            }
+                            if !content.is_empty() {
+                                partition.rows.push((clustering.clone(), content));
+                            }
+                        }
+                    }
+                }
+                if modification.table.has_statics() && !is_delete {
+                    target(None).fill(modification, located, &mut partition.static_row)?;
+                }
+            }
+        }
+        self.push(mutation);
+        Ok(())
+    }
+
+    fn push(&mut self, mutation: Mutation) {
+        if mutation.partition.is_empty() {
+            return;
+        }
+        if self.mutations.len() < LINEAR_PARTITIONS {
+            let same = |own: &&mut Mutation| own.table == mutation.table && own.key == mutation.key;
+            match self.mutations.iter_mut().find(same) {
+                Some(own) => own.merge(mutation),
+                None => self.mutations.push(mutation),
+            }
+            return;
+        }
+        if self.places.is_empty() {
+            let places = self.mutations.iter().enumerate();
+            self.places = places
+                .map(|(place, m)| ((m.table, m.key.clone()), place))
+                .collect();
+        }
+        let place = self
+            .places
+            .entry((mutation.table, mutation.key.clone()))
+            .or_insert(self.mutations.len());
+        match self.mutations.get_mut(*place) {
+            Some(own) => own.merge(mutation),
+            None => self.mutations.push(mutation),
+        }
+    }
+
+    fn add_counters(
+        &mut self,
+        modification: &PreparedModification,
+        located: &Located,
+        evaluation: &Evaluation<'_>,
+    ) -> Result<(), CqlError> {
+        let mut statics = RowIncrements::new();
+        let mut regular = RowIncrements::new();
+        for operation in &modification.operations {
+            let OperationKind::Count { delta, negative } = &operation.kind else {
+                return Err(CqlError::invalid(
+                    "Counter columns can only be incremented or decremented",
+                ));
+            };
+            let delta = match delta.evaluate(evaluation)? {
+                BoundValue::Unset => continue,
+                BoundValue::Null => {
+                    return Err(CqlError::invalid("Invalid null value for counter increment"));
+                }
+                BoundValue::Bytes(bytes) => bytes.as_ref().try_into().map(i64::from_be_bytes),
+            };
+            let delta = delta.map_err(|_| CqlError::invalid("Invalid empty value for counter increment"))?;
+            if *negative && delta == i64::MIN {
+                return Err(CqlError::Invalid(format!(
+                    "The negation of {delta} overflows supported counter precision (signed 8 bytes integer)"
+                )));
+            }
+            let delta = if *negative { -delta } else { delta };
+            let increments = if operation.is_static {
+                &mut statics
+            } else {
+                &mut regular
+            };
+            add_increment(increments, operation.column, delta);
+        }
+        for key in &located.keys {
+            let at = self
+                .counters
+                .iter()
+                .position(|own| own.table == modification.table.id && own.key == *key);
+            let at = at.unwrap_or_else(|| {
+                self.counters.push(CounterUpdate {
+                    table: modification.table.id,
+                    key: key.clone(),
+                    statics: RowIncrements::new(),
+                    rows: Vec::new(),
+                });
+                self.counters.len() - 1
+            });
+            let Some(update) = self.counters.get_mut(at) else {
+                continue;
+            };
+            statics
+                .iter()
+                .for_each(|(column, delta)| add_increment(&mut update.statics, *column, *delta));
+            let LocatedRows::Rows(rows) = &located.rows else {
+                continue;
+            };
+            for row in rows {
+                let Rows::Row(clustering) = row else { continue };
+                let own = update.rows.iter().position(|(own, _)| own == clustering);
+                let own = own.unwrap_or_else(|| {
+                    update.rows.push((clustering.clone(), RowIncrements::new()));
+                    update.rows.len() - 1
+                });
+                if let Some((_, increments)) = update.rows.get_mut(own) {
+                    regular
+                        .iter()
+                        .for_each(|(column, delta)| add_increment(increments, *column, *delta));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add_increment(increments: &mut RowIncrements, column: ColumnId, delta: i64) {
+    match increments.iter_mut().find(|(own, _)| *own == column) {
+        Some((_, sum)) => *sum = sum.wrapping_add(delta),
+        None => increments.push((column, delta)),
+    }
+}

@@ -1,0 +1,280 @@
+//! SELECT: restrictions, selection, order, groups and limits, checked against each other.
+
+use super::Preparation;
+use super::selection::Selection;
+use crate::ast::{OrderingKind, Select, Selectable, Term};
+use crate::expression::{Expression, prepare_term};
+use crate::restrictions::{Restrictions, StatementKind};
+use crate::{ColumnSpecification, CqlError};
+use ceto_model::read::ColumnSelection;
+use ceto_model::{Column, ColumnId, ColumnKind, CqlType, Table};
+use std::sync::Arc;
+
+/// A prepared SELECT.
+#[derive(Clone, Debug)]
+pub(crate) struct PreparedSelect {
+    pub(crate) table: Arc<Table>,
+    pub(crate) restrictions: Restrictions,
+    pub(crate) selection: Selection,
+    pub(crate) result_columns: Vec<ColumnSpecification>,
+    pub(crate) json: bool,
+    pub(crate) distinct: bool,
+    /// Rows that agree in so many leading columns of the primary key are one group.
+    pub(crate) group_by: Option<usize>,
+    /// Rows from the last to the first.
+    pub(crate) reversed: bool,
+    /// Order of rows of several partitions: column index, and whether the greatest comes first.
+    pub(crate) order: Vec<(usize, bool)>,
+    pub(crate) limit: Option<Expression>,
+    pub(crate) per_partition_limit: Option<Expression>,
+    pub(crate) timeout: Option<Expression>,
+    pub(crate) bypass_cache: bool,
+    /// What a replica must return.
+    pub(crate) read_columns: ColumnSelection,
+}
+
+impl PreparedSelect {
+    pub(crate) fn prepare(
+        preparation: &mut Preparation<'_>,
+        table: Arc<Table>,
+        select: &Select,
+    ) -> Result<Self, CqlError> {
+        let selection = Selection::prepare(preparation, &table, &select.selection)?;
+        let kind = StatementKind::Select {
+            allow_filtering: select.allow_filtering,
+        };
+        let only_statics = selection.is_only_static(&table);
+        let restrictions =
+            Restrictions::prepare(preparation, &table, &select.where_clause, kind, only_statics)?;
+        let group_by = group_by(&table, select, &restrictions)?;
+        if select.distinct {
+            check_distinct(&table, &selection, &restrictions)?;
+            if select.per_partition_limit.is_some() {
+                return Err(CqlError::invalid(
+                    "PER PARTITION LIMIT is not allowed with SELECT DISTINCT queries",
+                ));
+            }
+        }
+        if selection.is_aggregate() && group_by.is_none() && select.per_partition_limit.is_some() {
+            return Err(CqlError::invalid(
+                "PER PARTITION LIMIT is not allowed with aggregate queries.",
+            ));
+        }
+        let (reversed, order) = order(&table, select, &restrictions)?;
+        let per_partition_limit = limit(
+            preparation,
+            &table,
+            select.per_partition_limit.as_ref(),
+            "[per_partition_limit]",
+        )?;
+        let limit = limit(preparation, &table, select.limit.as_ref(), "[limit]")?;
+        let timeout = match &select.timeout {
+            None => None,
+            Some(term) => {
+                let receiver = ColumnSpecification::new(&table, "[timeout]", CqlType::Duration);
+                Some(prepare_term(preparation, term, &receiver)?)
+            }
+        };
+        Ok(Self {
+            read_columns: read_columns(&table, &selection, &restrictions, select.distinct),
+            result_columns: selection.result_columns(&table, select.json),
+            restrictions,
+            selection,
+            json: select.json,
+            distinct: select.distinct,
+            group_by,
+            reversed,
+            order,
+            limit,
+            per_partition_limit,
+            timeout,
+            bypass_cache: select.bypass_cache,
+            table,
+        })
+    }
+}
+
+fn limit(
+    preparation: &mut Preparation<'_>,
+    table: &Table,
+    term: Option<&Term>,
+    name: &str,
+) -> Result<Option<Expression>, CqlError> {
+    let receiver = ColumnSpecification::new(table, name, CqlType::Int);
+    let prepared = term
+        .map(|term| prepare_term(preparation, term, &receiver))
+        .transpose()?;
+    if let Some(Expression::Constant(Some(constant))) = &prepared {
+        crate::plan::check_limit(constant, name)?;
+    }
+    Ok(prepared)
+}
+
+fn check_distinct(table: &Table, selection: &Selection, restrictions: &Restrictions) -> Result<(), CqlError> {
+    let used = || {
+        selection
+            .used
+            .iter()
+            .filter_map(|index| table.columns().get(*index))
+    };
+    let stranger =
+        used().find(|column| !matches!(column.kind, ColumnKind::PartitionKey | ColumnKind::Static));
+    if let Some(stranger) = stranger {
+        return Err(CqlError::Invalid(format!(
+            "SELECT DISTINCT queries must only request partition key columns and/or static columns (not {})",
+            stranger.name
+        )));
+    }
+    if restrictions.restricts_clustering || restrictions.restricts_regular {
+        return Err(CqlError::invalid(
+            "SELECT DISTINCT with WHERE clause only supports restriction by partition key and/or static columns.",
+        ));
+    }
+    // Named partitions come one by one anyway; in a range the key is what tells them apart.
+    let requested = |column: &Column| used().any(|used| used.id == column.id);
+    let missing = table.partition_key().iter().find(|column| !requested(column));
+    if let (Some(missing), true) = (missing, restrictions.partition.is_range()) {
+        return Err(CqlError::Invalid(format!(
+            "SELECT DISTINCT queries must request all the partition key columns (missing {})",
+            missing.name
+        )));
+    }
+    Ok(())
+}
+
+/// The number of leading primary key columns that make a group.
+fn group_by(table: &Table, select: &Select, restrictions: &Restrictions) -> Result<Option<usize>, CqlError> {
+    if select.group_by.is_empty() {
+        return Ok(None);
+    }
+    let key_length = table.partition_key().len() + table.clustering().len();
+    let mut next = 0;
+    for selectable in &select.group_by {
+        let Selectable::Column(name) = selectable else {
+            return Err(CqlError::invalid("GROUP BY on functions is not supported yet"));
+        };
+        let index = table
+            .column_index(name)
+            .ok_or_else(|| crate::expression::undefined_column(table, name))?;
+        if index >= key_length {
+            return Err(CqlError::Invalid(format!(
+                "Group by is currently only supported on the columns of the PRIMARY KEY, got {name}"
+            )));
+        }
+        // Columns that are fixed may be left out.
+        while next < index && is_fixed(table, restrictions, next) {
+            next += 1;
+        }
+        if next != index {
+            return Err(CqlError::invalid(
+                "Group by currently only support groups of columns following their declared order in the PRIMARY KEY",
+            ));
+        }
+        next += 1;
+    }
+    if next < table.partition_key().len() && !restrictions.partition.is_single() {
+        return Err(CqlError::invalid(
+            "Group by is not supported on only a part of the partition key",
+        ));
+    }
+    Ok(Some(next.max(table.partition_key().len())))
+}
+
+/// A column of the primary key that has the same value in all rows of the answer.
+fn is_fixed(table: &Table, restrictions: &Restrictions, index: usize) -> bool {
+    let key_count = table.partition_key().len();
+    match index.checked_sub(key_count) {
+        None => restrictions.partition.is_single(),
+        Some(clustering) => restrictions.clustering.is_equal(clustering),
+    }
+}
+
+/// Whether rows come in reverse, and the order to bring rows of several partitions into.
+fn order(
+    table: &Table,
+    select: &Select,
+    restrictions: &Restrictions,
+) -> Result<(bool, Vec<(usize, bool)>), CqlError> {
+    if select.order_by.is_empty() {
+        return Ok((false, Vec::new()));
+    }
+    if select
+        .order_by
+        .iter()
+        .any(|ordering| matches!(ordering.kind, OrderingKind::NearestTo(_)))
+    {
+        return Err(CqlError::invalid("ORDER BY ... ANN OF is not supported yet"));
+    }
+    if restrictions.partition.is_range() {
+        return Err(CqlError::invalid(
+            "ORDER BY is only supported when the partition key is restricted by an EQ or an IN.",
+        ));
+    }
+    let first = table.partition_key().len();
+    let mut next = 0;
+    let mut reversed = None;
+    let mut order = Vec::with_capacity(select.order_by.len());
+    for ordering in &select.order_by {
+        let column = table
+            .column(&ordering.column)
+            .ok_or_else(|| crate::expression::undefined_column(table, &ordering.column))?;
+        if column.kind != ColumnKind::Clustering {
+            return Err(CqlError::Invalid(format!(
+                "Order by is currently only supported on the clustered columns of the PRIMARY KEY, got {}",
+                column.name
+            )));
+        }
+        let position = usize::from(column.position);
+        while next < position && restrictions.clustering.is_equal(next) {
+            next += 1;
+        }
+        if next != position {
+            return Err(CqlError::invalid(
+                "Order by currently only supports the ordering of columns following their declared order in the \
+                 PRIMARY KEY",
+            ));
+        }
+        next += 1;
+        let against = ordering.descending != column.descending;
+        if reversed.is_some_and(|reversed| reversed != against) {
+            return Err(CqlError::invalid("Unsupported order by relation"));
+        }
+        reversed = Some(against);
+        order.push((first + position, ordering.descending));
+    }
+    if !restrictions.partition.has_in() {
+        order.clear();
+    }
+    Ok((reversed.unwrap_or(false), order))
+}
+
+/// The non-key columns that a replica must return. Of static columns only those that matter: a partition without rows
+/// is in the answer only when one of them has a value.
+fn read_columns(
+    table: &Table,
+    selection: &Selection,
+    restrictions: &Restrictions,
+    distinct: bool,
+) -> ColumnSelection {
+    let filtered = restrictions
+        .filters
+        .iter()
+        .flat_map(|filter| filter.columns.iter());
+    let mut wanted: Vec<ColumnId> = selection
+        .used
+        .iter()
+        .chain(filtered)
+        .filter_map(|index| table.columns().get(*index))
+        .filter(|column| !column.is_primary_key())
+        .map(|column| column.id)
+        .collect();
+    if distinct {
+        wanted.extend(table.statics().iter().map(|column| column.id));
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.len() == table.statics().len() + table.regulars().len() {
+        return ColumnSelection::All;
+    }
+    ColumnSelection::Only(wanted)
+}

@@ -1,0 +1,151 @@
+//! The select clause: what the columns of the result are and how they come out of a row.
+
+use super::Preparation;
+use crate::ast::{self, Selectable};
+use crate::expression::{AggregateCall, Expression, Raw, Typing};
+use crate::{ColumnSpecification, CqlError};
+use ceto_model::{ColumnKind, CqlType, Table};
+use std::sync::Arc;
+
+/// The name of the one result column of SELECT JSON.
+const JSON_COLUMN: &str = "[json]";
+
+/// A prepared select clause.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) projection: Projection,
+    /// What is selected, which SELECT JSON packs into one column.
+    pub(crate) columns: Vec<ColumnSpecification>,
+    /// `*`
+    pub(crate) is_all: bool,
+    /// Columns of the table that occur, by index, sorted.
+    pub(crate) used: Vec<usize>,
+}
+
+/// How a row becomes a row of the result.
+#[derive(Clone, Debug)]
+pub(crate) enum Projection {
+    /// Each is a column of the table, by index.
+    Columns(Vec<usize>),
+    /// Each is computed.
+    Expressions {
+        expressions: Vec<Expression>,
+        aggregates: Vec<AggregateCall>,
+    },
+}
+
+impl Selection {
+    pub(crate) fn prepare(
+        preparation: &mut Preparation<'_>,
+        table: &Arc<Table>,
+        selection: &ast::Selection,
+    ) -> Result<Self, CqlError> {
+        let selectors = match selection {
+            ast::Selection::All => {
+                let all = 0..table.columns().len();
+                let columns = table.columns().iter();
+                return Ok(Self {
+                    projection: Projection::Columns(all.clone().collect()),
+                    columns: columns
+                        .map(|column| ColumnSpecification::of_column(table, column))
+                        .collect(),
+                    is_all: true,
+                    used: all.collect(),
+                });
+            }
+            ast::Selection::Selectors(selectors) => selectors,
+        };
+        let mut aggregates = Vec::new();
+        let mut expressions = Vec::with_capacity(selectors.len());
+        let mut columns = Vec::with_capacity(selectors.len());
+        for selector in selectors {
+            let (expression, cql_type) =
+                prepare_selectable(preparation, table, &selector.selectable, Some(&mut aggregates))?;
+            let name: Arc<str> = match (&selector.alias, &selector.selectable) {
+                (Some(alias), _) => alias.clone(),
+                (None, Selectable::Column(name)) => name.clone(),
+                (None, selectable) => Raw::from(selectable).text().into(),
+            };
+            expressions.push(expression);
+            columns.push(ColumnSpecification::new(table, name, cql_type));
+        }
+        let mut used = Vec::new();
+        let mut note = |expression: &Expression| match expression {
+            Expression::Column(column) | Expression::CellMetadata { column, .. } => used.push(*column),
+            _ => {}
+        };
+        expressions
+            .iter()
+            .for_each(|expression| expression.visit(&mut note));
+        let arguments = aggregates.iter().flat_map(|call| &call.arguments);
+        arguments.for_each(|argument| argument.visit(&mut note));
+        used.sort_unstable();
+        used.dedup();
+        let plain: Option<Vec<usize>> = expressions
+            .iter()
+            .map(|expression| match expression {
+                Expression::Column(column) => Some(*column),
+                _ => None,
+            })
+            .collect();
+        let projection = match plain {
+            Some(plain) => Projection::Columns(plain),
+            None => Projection::Expressions {
+                expressions,
+                aggregates,
+            },
+        };
+        Ok(Self {
+            projection,
+            columns,
+            is_all: false,
+            used,
+        })
+    }
+
+    /// Computes over all rows of a group.
+    pub(crate) fn is_aggregate(&self) -> bool {
+        match &self.projection {
+            Projection::Columns(_) => false,
+            Projection::Expressions { aggregates, .. } => !aggregates.is_empty(),
+        }
+    }
+
+    /// Uses static columns, and beside them none but the partition key.
+    pub(crate) fn is_only_static(&self, table: &Table) -> bool {
+        let kinds = || {
+            self.used
+                .iter()
+                .filter_map(|index| table.columns().get(*index))
+                .map(|column| column.kind)
+        };
+        !self.is_all
+            && kinds().any(|kind| kind == ColumnKind::Static)
+            && kinds().all(|kind| matches!(kind, ColumnKind::Static | ColumnKind::PartitionKey))
+    }
+
+    /// The columns of the result.
+    pub(crate) fn result_columns(&self, table: &Table, json: bool) -> Vec<ColumnSpecification> {
+        if json {
+            return vec![ColumnSpecification::new(table, JSON_COLUMN, CqlType::Text)];
+        }
+        self.columns.clone()
+    }
+}
+
+/// An expression over the columns of `table`.
+pub(crate) fn prepare_selectable(
+    preparation: &mut Preparation<'_>,
+    table: &Arc<Table>,
+    selectable: &Selectable,
+    aggregates: Option<&mut Vec<AggregateCall>>,
+) -> Result<(Expression, CqlType), CqlError> {
+    let raw = Raw::from(selectable);
+    let mut typing = Typing {
+        preparation,
+        table: Some(table),
+        aggregates,
+    };
+    let partial = typing.infer(&raw)?;
+    typing.settle(partial)
+}

@@ -1,0 +1,182 @@
+//! WHERE: which partitions, which rows of them, and what must be tested on each row.
+//!
+//! Preparing turns relations into three parts:
+//! - the partition key: keys, a token range, or everything ([`partition`]);
+//! - leading clustering columns: steps that become slices ([`clustering`]);
+//! - all the rest: filters, tested on the rows that come back ([`filter`]); SELECT only, with ALLOW FILTERING.
+//!
+//! Never: a restriction that is silently ignored. Each relation ends up in exactly one part.
+
+pub(crate) mod clustering;
+pub(crate) mod filter;
+mod merge;
+pub(crate) mod partition;
+mod relation;
+
+use crate::ast::WhereClause;
+use crate::expression::Expression;
+use crate::prepare::Preparation;
+use crate::{BoundValue, CqlError};
+use bytes::Bytes;
+use ceto_model::{ColumnKind, CqlType, Table};
+use clustering::ClusteringRestrictions;
+use filter::Filter;
+use merge::Merged;
+use partition::PartitionRestrictions;
+use smallvec::SmallVec;
+
+/// The statement that a WHERE clause belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StatementKind {
+    Select { allow_filtering: bool },
+    Update,
+    Delete,
+}
+
+impl StatementKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Select { .. } => "SELECT",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// A prepared WHERE clause.
+#[derive(Clone, Debug)]
+pub(crate) struct Restrictions {
+    pub(crate) partition: PartitionRestrictions,
+    pub(crate) clustering: ClusteringRestrictions,
+    pub(crate) filters: Vec<Filter>,
+    /// Some clustering column is restricted, be it by a filter.
+    pub(crate) restricts_clustering: bool,
+    /// Some regular column is restricted.
+    pub(crate) restricts_regular: bool,
+}
+
+/// The right side of IN.
+#[derive(Clone, Debug)]
+pub(crate) enum InValues<T> {
+    /// IN (a, b)
+    List(Vec<T>),
+    /// IN ?: a list of `element`s.
+    Bound { list: Expression, element: CqlType },
+}
+
+/// The right side of a relation on several columns: one expression each, or a tuple as a whole.
+#[derive(Clone, Debug)]
+pub(crate) enum TupleValue {
+    Elements(Vec<Expression>),
+    Whole { tuple: Expression, count: usize },
+}
+
+/// Wire bytes of some leading columns.
+pub(crate) type Components = SmallVec<[Bytes; 4]>;
+
+pub(crate) const ALLOW_FILTERING: &str = "Cannot execute this query as it might involve data filtering and thus may \
+     have unpredictable performance. If you want to execute this query despite the performance unpredictability, use \
+     ALLOW FILTERING";
+
+impl Restrictions {
+    /// Prepares the clause of `kind` on `table`. `only_statics`: the statement reads or writes only static columns.
+    pub(crate) fn prepare(
+        preparation: &mut Preparation<'_>,
+        table: &Table,
+        clause: &WhereClause,
+        kind: StatementKind,
+        only_statics: bool,
+    ) -> Result<Self, CqlError> {
+        if let Some(expression) = clause.expressions.first() {
+            return Err(CqlError::Invalid(format!(
+                "Invalid index expression {expression}: indexes are not supported yet"
+            )));
+        }
+        let mut merged = Merged::default();
+        for relation in &clause.relations {
+            relation::prepare(preparation, table, relation, kind, &mut merged)?;
+        }
+        let restricts = |kind| merged.restricts(table, kind);
+        let restricts_clustering = restricts(ColumnKind::Clustering);
+        let restricts_regular = restricts(ColumnKind::Regular);
+        if kind
+            != (StatementKind::Select {
+                allow_filtering: true,
+            })
+            && kind
+                != (StatementKind::Select {
+                    allow_filtering: false,
+                })
+        {
+            check_primary_key_only(table, &merged)?;
+        }
+        let mut filters = Vec::new();
+        let partition = PartitionRestrictions::prepare(table, &mut merged, kind, &mut filters)?;
+        if only_statics && restricts_clustering {
+            return Err(CqlError::Invalid(match kind {
+                StatementKind::Select { .. } => {
+                    "Cannot restrict clustering columns when selecting only static columns".to_owned()
+                }
+                other => format!(
+                    "Invalid restrictions on clustering columns since the {} statement modifies only static columns",
+                    other.name()
+                ),
+            }));
+        }
+        let clustering =
+            ClusteringRestrictions::prepare(table, &mut merged, kind, only_statics, &mut filters)?;
+        merged.into_filters(&mut filters);
+        let restrictions = Self {
+            partition,
+            clustering,
+            filters,
+            restricts_clustering,
+            restricts_regular,
+        };
+        if kind
+            == (StatementKind::Select {
+                allow_filtering: false,
+            })
+        {
+            restrictions.check_without_filtering()?;
+        }
+        Ok(restrictions)
+    }
+
+    fn check_without_filtering(&self) -> Result<(), CqlError> {
+        let scans = self.partition.is_range();
+        if !self.filters.is_empty() || scans && self.restricts_clustering {
+            return Err(CqlError::invalid(ALLOW_FILTERING));
+        }
+        Ok(())
+    }
+}
+
+fn check_primary_key_only(table: &Table, merged: &Merged) -> Result<(), CqlError> {
+    let others: Vec<&str> = merged
+        .columns()
+        .filter_map(|index| table.columns().get(index))
+        .filter(|column| !column.is_primary_key())
+        .map(|column| &*column.name)
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(CqlError::Invalid(format!(
+        "Non PRIMARY KEY columns found in where clause: {} ",
+        others.join(", ")
+    )))
+}
+
+/// Neither null nor unset, as a key demands.
+pub(crate) fn present(value: BoundValue, column: &str) -> Result<Bytes, CqlError> {
+    match value {
+        BoundValue::Bytes(bytes) => Ok(bytes),
+        BoundValue::Null => Err(CqlError::Invalid(format!(
+            "Invalid null value in condition for column {column}"
+        ))),
+        BoundValue::Unset => Err(CqlError::Invalid(format!(
+            "Invalid unset value for column {column}"
+        ))),
+    }
+}
