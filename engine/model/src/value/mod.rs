@@ -60,7 +60,10 @@ pub use decimal::Decimal;
 pub(crate) use decimal::Normalized;
 pub use duration::Duration;
 pub use format::format_literal;
-pub use json::{from_json_text, to_json};
+pub use json::{
+    JSON_DEPTH_MAX, Json, JsonError, from_json, from_json_text, json_columns, json_name, parse_json, put_json_string,
+    to_json,
+};
 pub use literal::parse_literal;
 pub use validate::validate;
 
