@@ -2,9 +2,9 @@
 
 import pytest
 
-from cassandra import InvalidRequest, ProtocolException
+from cassandra import InvalidRequest
 from cassandra.concurrent import execute_concurrent_with_args
-from cassandra.protocol import ServerError
+from cassandra.protocol import ProtocolException, ServerError
 from cassandra.query import SimpleStatement
 
 from conftest import connect
