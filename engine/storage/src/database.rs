@@ -67,6 +67,7 @@ impl Database {
         Rc::new_cyclic(|this| Database {
             this: this.clone(),
             cache: Rc::new(BlockCache::new(options.block_cache_size)),
+            compactions: Compactions::new(options.compaction_throughput),
             env,
             options,
             poison,
@@ -75,7 +76,6 @@ impl Database {
             schema: RefCell::default(),
             recovery: RefCell::default(),
             flushes: Flushes::default(),
-            compactions: Compactions::default(),
             memory: Cell::new(0),
             room: Event::default(),
             waiting_writes: Cell::new(0),

@@ -322,7 +322,7 @@ impl Database {
         self.is_closed.set(true);
         self.room.notify();
         self.commitlog.sync().await?;
-        self.compactions.stop(self).await;
+        self.compactions.stop().await;
         self.flush(None).await?;
         self.release_segments();
         self.commitlog.close();

@@ -1,7 +1,7 @@
 //! How many shards the files of a node are laid out for.
 //!
 //! ```text
-//! DATA/layout ::= "shards " count "\n" "state " ("ready" | "resharding") "\n"
+//! DATA/layout ::= "shards " count "\n" "first_segment " id "\n" "state " ("ready" | "resharding") "\n"
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub(crate) struct Layout {
     pub(crate) shards: u16,
     /// Files are being moved to this layout.
     pub(crate) is_resharding: bool,
+    /// Commitlog segments before it belong to earlier layouts: no new one may have such an id.
+    pub(crate) first_segment: u64,
 }
 
 impl Layout {
@@ -41,11 +43,13 @@ impl Layout {
     }
 
     fn parse(text: &str) -> Option<Layout> {
-        let (shards, state) = text
+        let (shards, rest) = text
             .strip_prefix("shards ")?
             .strip_suffix('\n')?
-            .split_once("\nstate ")?;
+            .split_once("\nfirst_segment ")?;
+        let (first_segment, state) = rest.split_once("\nstate ")?;
         Some(Layout {
+            first_segment: first_segment.parse().ok()?,
             shards: shards.parse().ok().filter(|shards| *shards > 0)?,
             is_resharding: match state {
                 "ready" => false,
@@ -58,12 +62,16 @@ impl Layout {
     /// Writes it, durably.
     pub(crate) async fn write(&self, disk: &dyn Disk, data_dir: &Path) -> Result<()> {
         let state = if self.is_resharding { "resharding" } else { "ready" };
-        let text = format!("shards {}\nstate {state}\n", self.shards);
+        let text = format!(
+            "shards {}\nfirst_segment {}\nstate {state}\n",
+            self.shards, self.first_segment
+        );
         Ok(disk.write_file(&Layout::path(data_dir), text.as_bytes()).await?)
     }
 
-    /// Fails unless files are laid out for this number of shards (or there are none).
-    pub(crate) async fn check(disk: &dyn Disk, data_dir: &Path, shards: u16) -> Result<()> {
+    /// Fails unless files are laid out for this number of shards (or there are none). Returns the least id that a new
+    /// commitlog segment may have.
+    pub(crate) async fn check(disk: &dyn Disk, data_dir: &Path, shards: u16) -> Result<u64> {
         match Layout::read(disk, data_dir).await? {
             Some(layout) if layout.is_resharding || layout.shards != shards => {
                 let dir = data_dir.display();
@@ -73,7 +81,7 @@ impl Layout {
                 );
                 Err(Error::Layout(text.into()))
             }
-            _ => Ok(()),
+            layout => Ok(layout.map_or(0, |layout| layout.first_segment)),
         }
     }
 }
@@ -84,20 +92,20 @@ mod tests {
 
     #[test]
     fn only_a_whole_layout_is_read() {
-        let layout = |shards, is_resharding| {
-            Some(Layout {
-                shards,
-                is_resharding,
-            })
+        let layout = Layout {
+            shards: 12,
+            is_resharding: true,
+            first_segment: 7,
         };
-        assert_eq!(Layout::parse("shards 4\nstate ready\n"), layout(4, false));
-        assert_eq!(Layout::parse("shards 12\nstate resharding\n"), layout(12, true));
+        assert_eq!(
+            Layout::parse("shards 12\nfirst_segment 7\nstate resharding\n"),
+            Some(layout)
+        );
         for text in [
             "",
-            "shards 0\nstate ready\n",
-            "shards 4\nstate ready",
+            "shards 12\nfirst_segment 7\nstate ready",
             "shards 4\n",
-            "shards x\nstate ready\n",
+            "shards 0\nfirst_segment 7\nstate ready\n",
         ] {
             assert_eq!(Layout::parse(text), None);
         }

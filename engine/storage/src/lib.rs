@@ -21,6 +21,7 @@ mod read;
 mod reader;
 mod recovery;
 mod removal;
+mod reshard;
 mod sstable;
 mod table;
 #[cfg(test)]
@@ -32,7 +33,9 @@ mod truncation;
 mod wait;
 
 pub use commitlog::{CommitlogStats, ReplayPosition};
+pub use compaction::validate_compaction;
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
 pub use options::{CommitlogSync, StorageOptions};
+pub use reshard::reshard;
 pub use sstable::{Codec, Component, Compression, Descriptor, Generation, Statistics};

@@ -60,9 +60,10 @@ impl Database {
     ) -> Result<Rc<Database>> {
         let disk = env.disk();
         create_dirs(&*disk, &options).await?;
-        Layout::check(&*disk, &options.data_dir, options.shard_count).await?;
+        let first_segment = Layout::check(&*disk, &options.data_dir, options.shard_count).await?;
         let poison = Poison::default();
-        let (commitlog, files) = Commitlog::open(env.clone(), &options, poison.clone()).await?;
+        let (commitlog, files) =
+            Commitlog::open(env.clone(), &options, first_segment, poison.clone()).await?;
         let database = Database::new(env, options, poison, commitlog);
         *database.recovery.borrow_mut() = Some(Recovery {
             files,
@@ -260,7 +261,7 @@ fn has_replayed(table: &TableStore, first_own_segment: u64) -> bool {
 }
 
 /// Makes the folders, durably.
-async fn create_dirs(disk: &dyn Disk, options: &StorageOptions) -> Result<()> {
+pub(crate) async fn create_dirs(disk: &dyn Disk, options: &StorageOptions) -> Result<()> {
     let data = options.data_dir.join("data");
     for dir in [&data, &options.commitlog_dir] {
         disk.create_dir_all(dir).await?;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ceto_model::{Table, TableId};
 
@@ -35,6 +36,10 @@ pub(crate) struct TableStore {
     /// Grows when the table is truncated or dropped: what was begun before counts no more.
     pub(crate) epoch: Cell<u64>,
     pub(crate) is_dropped: Cell<bool>,
+    /// A compaction of all sstables waits for the running ones: no other starts.
+    pub(crate) major_compaction_waits: Cell<bool>,
+    /// After a failure: when the next compaction may start by itself.
+    pub(crate) compaction_retry_at: Cell<Option<Instant>>,
     pub(crate) counters: TableCounters,
 }
 
@@ -100,6 +105,8 @@ impl TableStore {
             is_flushing: Cell::new(false),
             epoch: Cell::new(0),
             is_dropped: Cell::new(false),
+            major_compaction_waits: Cell::new(false),
+            compaction_retry_at: Cell::new(None),
             counters: TableCounters::default(),
         }
     }

@@ -9,6 +9,7 @@
 //! ceto-<shard>-<number>.txn ::= ("new " prefix "\n")* ("old " prefix "\n")* "# " xxh3 in hex of all before it "\n"
 //! ```
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -22,6 +23,14 @@ use crate::sstable::{Component, Descriptor, remove_files, write_toc};
 /// Largest transaction file, in bytes.
 const SIZE_MAX: u64 = 16 << 20;
 
+/// Why a replacement did not happen.
+pub(crate) enum CommitFailure {
+    /// Everything is as before; the new sstables may be removed.
+    RolledBack(Error),
+    /// Nobody knows whether it happened: no file may be touched until the next start finds out.
+    Uncertain(Error),
+}
+
 /// A committed replacement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Transaction {
@@ -34,6 +43,15 @@ pub(crate) struct Transaction {
 pub(crate) struct Pending {
     path: PathBuf,
     env: Rc<dyn Env>,
+    is_removed: Cell<bool>,
+}
+
+impl Pending {
+    /// Removes the file now: the old sstables' files are gone.
+    pub(crate) async fn remove_file(&self) -> Result<()> {
+        self.is_removed.set(true);
+        Ok(self.env.disk().remove_file(&self.path).await?)
+    }
 }
 
 impl Transaction {
@@ -43,16 +61,38 @@ impl Transaction {
         path: PathBuf,
         new: Vec<Descriptor>,
         old: Vec<Descriptor>,
-    ) -> Result<Rc<Pending>> {
+    ) -> std::result::Result<Rc<Pending>, CommitFailure> {
         let disk = env.disk();
         let transaction = Transaction { path, new, old };
-        disk.write_file(&transaction.path, transaction.encode().as_bytes())
-            .await?;
-        transaction.write_tocs(&*disk).await?;
-        Ok(Rc::new(Pending {
-            path: transaction.path,
-            env: env.clone(),
-        }))
+        match transaction.write(&*disk).await {
+            Ok(()) => Ok(Rc::new(Pending {
+                path: transaction.path,
+                env: env.clone(),
+                is_removed: Cell::new(false),
+            })),
+            Err(error) => match transaction.roll_back(&*disk).await {
+                Ok(()) => Err(CommitFailure::RolledBack(error)),
+                Err(_) => Err(CommitFailure::Uncertain(error)),
+            },
+        }
+    }
+
+    async fn write(&self, disk: &dyn Disk) -> Result<()> {
+        disk.write_file(&self.path, self.encode().as_bytes()).await?;
+        self.write_tocs(disk).await
+    }
+
+    /// Takes the file back: while it is there a start would finish the replacement.
+    async fn roll_back(&self, disk: &dyn Disk) -> Result<()> {
+        match disk.remove_file(&self.path).await {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        let dir = self
+            .path
+            .parent()
+            .expect("a transaction lies in a table's folder");
+        Ok(disk.sync_dir(dir).await?)
     }
 
     /// Finishes one that a crash interrupted.
@@ -138,6 +178,9 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(u16, u64)> {
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        if self.is_removed.get() {
+            return;
+        }
         let (disk, path) = (self.env.disk(), self.path.clone());
         let removal = async move {
             if let Err(error) = disk.remove_file(&path).await {

@@ -56,10 +56,12 @@ pub struct CommitlogStats {
 }
 
 impl Commitlog {
-    /// Opens the log of a shard. The segments it finds stay until they are released; new entries go to new ones.
+    /// Opens the log of a shard. The segments it finds stay until they are released; new entries go to new ones, with
+    /// ids from `first_segment` on at least.
     pub(crate) async fn open(
         env: Rc<dyn Env>,
         options: &StorageOptions,
+        first_segment: u64,
         poison: Poison,
     ) -> Result<(Rc<Commitlog>, Vec<SegmentFile>)> {
         let disk = env.disk();
@@ -73,7 +75,8 @@ impl Commitlog {
         // Ids follow the clock, so that they grow even when somebody empties the folder.
         let next_id = u64::try_from(env.clock().unix_micros())
             .unwrap_or(0)
-            .max(last_id + 1);
+            .max(last_id + 1)
+            .max(first_segment);
         let log = Rc::new(Commitlog {
             dir: options.commitlog_dir.clone(),
             shard: options.shard,

@@ -38,6 +38,8 @@ pub(crate) struct Sstable {
     env: Rc<dyn Env>,
     /// Taken part in by a compaction.
     pub(crate) is_compacting: Cell<bool>,
+    /// A compaction could not read it: it is left alone.
+    pub(crate) is_suspect: Cell<bool>,
     true_positives: Cell<u64>,
     false_positives: Cell<u64>,
     /// What must outlive the files; set when they are to be removed with the last reader.
@@ -51,11 +53,21 @@ impl Sstable {
         descriptor: Descriptor,
         cache: Rc<BlockCache>,
     ) -> Result<Rc<Sstable>> {
+        let path = descriptor.path(Component::Toc);
+        check_toc(&env.disk().read_file(&path, COMPONENT_MAX).await?, &path)?;
+        Sstable::open_uncommitted(env, descriptor, cache).await
+    }
+
+    /// Opens an sstable that has no table of contents yet.
+    pub(crate) async fn open_uncommitted(
+        env: Rc<dyn Env>,
+        descriptor: Descriptor,
+        cache: Rc<BlockCache>,
+    ) -> Result<Rc<Sstable>> {
         let disk = env.disk();
         let read = async |component: Component| -> Result<Bytes> {
             Ok(disk.read_file(&descriptor.path(component), COMPONENT_MAX).await?)
         };
-        check_toc(&read(Component::Toc).await?, &descriptor.path(Component::Toc))?;
         let digest = Digest::decode(
             &read(Component::Digest).await?,
             &descriptor.path(Component::Digest),
@@ -91,10 +103,29 @@ impl Sstable {
             cache,
             env,
             is_compacting: Cell::new(false),
+            is_suspect: Cell::new(false),
             true_positives: Cell::new(0),
             false_positives: Cell::new(0),
             removal: RefCell::default(),
         }))
+    }
+
+    /// What an sstable says about itself, without opening it.
+    pub(crate) async fn read_statistics(disk: &dyn Disk, descriptor: &Descriptor) -> Result<Statistics> {
+        let path = descriptor.path(Component::Statistics);
+        Statistics::decode(&disk.read_file(&path, COMPONENT_MAX).await?, &path)
+    }
+
+    /// No compaction has it, and none failed to read it.
+    pub(crate) fn may_be_compacted(&self) -> bool {
+        !self.is_compacting.get() && !self.is_suspect.get()
+    }
+
+    /// `path` is one of its files.
+    pub(crate) fn has_file(&self, path: &Path) -> bool {
+        Component::ALL
+            .into_iter()
+            .any(|component| self.descriptor.path(component) == path)
     }
 
     /// False: has nothing of this partition.
