@@ -38,9 +38,12 @@ impl SchemaService {
 
     /// Serves requests until the node ends.
     pub async fn run(mut self, mut requests: mpsc::Receiver<ControlRequest>) {
-        while let Some(ControlRequest::ChangeSchema { change, reply }) = requests.recv().await {
+        while let Some(ControlRequest::ChangeSchema { change, from, slot }) = requests.recv().await {
             let outcome = self.change(&change).await;
-            reply(outcome);
+            let told = self.shards.on(from, move |node| Box::pin(async move { node.schema_changed(slot, outcome) }));
+            if told.await.is_err() {
+                return;
+            }
         }
     }
 

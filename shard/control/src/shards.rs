@@ -20,6 +20,8 @@ impl std::fmt::Display for ShardGone {
     }
 }
 
+impl std::error::Error for ShardGone {}
+
 impl Shards {
     /// The shards behind `door`.
     pub fn new(door: ShardDoor) -> Shards {

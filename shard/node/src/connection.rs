@@ -240,6 +240,10 @@ impl ConnectionState {
     /// Starts a request that runs statements: polled once here, so that what needs no wait costs no task.
     fn start(self: &Rc<Self>, stream: i16, message: RequestMessage) {
         let node = &self.node;
+        if node.is_draining() {
+            let message = "The node is shutting down".to_owned();
+            return self.respond(stream, &ErrorMessage { message, reason: ErrorReason::Overloaded }.into());
+        }
         if node.requests_in_flight.get() >= node.options.limits.max_requests_per_shard {
             node.metrics.requests_shed.increment();
             let message =

@@ -11,8 +11,11 @@ pub enum ControlRequest {
     ChangeSchema {
         /// The change, validated again where changes are ordered.
         change: Box<SchemaChange>,
-        /// Told the outcome once every shard has the new schema.
-        reply: Box<dyn FnOnce(SchemaOutcome) + Send>,
+        /// The shard that asks; it is told the outcome by [`Node::schema_changed`](crate::Node::schema_changed) once
+        /// every shard has the new schema.
+        from: u16,
+        /// Its slot.
+        slot: u32,
     },
 }
 

@@ -1,5 +1,40 @@
-//! A node as a library over `env`.
+//! A node as a library over `env`: what happens between a client's bytes and the storage engine.
+//!
+//! Wiring, no algorithms: statements are planned by `ceto-cql`, replicas are counted by `ceto-cluster`, data is kept by
+//! `ceto-storage`, bytes are framed by `ceto-native`. Runs on Linux and in a simulated world alike.
+//!
+//! Never: a thread, a lock, a clock, a file or a socket of its own; nothing here is shared between shards but the
+//! messages of [`message`].
+//!
+//! Read next: `connection` for where requests enter, `execute` for where they go, `pump` for how they reach storage.
+
+pub mod answer;
+mod conditional;
+pub mod connection;
+pub mod control;
+mod ddl;
+pub mod execute;
+mod figures;
+pub mod message;
 pub mod metrics;
+mod locks;
+mod modify;
+mod node;
 pub mod options;
-pub mod slots;
+mod prepared;
+pub mod pump;
+mod scan;
+mod select;
+mod shard_metrics;
+mod slots;
 pub mod system;
+mod trace;
+
+/// What the control thread needs of the planner.
+pub mod cql {
+    pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+}
+
+pub use ceto_env::LocalFuture;
+pub use figures::TableFigures;
+pub use node::{Node, NodeParts};

@@ -24,8 +24,9 @@ use slab::Slab;
 use tracing::error;
 
 use crate::connection::{Connection, ConnectionState};
-use crate::control::{ControlDoor, ControlRequest};
+use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
 use crate::figures::TableFigures;
+use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage, Task};
 use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
@@ -62,7 +63,7 @@ pub struct Node {
     runtime_samples: Box<dyn Fn(&mut Samples)>,
     pub(crate) metrics: ShardMetrics,
     /// Why there is no storage, when it could not be opened.
-    database: Result<Rc<Database>, String>,
+    pub(crate) database: Result<Rc<Database>, String>,
     schema: RefCell<Arc<Schema>>,
     replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
     ring: Arc<Ring>,
@@ -73,6 +74,11 @@ pub struct Node {
     /// Reads of other shards that this one waits for.
     pub(crate) reads: Slots<Result<Box<ReadResult>, ReplicaFailure>>,
     answers: Slots<Box<dyn Any + Send>>,
+    pub(crate) locks: PartitionLocks,
+    /// Locks held for other shards.
+    pub(crate) held_locks: RefCell<Slab<PartitionGuard>>,
+    /// Schema changes that this shard waits for.
+    pub(crate) outcomes: Slots<SchemaOutcome>,
     control: RefCell<Option<ControlDoor>>,
     pub(crate) started: i64,
     last_timestamp: Cell<i64>,
@@ -118,6 +124,9 @@ impl Node {
             requests_in_flight: Cell::new(0),
             reads: Slots::default(),
             answers: Slots::default(),
+            locks: PartitionLocks::default(),
+            held_locks: RefCell::default(),
+            outcomes: Slots::default(),
             control: RefCell::default(),
             last_timestamp: Cell::new(0),
             is_draining: Cell::new(false),
@@ -250,7 +259,7 @@ impl Node {
         self: &Rc<Self>,
         shard: u16,
         work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,
-    ) -> impl Future<Output = R> + use<R> + 'static {
+    ) -> LocalFuture<'static, R> {
         let (slot, answer) = self.answers.open();
         let from = self.shard();
         let task: Task = Box::new(move |node: Rc<Node>| {
@@ -261,10 +270,10 @@ impl Node {
             })
         });
         self.send(shard, ShardMessage::Run(task));
-        async move {
+        Box::pin(async move {
             let value = answer.await;
             *value.downcast::<R>().unwrap_or_else(|_| unreachable!("a slot's answer has its question's type"))
-        }
+        })
     }
 
     // ---- the control thread's calls -----------------------------------------------------------------------------
@@ -319,8 +328,10 @@ impl Node {
         let old = self.schema();
         self.set_schema(schema.clone());
         let Ok(database) = &self.database else { return };
-        database.set_schema(schema.clone());
-        for table in old.tables().filter(|table| !table.is_virtual && schema.table_by_id(table.id).is_none()) {
+        if let Err(error) = database.set_schema(schema).await {
+            error!(%error, "storage did not take a schema change in full");
+        }
+        for table in old.tables().filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none()) {
             if let Err(error) = database.drop_table(table.id).await {
                 error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
             }
@@ -452,6 +463,12 @@ impl Node {
         if let Some(ended) = ended {
             ended.await;
         }
+    }
+
+    /// This shard's connections, for `system_views.clients`.
+    pub(crate) fn client_rows(&self) -> Vec<crate::system::virtual_rows::ClientRow> {
+        let connections = self.connections.borrow();
+        connections.iter().filter_map(|(_, c)| c.upgrade()).map(|c| c.client_row()).collect()
     }
 
     /// What SUPPORTED says.

@@ -22,6 +22,7 @@ use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult};
 
 use crate::message::{ReplicaFailure, ShardMessage};
+use ceto_storage::Applied;
 use crate::node::Node;
 use crate::shard_metrics::Operation;
 
@@ -196,17 +197,17 @@ impl Node {
     fn perform_apply(self: &Rc<Self>, reply_to: ReplyTo, mutation: Mutation, actions: &mut Actions) {
         let owner = mutation.key.token.shard(self.shard_count());
         if owner == self.shard() {
-            let mut applying = Box::pin(self.clone().apply_here(mutation));
-            match applying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(outcome) => self.feed_applied(reply_to, outcome, actions),
-                Poll::Pending => {
+            match self.begin_apply(mutation) {
+                Ok(Applied::Done) => self.feed_applied(reply_to, Ok(()), actions),
+                Ok(Applied::Later(done)) => {
                     let node = self.clone();
                     let task = async move {
-                        let outcome = applying.await;
+                        let outcome = done.await.map_err(|error| storage_failure(&error));
                         node.applied(reply_to, outcome);
                     };
                     self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
                 }
+                Err(failure) => self.feed_applied(reply_to, Err(failure), actions),
             }
             return;
         }
@@ -234,6 +235,9 @@ impl Node {
     }
 
     fn perform_read(self: &Rc<Self>, reply_to: ReplyTo, kind: AnswerKind, command: ReadCommand, actions: &mut Actions) {
+        if let Some(outcome) = self.try_read_here(&command) {
+            return self.feed_read(reply_to, kind, outcome, actions);
+        }
         let mut reading = Box::pin(self.clone().read_replica(command));
         match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => self.feed_read(reply_to, kind, outcome, actions),
@@ -300,15 +304,32 @@ impl Node {
 
     /// Applies to this shard's storage.
     pub(crate) async fn apply_here(self: Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
-        let began = self.env.clock().now();
-        let outcome = self.database()?.apply(mutation).await;
-        self.metrics.latency(Operation::ReplicaWrite).record(self.env.clock().now() - began);
-        outcome.map_err(|error| storage_failure(&error))
+        match self.begin_apply(mutation)? {
+            Applied::Done => Ok(()),
+            Applied::Later(done) => done.await.map_err(|error| storage_failure(&error)),
+        }
+    }
+
+    fn begin_apply(&self, mutation: Mutation) -> Result<Applied, ReplicaFailure> {
+        self.metrics.replica_writes.increment();
+        self.database()?.apply(mutation).map_err(|error| storage_failure(&error))
+    }
+
+    /// Reads one partition of this shard, if everything needed is in memory.
+    fn try_read_here(&self, command: &ReadCommand) -> Option<Result<ReadResult, ReplicaFailure>> {
+        let ReadTarget::Partition(key) = &command.target else { return None };
+        if key.token.shard(self.shard_count()) != self.shard() {
+            return None;
+        }
+        let outcome = self.database.as_ref().ok()?.try_read(command)?;
+        self.metrics.replica_reads.increment();
+        Some(outcome.map_err(|error| storage_failure(&error)))
     }
 
     /// Reads from this shard's storage.
     pub(crate) async fn read_here(&self, command: &ReadCommand) -> Result<ReadResult, ReplicaFailure> {
         let began = self.env.clock().now();
+        self.metrics.replica_reads.increment();
         let outcome = self.database()?.read(command).await;
         self.metrics.latency(Operation::ReplicaRead).record(self.env.clock().now() - began);
         outcome.map_err(|error| storage_failure(&error))

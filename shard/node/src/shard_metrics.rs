@@ -11,18 +11,15 @@ pub enum Operation {
     CoordinatorRead,
     /// INSERT, UPDATE, DELETE, BATCH, at the coordinator.
     CoordinatorWrite,
-    /// A read of this shard's own data.
+    /// A read of this shard's own data that could not be answered from memory at once.
     ReplicaRead,
-    /// A write to this shard's own data.
-    ReplicaWrite,
 }
 
 impl Operation {
-    const ALL: [(Operation, &'static str, &'static str); 4] = [
+    const ALL: [(Operation, &'static str, &'static str); 3] = [
         (Self::CoordinatorRead, "coordinator", "read"),
         (Self::CoordinatorWrite, "coordinator", "write"),
         (Self::ReplicaRead, "replica", "read"),
-        (Self::ReplicaWrite, "replica", "write"),
     ];
 }
 
@@ -57,6 +54,10 @@ pub struct ShardMetrics {
     pub unprepared: Counter,
     /// Replica work sent to another shard of this node.
     pub replica_hops: Counter,
+    /// Writes to this shard's own data.
+    pub replica_writes: Counter,
+    /// Reads of this shard's own data.
+    pub replica_reads: Counter,
     /// Rows sent to clients.
     pub rows_returned: Counter,
     /// Events sent to clients.
@@ -110,6 +111,8 @@ impl ShardMetrics {
         count("ceto_prepared_evicted_total", "Prepared statements dropped for room.", &self.prepared_evicted);
         count("ceto_unprepared_total", "Executions of statements that were not prepared here.", &self.unprepared);
         count("ceto_replica_hops_total", "Replica work sent to another shard of this node.", &self.replica_hops);
+        count("ceto_replica_writes_total", "Writes to this shard's own data.", &self.replica_writes);
+        count("ceto_replica_reads_total", "Reads of this shard's own data.", &self.replica_reads);
         count("ceto_rows_returned_total", "Rows sent to clients.", &self.rows_returned);
         count("ceto_events_sent_total", "Events sent to clients.", &self.events_sent);
     }

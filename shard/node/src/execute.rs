@@ -1,0 +1,345 @@
+//! A decoded request to its answer: statement to plan, plan to the pump, results to the wire.
+//!
+//! `execute` is the second hop of every request. What it needs of the request it takes once, into a [`Request`]'s
+//! context; every step gets that context instead of a list of arguments.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared};
+use ceto_model::{Consistency, Timestamp, UnixSeconds};
+use ceto_native::request::{Batch, BatchKind, Execute, Prepare, Query, QueryParameters, StatementSource};
+use ceto_native::response::{PreparedMetadata, ResponsePrefix};
+use ceto_native::{
+    Dialect, ErrorMessage, RequestMessage, Response, ResponseMessage, ResultMetadata, Values,
+};
+
+use crate::answer::{cql_error, unprepared};
+use crate::connection::ConnectionState;
+use crate::node::Node;
+use crate::prepared::{Entry, column_specs};
+use crate::trace::Trace;
+
+/// What a request is answered with.
+pub enum Answer {
+    /// A message that is encoded when it is sent.
+    Message(ResponseMessage),
+    /// A RESULT that is encoded already.
+    Result {
+        /// What stands before it.
+        prefix: ResponsePrefix,
+        /// The body.
+        body: BytesMut,
+    },
+}
+
+/// What holds for one request as a whole.
+pub(crate) struct RequestContext {
+    pub(crate) node: Rc<Node>,
+    pub(crate) dialect: Dialect,
+    pub(crate) consistency: Consistency,
+    pub(crate) serial_consistency: Option<Consistency>,
+    pub(crate) page_size: Option<u32>,
+    pub(crate) paging_state: Option<bytes::Bytes>,
+    pub(crate) skip_metadata: bool,
+    pub(crate) started: Instant,
+    pub(crate) now_micros: i64,
+    pub(crate) now_seconds: UnixSeconds,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) trace: Option<Rc<Trace>>,
+    pub(crate) warnings: std::cell::RefCell<Vec<String>>,
+}
+
+impl RequestContext {
+    fn new(node: &Rc<Node>, dialect: Dialect, parameters: &QueryParameters, trace: Option<Rc<Trace>>) -> RequestContext {
+        let now_micros = node.next_timestamp();
+        let now_seconds = parameters.now_in_seconds.map_or(now_micros.div_euclid(1_000_000), i64::from);
+        RequestContext {
+            node: node.clone(),
+            dialect,
+            consistency: parameters.consistency,
+            serial_consistency: parameters.serial_consistency,
+            page_size: parameters.page_size.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0),
+            paging_state: parameters.paging_state.clone(),
+            skip_metadata: parameters.skip_metadata,
+            started: node.env.clock().now(),
+            now_micros,
+            now_seconds: UnixSeconds(now_seconds),
+            timestamp: parameters.timestamp.map(Timestamp),
+            trace,
+            warnings: std::cell::RefCell::default(),
+        }
+    }
+
+    pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
+        self.started + timeout
+    }
+
+    pub(crate) fn trace(&self, activity: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            trace.event(&self.node, activity());
+        }
+    }
+
+    pub(crate) fn warn(&self, text: String) {
+        self.warnings.borrow_mut().push(text);
+    }
+
+    pub(crate) fn prefix(&self) -> ResponsePrefix {
+        ResponsePrefix {
+            tracing_id: self.trace.as_ref().map(|trace| trace.id),
+            warnings: self.warnings.take(),
+            custom_payload: None,
+        }
+    }
+
+    pub(crate) fn plan_context<'a>(&'a self, random: &'a NodeRandom<'a>) -> PlanContext<'a> {
+        let mut context = PlanContext::new(self.now_micros, random);
+        context.now_seconds = self.now_seconds;
+        context.timestamp = self.timestamp;
+        context.page_size = self.page_size;
+        context.paging_state = self.paging_state.as_deref();
+        context
+    }
+
+    /// A message with this request's tracing id and warnings.
+    pub(crate) fn message(&self, response: Response) -> Answer {
+        Answer::Message(ResponseMessage { prefix: self.prefix(), response })
+    }
+}
+
+/// The planner's randomness is the shard's.
+pub(crate) struct NodeRandom<'a>(pub(crate) &'a Node);
+
+impl ceto_cql::RandomSource for NodeRandom<'_> {
+    fn next_u64(&self) -> u64 {
+        self.0.env.random()
+    }
+}
+
+/// Runs a QUERY, PREPARE, EXECUTE or BATCH.
+pub async fn execute(node: &Rc<Node>, connection: &Rc<ConnectionState>, message: RequestMessage) -> Answer {
+    let session = Session { keyspace: connection.keyspace(), dialect: connection.dialect() };
+    let trace = message.tracing.then(|| begin_trace(node, connection, &message.request));
+    let outcome = match message.request {
+        ceto_native::Request::Query(query) => run_query(node, connection, &session, query, trace.clone()).await,
+        ceto_native::Request::Execute(execute) => run_execute(node, connection, &session, execute, trace.clone()).await,
+        ceto_native::Request::Batch(batch) => run_batch(node, &session, batch, trace.clone()).await,
+        ceto_native::Request::Prepare(prepare) => run_prepare(node, &session, prepare, trace.clone()).await,
+        _ => unreachable!("connection.rs answers the handshake itself"),
+    };
+    let answer = outcome.unwrap_or_else(|error| {
+        let tracing_id = trace.as_ref().map(|trace| trace.id);
+        let prefix = ResponsePrefix { tracing_id, ..ResponsePrefix::default() };
+        Answer::Message(ResponseMessage { prefix, response: Response::Error(error) })
+    });
+    if let Some(trace) = trace {
+        trace.event(node, "Request complete");
+        trace.finish(node.clone()).await;
+    }
+    answer
+}
+
+/// What of the connection a request needs.
+struct Session {
+    keyspace: Option<Arc<str>>,
+    dialect: Dialect,
+}
+
+fn begin_trace(node: &Node, connection: &ConnectionState, request: &ceto_native::Request) -> Rc<Trace> {
+    let (name, text): (&'static str, Option<&str>) = match request {
+        ceto_native::Request::Query(query) => ("Execute CQL3 query", Some(&query.query)),
+        ceto_native::Request::Prepare(prepare) => ("Preparing CQL3 query", Some(&prepare.query)),
+        ceto_native::Request::Execute(_) => ("Execute CQL3 prepared query", None),
+        _ => ("Execute batch of CQL3 queries", None),
+    };
+    let trace = Trace::begin(node, connection.peer(), name);
+    if let Some(text) = text {
+        trace.parameter("query", text);
+    }
+    trace
+}
+
+async fn run_query(
+    node: &Rc<Node>,
+    connection: &Rc<ConnectionState>,
+    session: &Session,
+    query: Query,
+    trace: Option<Rc<Trace>>,
+) -> Result<Answer, ErrorMessage> {
+    node.metrics.queries.increment();
+    let context = RequestContext::new(node, session.dialect, &query.parameters, trace);
+    let keyspace = query.parameters.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    context.trace(|| "Parsing and preparing statement".to_owned());
+    let statement = prepare_text(node, &query.query, keyspace.as_deref())?;
+    let entry = Entry::new(Arc::new(statement), Arc::from(""), keyspace);
+    let values = bind(&entry.statement, &query.parameters.values)?;
+    run_statement(&context, connection, &entry, &values, None).await
+}
+
+async fn run_execute(
+    node: &Rc<Node>,
+    connection: &Rc<ConnectionState>,
+    session: &Session,
+    execute: Execute,
+    trace: Option<Rc<Trace>>,
+) -> Result<Answer, ErrorMessage> {
+    node.metrics.executes.increment();
+    let context = RequestContext::new(node, session.dialect, &execute.parameters, trace);
+    let entry = find_prepared(node, &execute.id, session.dialect)?;
+    if let Some(trace) = &context.trace {
+        trace.parameter("query", &*entry.text);
+    }
+    let values = bind(&entry.statement, &execute.parameters.values)?;
+    run_statement(&context, connection, &entry, &values, execute.result_metadata_id.as_deref()).await
+}
+
+/// Parses and prepares a text against the present schema.
+fn prepare_text(node: &Node, text: &str, keyspace: Option<&str>) -> Result<Prepared, ErrorMessage> {
+    ceto_cql::parse_and_prepare(text, &node.schema(), keyspace).map_err(cql_error)
+}
+
+/// The statement of an id, prepared again if the schema has changed under it.
+fn find_prepared(node: &Node, id: &[u8], dialect: Dialect) -> Result<Rc<Entry>, ErrorMessage> {
+    let not_found = || {
+        node.metrics.unprepared.increment();
+        unprepared(id)
+    };
+    let entry = node.prepared.get(id).ok_or_else(not_found)?;
+    if entry.statement.is_current(&node.schema()) {
+        return Ok(entry);
+    }
+    let again = prepare_text(node, &entry.text, entry.keyspace.as_deref());
+    let Ok(statement) = again else {
+        node.prepared.remove(id);
+        return Err(not_found());
+    };
+    let fresh = Entry::new(Arc::new(statement), entry.text.clone(), entry.keyspace.clone());
+    let looks_different = fresh.result_metadata_id != entry.result_metadata_id
+        || fresh.statement.variables() != entry.statement.variables();
+    let id: [u8; 16] = id.try_into().map_err(|_| not_found())?;
+    if looks_different && !dialect.has_metadata_id() {
+        node.prepared.remove(&id);
+        return Err(not_found());
+    }
+    node.prepared.insert(id, fresh);
+    node.prepared.get(&id).ok_or_else(not_found)
+}
+
+/// A request's values in the order of the statement's variables.
+fn bind(statement: &Prepared, values: &Values) -> Result<smallvec::SmallVec<[BoundValue; 8]>, ErrorMessage> {
+    let convert = |value: ceto_native::BoundValue| match value {
+        ceto_native::BoundValue::Null => BoundValue::Null,
+        ceto_native::BoundValue::Unset => BoundValue::Unset,
+        ceto_native::BoundValue::Value(bytes) => BoundValue::Bytes(bytes),
+    };
+    if !values.is_named() {
+        return Ok(values.iter().map(convert).collect());
+    }
+    let named = |variable: &ceto_cql::ColumnSpecification| {
+        let value = values.index_of(&variable.name).and_then(|at| values.get(at));
+        value.map(convert).unwrap_or(BoundValue::Unset)
+    };
+    Ok(statement.variables().iter().map(named).collect())
+}
+
+async fn run_prepare(
+    node: &Rc<Node>,
+    session: &Session,
+    prepare: Prepare,
+    trace: Option<Rc<Trace>>,
+) -> Result<Answer, ErrorMessage> {
+    node.metrics.prepares.increment();
+    let keyspace: Option<Arc<str>> = prepare.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    let statement = Arc::new(prepare_text(node, &prepare.query, keyspace.as_deref())?);
+    let text: Arc<str> = prepare.query.into();
+    let id = ceto_cql::statement_id(&text, keyspace.as_deref());
+    let shared = (statement.clone(), text, keyspace);
+    node.on_all_shards(move |node| {
+        let (statement, text, keyspace) = shared.clone();
+        Box::pin(async move {
+            if node.prepared.insert(id, Entry::new(statement, text, keyspace)) {
+                node.metrics.prepared_evicted.increment();
+            }
+        })
+    })
+    .await;
+    let result_columns = statement.result_columns();
+    let prepared = ceto_native::Prepared {
+        id: bytes::Bytes::copy_from_slice(&id),
+        result_metadata_id: Some(bytes::Bytes::copy_from_slice(&ceto_cql::result_metadata_id(result_columns))),
+        markers: PreparedMetadata {
+            columns: column_specs(statement.variables()),
+            partition_key_indices: statement.partition_key_indices().to_vec(),
+            conditional: statement.is_conditional(),
+        },
+        result: if result_columns.is_empty() {
+            ResultMetadata::NONE
+        } else {
+            ResultMetadata::new(column_specs(result_columns))
+        },
+    };
+    let prefix =
+        ResponsePrefix { tracing_id: trace.as_ref().map(|trace| trace.id), ..ResponsePrefix::default() };
+    Ok(Answer::Message(ResponseMessage { prefix, response: Response::Prepared(prepared) }))
+}
+
+async fn run_statement(
+    context: &RequestContext,
+    connection: &Rc<ConnectionState>,
+    entry: &Entry,
+    values: &[BoundValue],
+    client_metadata_id: Option<&[u8]>,
+) -> Result<Answer, ErrorMessage> {
+    let random = NodeRandom(&context.node);
+    let plan = entry.statement.plan(values, &context.plan_context(&random)).map_err(cql_error)?;
+    match plan {
+        Plan::Read(select) => crate::select::run(context, entry, select, client_metadata_id).await,
+        Plan::Write(write) => crate::modify::run(context, write).await,
+        Plan::Conditional(conditional) => crate::conditional::run(context, conditional).await,
+        Plan::Use(keyspace) => {
+            connection.set_keyspace(keyspace.clone());
+            Ok(context.message(Response::SetKeyspace(keyspace.to_string())))
+        }
+        Plan::Truncate(table) => crate::modify::truncate(context, table.id).await,
+        Plan::ChangeSchema(change) => crate::ddl::run(context, change).await,
+        Plan::Describe(describe) => crate::ddl::describe(context, &describe),
+    }
+}
+
+async fn run_batch(
+    node: &Rc<Node>,
+    session: &Session,
+    batch: Batch,
+    trace: Option<Rc<Trace>>,
+) -> Result<Answer, ErrorMessage> {
+    node.metrics.batches.increment();
+    let context = RequestContext::new(node, session.dialect, &batch.parameters, trace);
+    let keyspace: Option<Arc<str>> =
+        batch.parameters.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    let mut statements = Vec::new();
+    for statement in &batch.statements {
+        let prepared = match &statement.source {
+            StatementSource::Query(text) => Arc::new(prepare_text(node, text, keyspace.as_deref())?),
+            StatementSource::Prepared(id) => find_prepared(node, id, session.dialect)?.statement.clone(),
+        };
+        let values = bind(&prepared, &statement.values)?;
+        statements.push((prepared, values));
+    }
+    let kind = match batch.kind {
+        BatchKind::Logged => ceto_cql::BatchKind::Logged,
+        BatchKind::Unlogged => ceto_cql::BatchKind::Unlogged,
+        BatchKind::Counter => ceto_cql::BatchKind::Counter,
+    };
+    let items: Vec<BatchItem<'_>> =
+        statements.iter().map(|(prepared, values)| BatchItem { prepared: prepared.as_ref(), values }).collect();
+    let random = NodeRandom(node);
+    let plan = ceto_cql::plan_batch(kind, &items, &context.plan_context(&random)).map_err(cql_error)?;
+    match plan {
+        Plan::Write(write) => crate::modify::run(&context, write).await,
+        Plan::Conditional(conditional) => crate::conditional::run(&context, conditional).await,
+        _ => Err(crate::answer::server_error("a batch was planned as something else")),
+    }
+}

@@ -1,0 +1,256 @@
+//! INSERT, UPDATE, DELETE, BATCH and TRUNCATE: the plan's mutations to the pump.
+//!
+//! The partitions of a batch are written at the same time. Counters are led by the shard that owns their partition: it
+//! reads what this node has counted and writes the new sum under the partition's lock.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use ceto_cluster::consistency::{validate_for_counter_write, validate_for_write};
+use ceto_cluster::coordinator::{RequestContext as CoordinatorContext, WriteType};
+use ceto_cql::{CounterUpdate, RowIncrements, WriteKind, WritePlan};
+use ceto_model::counter::counter_update;
+use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, Slices};
+use ceto_model::{
+    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Slice, TableId, UnixSeconds,
+};
+use ceto_native::{ErrorMessage, ErrorReason, Response};
+
+use crate::answer::{invalid, request_error, server_error};
+use crate::execute::{Answer, RequestContext};
+use crate::node::Node;
+use crate::shard_metrics::Operation;
+
+/// Runs a write without conditions.
+pub(crate) async fn run(context: &RequestContext, plan: WritePlan) -> Result<Answer, ErrorMessage> {
+    write(context, plan).await?;
+    let node = &context.node;
+    node.metrics.latency(Operation::CoordinatorWrite).record(node.env.clock().now() - context.started);
+    Ok(context.message(Response::Void))
+}
+
+/// Carries a plan's writes out.
+pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(), ErrorMessage> {
+    check_batch_size(context, &plan)?;
+    let write_type = match plan.kind {
+        WriteKind::Simple => WriteType::Simple,
+        WriteKind::LoggedBatch => WriteType::Batch,
+        WriteKind::UnloggedBatch => WriteType::UnloggedBatch,
+        WriteKind::Counter => WriteType::Counter,
+    };
+    if plan.kind == WriteKind::Counter {
+        let updates = plan.counters.into_iter().map(|update| add_to_counters(context, update));
+        for outcome in at_once(updates).await {
+            outcome?;
+        }
+    } else {
+        validate_for_write(context.consistency).map_err(invalid)?;
+    }
+    let timeout = timeout_of(plan.timeout_nanos, context.node.options.limits.write_timeout);
+    let deadline = context.deadline(timeout);
+    let consistency = context.consistency;
+    let mut mutations = plan.mutations;
+    if mutations.len() <= 1 {
+        return match mutations.pop() {
+            Some(mutation) => write_one(&context.node, consistency, deadline, write_type, mutation).await,
+            None => Ok(()),
+        };
+    }
+    let all = mutations.into_iter().map(|mutation| write_one(&context.node, consistency, deadline, write_type, mutation));
+    at_once(all).await.into_iter().collect()
+}
+
+fn timeout_of(asked_nanos: Option<i64>, default: Duration) -> Duration {
+    asked_nanos.and_then(|nanos| u64::try_from(nanos).ok()).map_or(default, Duration::from_nanos)
+}
+
+/// Writes one partition.
+pub(crate) async fn write_one(
+    node: &Rc<Node>,
+    consistency: Consistency,
+    deadline: Instant,
+    write_type: WriteType,
+    mutation: Mutation,
+) -> Result<(), ErrorMessage> {
+    let schema = node.schema();
+    let Some(table) = schema.table_by_id(mutation.table) else {
+        return Err(invalid(format!("Table with id {} does not exist any more", mutation.table)));
+    };
+    let Some(replication) = node.replication(&table.keyspace) else {
+        return Err(invalid(format!("Keyspace {} does not exist", table.keyspace)));
+    };
+    let coordinator = CoordinatorContext { replication: &replication, consistency, deadline };
+    let outcome = node.write(coordinator, write_type, mutation).await;
+    outcome.map_err(|failure| request_error(node, failure))
+}
+
+/// Batches over several partitions cost the coordinator memory: large ones are warned of, larger ones refused.
+fn check_batch_size(context: &RequestContext, plan: &WritePlan) -> Result<(), ErrorMessage> {
+    let is_batch = matches!(plan.kind, WriteKind::LoggedBatch | WriteKind::UnloggedBatch);
+    if !is_batch || plan.mutations.len() < 2 {
+        return Ok(());
+    }
+    let mut encoded = Vec::new();
+    plan.mutations.iter().for_each(|mutation| ceto_model::codec::put_mutation(&mut encoded, mutation));
+    let (size, limits) = (encoded.len(), &context.node.options.limits);
+    if size > limits.batch_size_fail {
+        let message = format!(
+            "Batch too large: {size} bytes over {} partitions, batch_size_fail_threshold is {} bytes",
+            plan.mutations.len(),
+            limits.batch_size_fail
+        );
+        return Err(invalid(message));
+    }
+    if size > limits.batch_size_warn {
+        let over = size - limits.batch_size_warn;
+        context.warn(format!(
+            "Batch over {} partitions is of size {size}, exceeding specified threshold of {} by {over} \
+             (batch_size_warn_threshold).",
+            plan.mutations.len(),
+            limits.batch_size_warn
+        ));
+    }
+    Ok(())
+}
+
+/// Starts all futures, then waits for all of them; results in their order.
+async fn at_once<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<Running<'_, T>> = futures.map(|future| Running::start(Box::pin(future))).collect();
+    let mut results = Vec::with_capacity(running.len());
+    for future in running.drain(..) {
+        results.push(match future {
+            Running::Done(result) => result,
+            Running::Waits(future) => future.await,
+        });
+    }
+    results
+}
+
+enum Running<'a, T> {
+    Done(T),
+    Waits(Pin<Box<dyn Future<Output = T> + 'a>>),
+}
+
+impl<'a, T> Running<'a, T> {
+    fn start(mut future: Pin<Box<dyn Future<Output = T> + 'a>>) -> Running<'a, T> {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Running::Done(result),
+            Poll::Pending => Running::Waits(future),
+        }
+    }
+}
+
+// ---- counters ---------------------------------------------------------------------------------------------------
+
+/// Adds to the counters of one partition, on the shard that owns it.
+async fn add_to_counters(context: &RequestContext, update: CounterUpdate) -> Result<(), ErrorMessage> {
+    let node = &context.node;
+    let schema = node.schema();
+    let name = schema.table_by_id(update.table).map(|table| table.name.clone()).unwrap_or_default();
+    validate_for_counter_write(context.consistency, &name).map_err(invalid)?;
+    let owner = update.key.token.shard(node.shard_count());
+    let consistency = context.consistency;
+    let deadline = context.deadline(node.options.limits.counter_write_timeout);
+    node.on_shard(owner, move |node| Box::pin(async move { node.lead_counters(update, consistency, deadline).await }))
+        .await
+}
+
+impl Node {
+    /// Reads what this node has counted, and writes the new sums.
+    async fn lead_counters(
+        self: &Rc<Self>,
+        update: CounterUpdate,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Result<(), ErrorMessage> {
+        let _guard = self.locks.lock(update.table, update.key.clone()).await;
+        if self.env.clock().now() >= deadline {
+            return Err(counter_timeout(consistency));
+        }
+        let slices = update.rows.iter().map(|(key, _)| Slice::of_row(key)).collect();
+        let stored = self.read_for_update(update.table, &update.key, slices).await?;
+        let mut mutation = Mutation::new(update.table, update.key);
+        let now = self.next_timestamp();
+        let row_of = |key: &ClusteringKey| {
+            let at = stored.rows.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
+            stored.rows.get(at).map(|(_, row)| row)
+        };
+        mutation.partition.static_row = self.new_sums(Some(&stored.static_row), &update.statics, now);
+        for (key, increments) in &update.rows {
+            *mutation.partition.row_mut(key.clone()) = self.new_sums(row_of(key), increments, now);
+        }
+        write_one(self, consistency, deadline, WriteType::Counter, mutation).await
+    }
+
+    fn new_sums(&self, stored: Option<&Row>, increments: &RowIncrements, now: i64) -> Row {
+        let mut row = Row::default();
+        for (column, delta) in increments {
+            let own = stored.and_then(|row| row.column(*column)).and_then(|data| match data {
+                ColumnData::Collection(counter) => Some(counter),
+                ColumnData::Cell(_) => None,
+            });
+            let counter = counter_update(own, self.options.host_id, *delta, now);
+            row.merge_column(*column, ColumnData::Collection(counter));
+        }
+        row
+    }
+
+    /// Rows of a partition as this shard has them, tombstones too. The caller holds the partition's lock.
+    pub(crate) async fn read_for_update(
+        self: &Rc<Self>,
+        table: TableId,
+        key: &ceto_model::DecoratedKey,
+        mut slices: Slices,
+    ) -> Result<Partition, ErrorMessage> {
+        slices.sort_unstable_by(|a, b| a.start.cmp(&b.start));
+        let command = ReadCommand {
+            table,
+            target: ReadTarget::Partition(key.clone()),
+            slices,
+            first_partition_slices: None,
+            reversed: false,
+            columns: ColumnSelection::All,
+            now: UnixSeconds(self.env.clock().unix_seconds()),
+            limits: ReadLimits::NONE,
+            keep_tombstones: true,
+            bypass_cache: false,
+        };
+        let result = self.read_here(&command).await.map_err(|failure| server_error(failure.message))?;
+        Ok(result.partitions.into_iter().next().map(|part| part.partition).unwrap_or_default())
+    }
+}
+
+fn counter_timeout(consistency: Consistency) -> ErrorMessage {
+    let progress = ceto_native::error::Progress { consistency, received: 0, block_for: 1 };
+    ErrorMessage {
+        reason: ErrorReason::WriteTimeout {
+            progress,
+            write_type: ceto_native::WriteType::Counter,
+            contentions: None,
+        },
+        message: "Operation timed out waiting for other updates of the same counters".to_owned(),
+    }
+}
+
+// ---- truncate -----------------------------------------------------------------------------------------------------
+
+/// Drops all data of a table, on every shard.
+pub(crate) async fn truncate(context: &RequestContext, table: TableId) -> Result<Answer, ErrorMessage> {
+    let timestamp = context.now_micros;
+    let outcomes = context.node.on_all_shards(move |node| {
+        Box::pin(async move {
+            let database = node.database().map_err(|failure| failure.message)?;
+            database.truncate(table, ceto_model::Timestamp(timestamp)).await.map_err(|error| error.to_string())
+        })
+    });
+    match outcomes.await.into_iter().find_map(Result::err) {
+        None => Ok(context.message(Response::Void)),
+        Some(error) => {
+            let message = format!("Error during truncate: {error}");
+            Err(ErrorMessage { reason: ErrorReason::Truncate, message })
+        }
+    }
+}
