@@ -11,5 +11,5 @@ mod statement_text;
 mod tests;
 mod text;
 
-pub use request::{ClusterDescription, DescribeRequest, DescribeRows};
+pub use request::{ClusterDescription, DescribeRequest, DescribeRows, RangeOwners};
 pub use statement_text::{keyspace_text, table_text, type_text};

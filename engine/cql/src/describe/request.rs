@@ -17,6 +17,9 @@ pub struct DescribeRequest {
     session_keyspace: Option<Arc<str>>,
 }
 
+/// The end token of a range, and the addresses of the nodes that have it.
+pub type RangeOwners = (String, Vec<String>);
+
 /// What DESCRIBE CLUSTER tells that is not in the schema.
 pub struct ClusterDescription<'a> {
     /// Name of the cluster.
@@ -26,7 +29,7 @@ pub struct ClusterDescription<'a> {
     /// Class of the snitch; its package is not shown.
     pub snitch: &'a str,
     /// For a keyspace: the end token of each range, and the addresses of the nodes that have it.
-    pub range_ownership: &'a dyn Fn(&str) -> Vec<(String, Vec<String>)>,
+    pub range_ownership: &'a dyn Fn(&str) -> Vec<RangeOwners>,
 }
 
 /// A result without nulls.
@@ -252,8 +255,8 @@ impl DescribeRequest {
             ranges.sort();
             ranges.dedup_by(|one, other| one.0 == other.0);
             let entries = ranges.into_iter().map(|(token, nodes)| {
-                let nodes = nodes.into_iter().map(|node| Value::Text(node.into()));
-                (Value::Text(token.into()), Value::List(nodes.collect()))
+                let nodes = nodes.into_iter().map(Value::Text);
+                (Value::Text(token), Value::List(nodes.collect()))
             });
             let wire = Value::Map(entries.collect())
                 .to_wire(&ownership)

@@ -28,3 +28,6 @@ pub(crate) use table::{altered_table_options, new_table_options, table_id};
 
 /// `DEFAULT_TIME_TO_LIVE` and `USING TTL` may not exceed 20 years, in seconds.
 pub(crate) const TIME_TO_LIVE_MAX: u32 = 20 * 365 * 24 * 60 * 60;
+
+#[cfg(test)]
+pub(crate) use tests::properties as test_properties;

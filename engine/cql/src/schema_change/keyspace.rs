@@ -111,10 +111,10 @@ pub(super) fn alter(
     name: &str,
     alter: &AlterKeyspaceChange,
 ) -> Result<Option<Schema>, CqlError> {
-    let Some(keyspace) = schema.keyspace(name) else {
+    let Some(present) = schema.keyspace(name) else {
         return missing(name, alter.if_exists);
     };
-    let mut keyspace = Keyspace::clone(keyspace);
+    let mut keyspace = Keyspace::clone(present);
     if let Some(replication) = &alter.replication {
         check_not_local(replication)?;
         keyspace.replication = replication.clone();
@@ -122,7 +122,9 @@ pub(super) fn alter(
     if let Some(durable_writes) = alter.durable_writes {
         keyspace.durable_writes = durable_writes;
     }
-    Ok(Some(schema.with_keyspace(keyspace, Uuid::nil())))
+    let changes =
+        keyspace.replication != present.replication || keyspace.durable_writes != present.durable_writes;
+    Ok(changes.then(|| schema.with_keyspace(keyspace, Uuid::nil())))
 }
 
 pub(super) fn drop(schema: &Schema, name: &str, if_exists: bool) -> Result<Option<Schema>, CqlError> {

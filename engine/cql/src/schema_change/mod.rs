@@ -21,7 +21,7 @@ mod keyspace;
 mod names;
 mod refusal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod type_use;
 pub(crate) mod types;
 mod user_type;
