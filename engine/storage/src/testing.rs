@@ -245,13 +245,33 @@ pub(crate) fn read_all() -> ReadCommand {
     read_of(ReadTarget::Range(PartitionRange::full()))
 }
 
-/// Keys and contents of an answer.
+/// Keys and contents of an answer. What has expired stands as a tombstone, as compaction leaves it.
 pub(crate) fn contents(result: &ReadResult) -> Vec<(DecoratedKey, Partition)> {
-    result
-        .partitions
-        .iter()
-        .map(|p| (p.key.clone(), p.partition.clone()))
-        .collect()
+    let bury = |row: &mut Row| row.purge(NOW, UnixSeconds(i64::MIN), &|_| false);
+    let content = |answer: &read::PartitionResult| {
+        let mut partition = answer.partition.clone();
+        bury(&mut partition.static_row);
+        partition.rows.iter_mut().for_each(|(_, row)| bury(row));
+        (answer.key.clone(), partition)
+    };
+    result.partitions.iter().map(content).collect()
+}
+
+/// Fails with the first difference only: answers are long.
+pub(crate) fn assert_same(found: &ReadResult, expected: &ReadResult, context: &str) {
+    let (found, expected) = (contents(found), contents(expected));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.0, expected.0, "{context}: keys");
+        let (key, found, expected) = (&found.0, &found.1, &expected.1);
+        assert_eq!(found.deletion, expected.deletion, "{context}: deletion of {key:?}");
+        assert_eq!(found.static_row, expected.static_row, "{context}: static row of {key:?}");
+        assert_eq!(found.range_tombstones, expected.range_tombstones, "{context}: ranges of {key:?}");
+        for (found, expected) in found.rows.iter().zip(&expected.rows) {
+            assert_eq!(found, expected, "{context}: row of {key:?}");
+        }
+        assert_eq!(found.rows.len(), expected.rows.len(), "{context}: rows of {key:?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{context}: partitions");
 }
 
 /// Files of a folder whose names end so.

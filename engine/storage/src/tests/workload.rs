@@ -66,12 +66,12 @@ async fn check(database: &crate::Database, model: &Model, dice: &mut Dice, seed:
     command.reversed = dice.one_in(2);
     let expected = evaluate(&command, model);
     let found = database.read(&command).await.unwrap();
-    assert_eq!(contents(&found), contents(&expected), "seed {seed}");
+    assert_same(&found, &expected, &format!("seed {seed}"));
     for (key, _) in model {
         command.target = ReadTarget::Partition(key.clone());
         command.slices = [slice(5, 10), slice(20, 40)].into_iter().collect();
         let expected = evaluate(&command, model);
         let found = database.read(&command).await.unwrap();
-        assert_eq!(contents(&found), contents(&expected), "seed {seed}, {key:?}");
+        assert_same(&found, &expected, &format!("seed {seed}"));
     }
 }
