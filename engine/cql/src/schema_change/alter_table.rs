@@ -4,7 +4,8 @@
 //! name has another id, so that it starts empty.
 
 use super::create_table::{
-    counters_do_not_expire, is_multicell_in_multicell, masking_disabled, static_without_clustering,
+    check_column_count, counters_do_not_expire, is_multicell_in_multicell, masking_disabled,
+    static_without_clustering,
 };
 use super::type_use::without_definitions;
 use super::types::{TypeScope, resolve_type};
@@ -15,7 +16,7 @@ use crate::options::altered_table_options;
 use ceto_model::schema::{DroppedColumn, TableBuilder};
 use ceto_model::types::quote_identifier;
 use ceto_model::{ColumnKind, CqlType, Keyspace, Schema, Table};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -168,11 +169,12 @@ fn add_columns(
         keyspace: &keyspace.name,
         types: &keyspace.types,
     };
+    let mut names: BTreeSet<&str> = table.columns().iter().map(|column| &*column.name).collect();
     let mut builder = table.to_builder();
     for column in columns {
         let name = &column.name;
         let cql_type = resolve_type(&column.raw_type, scope)?;
-        if builder.columns.iter().any(|existing| existing.name == *name) {
+        if !names.insert(name) {
             if if_not_exists {
                 continue;
             }
@@ -196,6 +198,7 @@ fn add_columns(
             ColumnKind::Regular
         };
         builder.add_column(name, kind, cql_type);
+        check_column_count(&shown(table), builder.columns.len())?;
     }
     Ok(builder)
 }
@@ -295,12 +298,8 @@ fn drop_columns(
     if_exists: bool,
     dropped_at: i64,
 ) -> Result<TableBuilder, CqlError> {
-    let mut builder = table.to_builder();
-    let mut seen = BTreeSet::new();
+    let mut dropped = BTreeMap::new();
     for name in columns {
-        if !seen.insert(name) {
-            continue;
-        }
         let Some(column) = table.column(name) else {
             if if_exists {
                 continue;
@@ -321,18 +320,28 @@ fn drop_columns(
                 column.cql_type
             )));
         }
-        builder.columns.retain(|kept| kept.name != *name);
-        // one per name, the latest: ids are never used again, so an older one needs no memory of its own
-        builder.dropped.retain(|dropped| dropped.name != *name);
-        builder.dropped.push(DroppedColumn {
-            id: column.id,
-            name: name.clone(),
-            kind: column.kind,
-            cql_type: without_definitions(&column.cql_type),
-            dropped_at,
-        });
-        builder.dropped.sort_by(|a, b| a.name.cmp(&b.name));
+        dropped.insert(
+            column.name.clone(),
+            DroppedColumn {
+                id: column.id,
+                name: name.clone(),
+                kind: column.kind,
+                cql_type: without_definitions(&column.cql_type),
+                dropped_at,
+            },
+        );
     }
+    let mut builder = table.to_builder();
+    builder
+        .columns
+        .retain(|column| !dropped.contains_key(&column.name));
+    // one per name, the latest: ids are never used again, so an older one needs no memory of its own
+    let earlier = table
+        .dropped
+        .iter()
+        .filter(|earlier| !dropped.contains_key(&earlier.name));
+    builder.dropped = earlier.cloned().chain(dropped.values().cloned()).collect();
+    builder.dropped.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(builder)
 }
 
@@ -342,6 +351,8 @@ fn rename_columns(
     if_exists: bool,
 ) -> Result<TableBuilder, CqlError> {
     let mut builder = table.to_builder();
+    // of two new names for one column the last one counts
+    let renames: BTreeMap<&Name, &Name> = renames.iter().map(|(from, to)| (from, to)).collect();
     for (from, to) in renames {
         let Some(column) = table.column(from) else {
             if if_exists {

@@ -20,6 +20,12 @@ pub(super) struct CreateTableChange {
     create: CreateTable,
 }
 
+/// How many columns a table may have.
+pub(super) const COLUMNS_MAX: usize = 16_384;
+
+/// How many of them may be in its primary key.
+const KEY_COLUMNS_MAX: usize = 256;
+
 /// The columns that are not yet placed, by name.
 type ColumnTypes = BTreeMap<Name, CqlType>;
 
@@ -30,10 +36,16 @@ pub(super) fn prepare(
 ) -> Result<SchemaChange, CqlError> {
     let keyspace = names::keyspace_of(&create.name, session_keyspace)?;
     let shown = format!("{keyspace}.{}", create.name.name);
+    check_column_count(&shown, create.columns.len())?;
     check_written_once(create, &shown)?;
-    match create.primary_keys.len() {
-        1 => {}
-        0 => {
+    match create.primary_keys.as_slice() {
+        [key] if key.partition_key.len() + key.clustering.len() > KEY_COLUMNS_MAX => {
+            return Err(CqlError::invalid(format!(
+                "Table '{shown}' cannot have more than {KEY_COLUMNS_MAX} columns in its PRIMARY KEY"
+            )));
+        }
+        [_] => {}
+        [] => {
             return Err(CqlError::invalid(format!(
                 "No PRIMARY KEY specifed for table '{shown}' (exactly one required)"
             )));
@@ -66,6 +78,16 @@ pub(super) fn masking_disabled() -> CqlError {
         "Cannot mask columns because dynamic data masking is not enabled. You can enable it with the \
          dynamic_data_masking_enabled property on cassandra.yaml",
     )
+}
+
+/// Refuses more columns than a table may have.
+pub(super) fn check_column_count(shown: &str, count: usize) -> Result<(), CqlError> {
+    if count <= COLUMNS_MAX {
+        return Ok(());
+    }
+    Err(CqlError::invalid(format!(
+        "Table '{shown}' cannot have more than {COLUMNS_MAX} columns"
+    )))
 }
 
 fn check_written_once(create: &CreateTable, shown: &str) -> Result<(), CqlError> {
@@ -290,8 +312,13 @@ fn add_primary_key(
             builder.add_column(name, kind, cql_type);
         }
     }
-    for column in &mut builder.columns {
-        let mut orders = create.options.clustering_order.iter();
-        column.descending = orders.any(|order| order.column == column.name && order.descending);
+    // the order that is written follows that of the columns
+    let orders = create.options.clustering_order.iter();
+    let clustering = builder
+        .columns
+        .iter_mut()
+        .filter(|column| column.kind == ColumnKind::Clustering);
+    for (column, order) in clustering.zip(orders) {
+        column.descending = order.descending;
     }
 }

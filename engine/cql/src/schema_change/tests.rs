@@ -263,3 +263,32 @@ fn a_column_that_comes_back_is_another() {
     );
     assert_eq!(table.column("x").unwrap().id, ColumnId(4));
 }
+
+#[test]
+fn columns_are_bounded() {
+    let mut session = Session::new();
+    session
+        .run("CREATE KEYSPACE ks WITH replication = {'class': 'SimpleStrategy'}")
+        .unwrap();
+    let columns =
+        |range: std::ops::Range<usize>| range.map(|i| format!("c{i} int")).collect::<Vec<_>>().join(", ");
+    let many = create_table::COLUMNS_MAX;
+    let create = |count| format!("CREATE TABLE ks.t ({}, PRIMARY KEY (c0))", columns(0..count));
+    assert!(session.run(&create(many + 1)).is_err());
+    session.run(&create(many)).unwrap();
+    assert!(session.run("ALTER TABLE ks.t ADD one_more int").is_err());
+    let names: Vec<String> = (1..many).map(|i| format!("c{i}")).collect();
+    session
+        .run(&format!("ALTER TABLE ks.t DROP ({})", names.join(", ")))
+        .unwrap();
+    session
+        .run(&format!("ALTER TABLE ks.t ADD ({})", columns(1..many)))
+        .unwrap();
+    let wide = format!(
+        "CREATE TABLE ks.u ({}, PRIMARY KEY (c0, {}))",
+        columns(0..300),
+        names[..299].join(", ")
+    );
+    let error = session.run(&wide).unwrap_err().to_string();
+    assert!(error.contains("in its PRIMARY KEY"), "{error}");
+}

@@ -10,7 +10,7 @@ use crate::CqlError;
 use crate::ast::{self, AlterType, CreateType, FieldDefinition, Name, RawType};
 use ceto_model::types::quote_identifier;
 use ceto_model::{CqlType, Keyspace, Schema, Table, UserType, UserTypeField};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -241,6 +241,8 @@ fn rename_fields(
     if_exists: bool,
 ) -> Result<Option<UserType>, CqlError> {
     let mut changed = user_type.clone();
+    // of two new names for one field the last one counts
+    let renames: BTreeMap<&Name, &Name> = renames.iter().map(|(from, to)| (from, to)).collect();
     for (from, to) in renames {
         let position = user_type.fields.iter().position(|field| field.name == *from);
         match position.and_then(|position| changed.fields.get_mut(position)) {
