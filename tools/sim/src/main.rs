@@ -1,6 +1,8 @@
 //! `ceto-sim [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and says what broke.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ceto_sim::scenario::{Plan, run};
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     );
     let (mut failed, mut events) = (0, 0);
     for seed in first..first + count {
+        running.store(seed, Ordering::Relaxed);
         let outcome = run(seed, Plan::default());
         events += outcome.events;
         if count == 1 {
@@ -57,4 +60,14 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// A core's assertion names the seed that broke it.
+fn name_seed_on_panic(running: Arc<AtomicU64>) {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let seed = running.load(Ordering::Relaxed);
+        println!("seed {seed}: PANIC, replay with: ceto-sim --seed {seed}");
+        report(panic);
+    }));
 }

@@ -12,6 +12,7 @@ use ceto_sim::world::PumpFault;
 fn seeds_hold() {
     let (mut succeeded, mut failed) = (0, 0);
     for seed in 1..=150 {
+        println!("seed {seed}");
         let outcome = run(seed, Plan::default());
         assert!(
             outcome.violations.is_empty(),

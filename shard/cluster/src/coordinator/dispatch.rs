@@ -11,6 +11,7 @@ use slab::Slab;
 use super::action::{Action, Actions, Reply, ReplyTo};
 use super::deadlines::Deadlines;
 use super::error::RequestError;
+use super::local::Local;
 use super::read::SingleRead;
 use super::round::ManyRead;
 use super::write::Write;
@@ -70,8 +71,9 @@ struct Entry {
 
 #[derive(Debug)]
 pub(super) enum InFlight {
-    Write(Write),
-    SingleRead(SingleRead),
+    Local(Local),
+    Write(Box<Write>),
+    SingleRead(Box<SingleRead>),
     ManyRead(Box<ManyRead>),
 }
 
@@ -247,7 +249,7 @@ impl Coordinator {
     pub fn hint_stored(&mut self, now: Instant, request: RequestId, out: &mut Actions) {
         self.with(now, request, out, |state, around| match state {
             InFlight::Write(write) => write.on_hint_stored(around),
-            InFlight::SingleRead(_) | InFlight::ManyRead(_) => Progress::Waits,
+            InFlight::Local(_) | InFlight::SingleRead(_) | InFlight::ManyRead(_) => Progress::Waits,
         });
     }
 
@@ -260,9 +262,10 @@ impl Coordinator {
         out: &mut Actions,
     ) {
         self.with(now, exchange.request, out, |state, around| match state {
+            InFlight::Local(request) if from == around.local => request.on_applied(outcome, around),
             InFlight::Write(write) => write.on_ack(from, outcome, around),
             InFlight::ManyRead(read) => read.on_repaired(from, exchange.round, outcome, around),
-            InFlight::SingleRead(_) => Progress::Waits,
+            InFlight::Local(_) | InFlight::SingleRead(_) => Progress::Waits,
         });
     }
 
@@ -275,9 +278,10 @@ impl Coordinator {
         out: &mut Actions,
     ) {
         self.with(now, exchange.request, out, |state, around| match state {
+            InFlight::Local(request) if from == around.local => request.on_answer(outcome, around),
             InFlight::SingleRead(read) => read.on_answer(from, exchange.round, outcome, around),
             InFlight::ManyRead(read) => read.on_answer(from, exchange.round, outcome, around),
-            InFlight::Write(_) => Progress::Waits,
+            InFlight::Local(_) | InFlight::Write(_) => Progress::Waits,
         });
     }
 
@@ -293,6 +297,8 @@ impl Coordinator {
             InFlight::Write(write) => write.on_ack(from, Err(reason), around),
             InFlight::SingleRead(read) => read.on_answer(from, exchange.round, Err(reason), around),
             InFlight::ManyRead(read) => read.on_failure(from, exchange.round, reason, around),
+            // A peer has no part in it.
+            InFlight::Local(_) => Progress::Waits,
         });
     }
 
@@ -304,6 +310,7 @@ impl Coordinator {
                 return;
             };
             self.with(now, request, out, |state, around| match state {
+                InFlight::Local(request) => request.on_timer(around),
                 InFlight::Write(write) => write.on_timer(around),
                 InFlight::SingleRead(read) => read.on_timer(around),
                 InFlight::ManyRead(read) => read.on_timer(around),

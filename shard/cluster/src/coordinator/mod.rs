@@ -12,7 +12,8 @@
 //! - no acknowledgement allocates; no request is begun beyond [`Limits::in_flight_max`];
 //! - nothing is sent to the node itself: its own part is `Apply` or `Read`, answered synchronously or not.
 //!
-//! Read next: `write` for the path of a mutation, `read` and `round` for reads, `reconcile` for how answers merge.
+//! Read next: `write` for the path of a mutation, `local` for the short way of both, `read` and `round` for reads,
+//! `reconcile` for how answers merge.
 
 mod action;
 mod continuation;
@@ -20,6 +21,7 @@ mod deadlines;
 mod difference;
 mod dispatch;
 mod error;
+mod local;
 mod read;
 mod reconcile;
 mod round;

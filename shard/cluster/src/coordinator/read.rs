@@ -126,6 +126,10 @@ impl Coordinator {
     ) -> Result<RequestId, RequestError> {
         self.admit()?;
         let consistency = context.consistency;
+        let speculates = options.speculate_after.is_some();
+        if self.can_read_here(context.replication, consistency, speculates, &command.target) {
+            return Ok(self.read_here(consistency, context.deadline, command, out));
+        }
         let tally = Tally::new(context.replication, consistency);
         let part = Part::first(&command.target, context.replication, &tally, |replica| {
             self.alive(std::slice::from_ref(replica)).next().is_some()
@@ -185,7 +189,7 @@ impl Coordinator {
             let command = Box::new(command.clone());
             read.second = Some(Second { at, host, command });
         }
-        let request = self.insert(InFlight::SingleRead(read), context.deadline);
+        let request = self.insert(InFlight::SingleRead(Box::new(read)), context.deadline);
         self.with(now, request, out, |_, around| {
             if let Some(at) = speculate_at {
                 around.deadlines.arm(at, request);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ceto_internode::{FailureReason, HostId, Message, RequestId};
+use ceto_internode::{ExchangeId, FailureReason, HostId, Message, RequestId};
 use ceto_model::{Consistency, Mutation};
 use smallvec::SmallVec;
 
@@ -32,8 +32,8 @@ pub(super) struct Write {
     failures: Vec<(HostId, FailureReason)>,
     /// Hints on their way to disk, while one of them can satisfy ANY.
     hints_awaited: u32,
-    /// For hints; None when this node is the only replica.
-    mutation: Option<Arc<Mutation>>,
+    /// For hints.
+    mutation: Arc<Mutation>,
     is_replied: bool,
 }
 
@@ -57,6 +57,9 @@ impl Coordinator {
             deadline,
         } = context;
         let replicas = replication.replicas(mutation.key.token);
+        if self.is_enough(replication, consistency, replicas) {
+            return Ok(self.write_here(consistency, write_type, deadline, mutation, out));
+        }
         let mut write = Write {
             consistency,
             write_type,
@@ -64,19 +67,9 @@ impl Coordinator {
             awaited: SmallVec::new(),
             failures: Vec::new(),
             hints_awaited: 0,
-            mutation: None,
+            mutation: Arc::new(mutation),
             is_replied: false,
         };
-        if let Some(single) = replicas.single()
-            && single.host == self.local
-            && write.tally.required() == 1
-        {
-            write.awaited.push(*single);
-            let request = self.insert(InFlight::Write(write), deadline);
-            let reply_to = self.reply_to(request);
-            out.push(Action::Apply { reply_to, mutation });
-            return Ok(request);
-        }
         write.awaited = self.alive(replicas.natural()).copied().collect();
         // A hint will do for ANY, but there must be somebody to hint.
         if (consistency != Consistency::Any || replicas.natural().is_empty())
@@ -88,17 +81,7 @@ impl Coordinator {
                 alive,
             });
         }
-        Ok(self.replicate(write, replicas.natural(), mutation, deadline, out))
-    }
-
-    fn reply_to(&self, request: RequestId) -> ReplyTo {
-        ReplyTo {
-            coordinator: self.local,
-            exchange: ceto_internode::ExchangeId {
-                request,
-                round: ROUND,
-            },
-        }
+        Ok(self.replicate(write, replicas.natural(), deadline, out))
     }
 
     /// Sends, hints, and applies: in this order, so that replicas work while this node does its part.
@@ -106,18 +89,20 @@ impl Coordinator {
         &mut self,
         mut write: Write,
         replicas: &[Replica],
-        mutation: Mutation,
         deadline: Instant,
         out: &mut Actions,
     ) -> RequestId {
-        let mutation = Arc::new(mutation);
-        write.mutation = Some(mutation.clone());
+        let mutation = write.mutation.clone();
         let awaited = write.awaited.clone();
         if write.consistency == Consistency::Any {
             write.hints_awaited = (replicas.len() - awaited.len()) as u32;
         }
-        let request = self.insert(InFlight::Write(write), deadline);
-        let reply_to = self.reply_to(request);
+        let request = self.insert(InFlight::Write(Box::new(write)), deadline);
+        let round = ROUND;
+        let reply_to = ReplyTo {
+            coordinator: self.local,
+            exchange: ExchangeId { request, round },
+        };
         for replica in awaited.iter().filter(|replica| replica.host != self.local) {
             out.push(Action::Send {
                 to: replica.host,
@@ -216,16 +201,16 @@ impl Write {
 
     /// Hints a remote replica. This node does not hint itself: its client hears of the failure.
     fn hint(&mut self, replica: Replica, around: &mut Surroundings<'_>) {
-        let Some(mutation) = self.mutation.clone().filter(|_| replica.host != around.local) else {
+        if replica.host == around.local {
             return;
-        };
+        }
         if self.consistency == Consistency::Any {
             self.hints_awaited += 1;
         }
         around.out.push(Action::StoreHint {
             replica: replica.host,
             request: around.request,
-            mutation,
+            mutation: self.mutation.clone(),
         });
     }
 

@@ -131,12 +131,20 @@ impl ReplicaMap {
 
     /// The replicas of `token`.
     pub fn replicas(&self, token: Token) -> &ReplicaSet {
-        if self.sets.len() == 1 {
-            return &self.sets[0];
+        if let Some(only) = self.uniform() {
+            return only;
         }
         match self.ring.owner_at(token) {
             Some(at) => &self.sets[self.set_of_token[at] as usize],
             None => &EMPTY,
+        }
+    }
+
+    /// The replicas of all tokens, when they are the same.
+    pub fn uniform(&self) -> Option<&ReplicaSet> {
+        match &self.sets[..] {
+            [only] => Some(only),
+            _ => None,
         }
     }
 
