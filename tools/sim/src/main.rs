@@ -20,11 +20,11 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!(
-        "version {} seeds {first} to {}",
-        env!("CARGO_PKG_VERSION"),
-        first + count.max(1) - 1
-    );
+    let commit = option_env!("CETO_COMMIT").unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    println!("ceto-sim {version}, commit {commit}, {count} seeds from {first}");
+    let running = Arc::new(AtomicU64::new(first));
+    name_seed_on_panic(running.clone());
     let (mut failed, mut events) = (0, 0);
     for seed in first..first + count {
         running.store(seed, Ordering::Relaxed);
