@@ -205,6 +205,13 @@ impl Slice {
         }
     }
 
+    /// One row.
+    pub fn of_row(key: &ClusteringKey) -> Slice {
+        let prefix = key.0.strip_suffix(&[KEY_END]).unwrap_or(&key.0);
+        let bound = |last: u8| Position([prefix, &[last]].concat().into());
+        Slice { start: bound(BOUND_BEFORE), end: bound(BOUND_AFTER) }
+    }
+
     /// `key` lies inside.
     pub fn contains(&self, key: &ClusteringKey) -> bool {
         self.start.0 < key.0 && key.0 < self.end.0
