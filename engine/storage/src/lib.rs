@@ -23,6 +23,7 @@ mod recovery;
 mod removal;
 mod reshard;
 mod sstable;
+mod stats;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -39,3 +40,4 @@ pub use error::{Corruption, Error, Result};
 pub use options::{CommitlogSync, StorageOptions};
 pub use reshard::reshard;
 pub use sstable::{Codec, Component, Compression, Descriptor, Generation, Statistics};
+pub use stats::{CompactionStats, StorageStats, TableStats};

@@ -1,5 +1,10 @@
 //! Truncating and dropping tables.
 
+use std::any::Any;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ceto_env::{Env, TaskQueue};
 use ceto_model::{TableId, Timestamp};
 
 use crate::database::Database;
@@ -13,21 +18,27 @@ impl Database {
     pub async fn truncate(&self, table: TableId, truncated_at: Timestamp) -> Result<()> {
         let table = self.table(table)?;
         self.poison.check()?;
-        self.make_void(&table, truncated_at).await
+        self.make_void(&table, truncated_at, Rc::new(())).await
     }
 
-    /// Forgets a table and removes its files. Fine when it is not known.
+    /// Forgets a table and removes its files, when no reader uses them any more. Fine when it is not known.
     pub async fn drop_table(&self, table: TableId) -> Result<()> {
         let Ok(table) = self.table(table) else {
             return Ok(());
         };
         self.tables.borrow_mut().remove(&table.id);
         table.is_dropped.set(true);
+        let folder = Rc::new(Folder {
+            env: self.env.clone(),
+            dir: table.dir.clone(),
+            shard: table.shard,
+        });
         let now = Timestamp(self.env.clock().unix_micros());
-        self.make_void(&table, now).await
+        self.make_void(&table, now, folder).await
     }
 
-    async fn make_void(&self, table: &TableStore, truncated_at: Timestamp) -> Result<()> {
+    /// `until` is dropped when the files are gone.
+    async fn make_void(&self, table: &TableStore, truncated_at: Timestamp, until: Rc<dyn Any>) -> Result<()> {
         let disk = self.env.disk();
         // From here on the record makes void what lies before it; a crash before the removals are done ends in them.
         let truncation = Truncation {
@@ -51,9 +62,33 @@ impl Database {
             return Err(error);
         }
         for sstable in removed.sstables {
-            sstable.remove_when_unused(std::rc::Rc::new(()));
+            sstable.remove_when_unused(until.clone());
         }
         self.release_segments();
         Ok(())
+    }
+}
+
+/// The folder of a dropped table, removed when nothing of it is used any more and the other shards are done too.
+struct Folder {
+    env: Rc<dyn Env>,
+    dir: PathBuf,
+    shard: u16,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let (disk, dir, shard) = (self.env.disk(), self.dir.clone(), self.shard);
+        let removal = async move {
+            let record = Truncation::remove(&*disk, &dir, shard).await;
+            if let Err(error) = record {
+                tracing::warn!("a dropped table's record remains: {error}");
+            }
+            // Fails while other shards have files there; the last one succeeds.
+            if let Err(error) = disk.remove_dir(&dir).await {
+                tracing::debug!("{error}");
+            }
+        };
+        self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(removal));
     }
 }

@@ -263,13 +263,26 @@ pub(crate) fn assert_same(found: &ReadResult, expected: &ReadResult, context: &s
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found.0, expected.0, "{context}: keys");
         let (key, found, expected) = (&found.0, &found.1, &expected.1);
-        assert_eq!(found.deletion, expected.deletion, "{context}: deletion of {key:?}");
-        assert_eq!(found.static_row, expected.static_row, "{context}: static row of {key:?}");
-        assert_eq!(found.range_tombstones, expected.range_tombstones, "{context}: ranges of {key:?}");
+        assert_eq!(
+            found.deletion, expected.deletion,
+            "{context}: deletion of {key:?}"
+        );
+        assert_eq!(
+            found.static_row, expected.static_row,
+            "{context}: static row of {key:?}"
+        );
+        assert_eq!(
+            found.range_tombstones, expected.range_tombstones,
+            "{context}: ranges of {key:?}"
+        );
         for (found, expected) in found.rows.iter().zip(&expected.rows) {
             assert_eq!(found, expected, "{context}: row of {key:?}");
         }
-        assert_eq!(found.rows.len(), expected.rows.len(), "{context}: rows of {key:?}");
+        assert_eq!(
+            found.rows.len(),
+            expected.rows.len(),
+            "{context}: rows of {key:?}"
+        );
     }
     assert_eq!(found.len(), expected.len(), "{context}: partitions");
 }

@@ -65,6 +65,11 @@ impl Truncation {
             .await?)
     }
 
+    /// Removes the record.
+    pub(crate) async fn remove(disk: &dyn Disk, dir: &Path, shard: u16) -> Result<()> {
+        Ok(disk.remove_file(&Truncation::path(dir, shard)).await?)
+    }
+
     fn encode(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         bytes[..8].copy_from_slice(&self.generation.0.to_le_bytes());

@@ -35,6 +35,7 @@ pub(crate) struct Memtable {
     partitions: RefCell<BTreeMap<DecoratedKey, MemtablePartition>>,
     memory: Cell<usize>,
     operations: Cell<u64>,
+    cells: Cell<u64>,
     min_timestamp: Cell<Timestamp>,
     first_position: Cell<Option<ReplayPosition>>,
     /// When the first write came.
@@ -48,6 +49,7 @@ impl Memtable {
             partitions: RefCell::default(),
             memory: Cell::new(0),
             operations: Cell::new(0),
+            cells: Cell::new(0),
             min_timestamp: Cell::new(Timestamp(i64::MAX)),
             first_position: Cell::new(None),
             first_write: Cell::new(None),
@@ -64,6 +66,8 @@ impl Memtable {
         self.min_timestamp
             .set(self.min_timestamp.get().min(min_timestamp));
         self.operations.set(self.operations.get() + 1);
+        self.cells
+            .set(self.cells.get() + partition::cell_count(&mutation.partition));
         let mut partitions = self.partitions.borrow_mut();
         let grown = match partitions.get_mut(&mutation.key) {
             Some(partition) => partition.apply(mutation.partition),
@@ -107,9 +111,9 @@ impl Memtable {
         self.operations.get() == 0
     }
 
-    /// Mutations applied.
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations.get()
+    /// Cells of all writes applied.
+    pub(crate) fn cells(&self) -> u64 {
+        self.cells.get()
     }
 
     /// Partitions in it.

@@ -326,6 +326,12 @@ fn for_each_bytes(row: &mut Row, visit: &mut impl FnMut(&mut Bytes)) {
     }
 }
 
+/// Cells of a write.
+pub(crate) fn cell_count(partition: &Partition) -> u64 {
+    let rows = partition.rows.iter().map(|(_, row)| row.cell_count());
+    (rows.sum::<usize>() + partition.static_row.cell_count()) as u64
+}
+
 /// The oldest timestamp of anything in a write.
 pub(crate) fn min_timestamp(partition: &Partition) -> Timestamp {
     let deletions = partition

@@ -196,7 +196,7 @@ impl Current<'_> {
     ) -> usize {
         let rows = partition.rows.within(slice);
         if partition.range_tombstones.is_empty() && self.has_no_deletion(partition) {
-            return self.fill_rows(rows, left, buffer, |key| after_row(key));
+            return self.fill_rows(rows, left, buffer, after_row);
         }
         let changes = changes_of(partition.range_tombstones.within(slice));
         self.interleave(partition, rows, changes, slice, (left, false), buffer)
@@ -211,7 +211,7 @@ impl Current<'_> {
     ) -> usize {
         let rows = partition.rows.within(slice).rev();
         if partition.range_tombstones.is_empty() && self.has_no_deletion(partition) {
-            return self.fill_rows(rows, left, buffer, |key| before_row(key));
+            return self.fill_rows(rows, left, buffer, before_row);
         }
         // What holds after a change in clustering order holds before it in reading order.
         let forward: Vec<_> = changes_of(partition.range_tombstones.within(slice)).collect();

@@ -19,6 +19,8 @@
 mod answer;
 mod merge;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 use ceto_env::LocalFuture;
 use ceto_model::key::{BOUND_AFTER, BOUND_BEFORE};

@@ -34,8 +34,8 @@ use crate::error::{Error, Result};
 const SUMMARY_ENTRY_SIZE: usize = 40;
 pub(crate) const FOOTER_SIZE: usize = 40;
 const VERSION: u32 = 1;
-/// Size at which a page of a row index is full, in bytes.
-const PAGE_SIZE: usize = 8 << 10;
+/// Size at which a page of a row index is full, in bytes; small in tests, so that trees get high.
+const PAGE_SIZE: usize = if cfg!(test) { 200 } else { 8 << 10 };
 
 const FLAG_LARGE: u32 = 1;
 const FLAG_CONTINUES_TOKEN: u32 = 2;

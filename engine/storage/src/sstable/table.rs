@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ceto_env::{Disk, Env, ReadFile, TaskQueue};
-use ceto_model::DecoratedKey;
+use ceto_model::{DecoratedKey, PartitionRange, ReadTarget, Slice};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::block::{Block, read_block};
@@ -15,8 +15,10 @@ use super::descriptor::{Component, Descriptor};
 use super::digest::{Digest, check_toc};
 use super::filter::BloomFilter;
 use super::index::{FOOTER_SIZE, Location, Summary, read_page};
+use super::reader::SstableReader;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
+use crate::reader::{Fragment, FragmentSource, Scan, Step};
 
 /// Largest small component (filter, statistics, digest, contents) that is read, in bytes.
 const COMPONENT_MAX: u64 = 1 << 32;
@@ -153,9 +155,9 @@ impl Sstable {
         (self.true_positives.get(), self.false_positives.get())
     }
 
-    /// Bytes of memory kept for it.
-    pub(crate) fn memory(&self) -> usize {
-        size_of::<Sstable>() + self.summary.memory() + self.filter.as_ref().map_or(0, BloomFilter::memory)
+    /// Bytes of memory of its index.
+    pub(crate) fn index_memory(&self) -> usize {
+        self.summary.memory()
     }
 
     /// Bytes of memory of its filter.
@@ -239,11 +241,12 @@ impl Sstable {
         Ok(content)
     }
 
-    /// Compares Data and Index with the digest. (Reading all partitions also checks the blocks one by one.)
-    pub(crate) async fn verify(&self) -> Result<()> {
+    /// Compares Data and Index with the digest, and decodes every partition.
+    pub(crate) async fn verify(self: &Rc<Self>) -> Result<()> {
         let path = self.descriptor.path(Component::Digest);
         let digest = self.env.disk().read_file(&path, COMPONENT_MAX).await?;
         let digest = Digest::decode(&digest, &path)?;
+        self.verify_partitions().await?;
         for (component, file) in [(Component::Data, &self.data), (Component::Index, &self.index)] {
             let mut hash = Xxh3::new();
             let mut offset = 0;
@@ -258,6 +261,36 @@ impl Sstable {
             if digest.get(component) != Some((file.size(), hash.digest())) {
                 return Err(Error::corrupt(file.path(), 0, "file differs from its digest"));
             }
+        }
+        Ok(())
+    }
+
+    /// Reads everything; the partitions must be as many as the statistics say.
+    async fn verify_partitions(self: &Rc<Self>) -> Result<()> {
+        let (target, slices) = (ReadTarget::Range(PartitionRange::full()), [Slice::full()]);
+        let disk_bytes = Cell::new(0);
+        let scan = Scan {
+            target: &target,
+            slices: &slices,
+            first_partition_slices: None,
+            reversed: false,
+        };
+        let mut reader = SstableReader::new(self.clone(), scan, false, &disk_bytes);
+        let mut partitions = 0;
+        loop {
+            match reader.step()? {
+                Step::End => break,
+                Step::Load => reader.load().await?,
+                Step::Fragment(Fragment::PartitionEnd) => partitions += 1,
+                Step::Fragment(_) => {}
+            }
+            if let Some(turn) = self.env.tasks().yield_if_due() {
+                turn.await;
+            }
+        }
+        if partitions != self.statistics.partitions {
+            let what = format!("{partitions} partitions, not {}", self.statistics.partitions);
+            return Err(Error::corrupt(self.data.path(), 0, what));
         }
         Ok(())
     }

@@ -154,11 +154,6 @@ impl SstableWriter {
         })
     }
 
-    /// Partitions so far.
-    pub(crate) fn partitions(&self) -> u64 {
-        self.collector.partitions
-    }
-
     /// Bytes of Data so far.
     pub(crate) fn size(&self) -> u64 {
         self.data.size()
@@ -349,7 +344,7 @@ impl SstableWriter {
             return Err(Error::Layout(text.into()));
         }
         let raw_length = self.raw.len() as u64;
-        let mut large = self.current().large.take();
+        let large = self.current().large.take();
         let (kind, previous_length) = match &large {
             None => (BlockKind::LargeFirst, 0),
             Some(large) => (BlockKind::LargeMore, large.previous_length),
@@ -361,7 +356,7 @@ impl SstableWriter {
         };
         let block = self.write_raw(kind, previous_length);
         let base = self.index.written;
-        let large = large.get_or_insert_with(|| Large {
+        let mut large = large.unwrap_or_else(|| Large {
             first_block: block,
             previous_length: 0,
             block_start: Some(Bytes::from_static(&[BOUND_BEFORE])),
@@ -376,6 +371,7 @@ impl SstableWriter {
         let current = self.current.as_mut().expect("called inside a partition");
         put_deletion_option(&mut self.raw, current.open.as_ref());
         current.raw_size += raw_length;
+        current.large = Some(large);
         Ok(())
     }
 

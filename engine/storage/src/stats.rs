@@ -1,0 +1,218 @@
+//! Figures for metrics and nodetool.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ceto_model::TableId;
+
+use crate::commitlog::CommitlogStats;
+use crate::database::Database;
+use crate::error::Result;
+use crate::sstable::Sstable;
+use crate::table::TableStore;
+
+/// Figures of one table on one shard. Counts are since start, sizes in bytes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TableStats {
+    /// Which table.
+    pub table: TableId,
+    /// Live sstables.
+    pub sstables: u64,
+    /// Bytes of Data of live sstables.
+    pub disk_bytes: u64,
+    /// The same before compression.
+    pub uncompressed_bytes: u64,
+    /// Bytes of Data of the largest sstable.
+    pub largest_sstable_bytes: u64,
+    /// Partitions, counted once in each sstable and memtable that has them.
+    pub partitions_estimate: u64,
+    /// Bytes of the largest partition in an sstable, before compression.
+    pub largest_partition_bytes: u64,
+    /// Bytes of an average partition of an sstable, before compression.
+    pub mean_partition_bytes: u64,
+    /// Cells in sstables.
+    pub cells: u64,
+    /// Tombstones in sstables.
+    pub tombstones: u64,
+    /// Partitions in memtables.
+    pub memtable_partitions: u64,
+    /// Cells written to memtables that are not flushed.
+    pub memtable_cells: u64,
+    /// Bytes of memtables.
+    pub memtable_bytes: u64,
+    /// Memtables on their way to disk.
+    pub pending_flushes: u64,
+    /// Memtables flushed.
+    pub flushes: u64,
+    /// Bytes that flushes wrote.
+    pub flushed_bytes: u64,
+    /// Compactions done.
+    pub compactions: u64,
+    /// Bytes that compactions read.
+    pub compacted_bytes: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Lookups that a bloom filter let through and that found the partition.
+    pub filter_true_positives: u64,
+    /// Lookups that a bloom filter let through for nothing.
+    pub filter_false_positives: u64,
+    /// Bytes of bloom filters.
+    pub filter_bytes: u64,
+    /// Bytes of indexes kept in memory.
+    pub index_bytes: u64,
+}
+
+/// A running compaction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CompactionStats {
+    /// Of which table.
+    pub table: TableId,
+    /// Bytes of Data of all inputs.
+    pub total_bytes: u64,
+    /// Bytes read so far.
+    pub read_bytes: u64,
+    /// Bytes written so far.
+    pub written_bytes: u64,
+    /// Since its start.
+    pub elapsed: Duration,
+}
+
+/// Figures of one shard's storage. Counts are since start, sizes in bytes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StorageStats {
+    /// Bytes of all memtables.
+    pub memtable_bytes: u64,
+    /// Bound of it, at which writes wait.
+    pub memtable_bytes_max: u64,
+    /// Writes that wait for memtable or commitlog space.
+    pub waiting_writes: u64,
+    /// Tables that wait for a flush or are being flushed.
+    pub pending_flushes: u64,
+    /// Compactions that strategies want and that do not run yet.
+    pub pending_compactions: u64,
+    /// Compactions that run.
+    pub running_compactions: Vec<CompactionStats>,
+    /// Commitlog.
+    pub commitlog: CommitlogStats,
+    /// Bytes of blocks in the cache.
+    pub block_cache_bytes: u64,
+    /// Bound of it.
+    pub block_cache_bytes_max: u64,
+    /// Blocks found in the cache.
+    pub block_cache_hits: u64,
+    /// Blocks not found in it.
+    pub block_cache_misses: u64,
+    /// Writes are stopped after a disk failure, or refused because the disk is full.
+    pub refuses_writes: bool,
+}
+
+impl Database {
+    /// Figures of a table; None when it is not known.
+    pub fn table_stats(&self, table: TableId) -> Option<TableStats> {
+        self.table(table).ok().map(|table| stats_of(&table))
+    }
+
+    /// Figures of all tables, in the order of their ids.
+    pub fn all_table_stats(&self) -> Vec<TableStats> {
+        let mut all: Vec<TableStats> = self
+            .tables
+            .borrow()
+            .values()
+            .map(|table| stats_of(table))
+            .collect();
+        all.sort_by_key(|stats| stats.table);
+        all
+    }
+
+    /// Figures of the shard's storage.
+    pub fn stats(&self) -> StorageStats {
+        let now = self.env.clock().now();
+        let running = self.compactions.running();
+        let (block_cache_bytes, block_cache_hits, block_cache_misses) = self.cache.stats();
+        StorageStats {
+            memtable_bytes: self.memory.get() as u64,
+            memtable_bytes_max: self.options.memtable_space as u64,
+            waiting_writes: self.waiting_writes() as u64,
+            pending_flushes: self.flushes.pending() as u64,
+            pending_compactions: self.pending_compactions() as u64,
+            running_compactions: running
+                .iter()
+                .map(|progress| CompactionStats {
+                    table: progress.table,
+                    total_bytes: progress.total,
+                    read_bytes: progress.read.get(),
+                    written_bytes: progress.written.get(),
+                    elapsed: now.saturating_duration_since(progress.started),
+                })
+                .collect(),
+            commitlog: self.commitlog.stats(),
+            block_cache_bytes,
+            block_cache_bytes_max: self.options.block_cache_size as u64,
+            block_cache_hits,
+            block_cache_misses,
+            refuses_writes: self.poison.check().is_err() || self.flushes.check_disk().is_err(),
+        }
+    }
+
+    /// Compares all sstables of a table with their digests, and reads every partition. The error names file and offset.
+    pub async fn verify(&self, table: TableId) -> Result<()> {
+        let sstables = self.table(table)?.view().sstables.clone();
+        for sstable in sstables {
+            sstable.verify().await?;
+        }
+        Ok(())
+    }
+
+    /// Descriptors and statistics of a table's live sstables, oldest first.
+    pub fn sstables(&self, table: TableId) -> Vec<(crate::Descriptor, crate::Statistics)> {
+        let Ok(table) = self.table(table) else {
+            return Vec::new();
+        };
+        let view = table.view();
+        let sstables = view.sstables.iter();
+        let mut all: Vec<_> = sstables
+            .map(|sstable| (sstable.descriptor.clone(), sstable.statistics.clone()))
+            .collect();
+        all.sort_by_key(|(descriptor, _)| descriptor.generation);
+        all
+    }
+}
+
+fn stats_of(table: &TableStore) -> TableStats {
+    let view = table.view();
+    let sum = |figure: &dyn Fn(&Rc<Sstable>) -> u64| view.sstables.iter().map(figure).sum::<u64>();
+    let largest = |figure: &dyn Fn(&Rc<Sstable>) -> u64| view.sstables.iter().map(figure).max().unwrap_or(0);
+    let on_disk = sum(&|sstable| sstable.statistics.partitions);
+    let uncompressed_bytes = sum(&|sstable| sstable.statistics.raw_size);
+    let memtable_partitions: usize = view.memtables().map(|memtable| memtable.partition_count()).sum();
+    let memtable_bytes: usize = view.memtables().map(|memtable| memtable.memory()).sum();
+    let counters = &table.counters;
+    TableStats {
+        table: table.id,
+        sstables: view.sstables.len() as u64,
+        disk_bytes: sum(&|sstable| sstable.data_size()),
+        uncompressed_bytes,
+        largest_sstable_bytes: largest(&|sstable| sstable.data_size()),
+        partitions_estimate: on_disk + memtable_partitions as u64,
+        largest_partition_bytes: largest(&|sstable| sstable.statistics.largest_partition),
+        mean_partition_bytes: uncompressed_bytes / on_disk.max(1),
+        cells: sum(&|sstable| sstable.statistics.cells),
+        tombstones: sum(&|sstable| sstable.statistics.tombstones),
+        memtable_partitions: memtable_partitions as u64,
+        memtable_cells: view.memtables().map(|memtable| memtable.cells()).sum(),
+        memtable_bytes: memtable_bytes as u64,
+        pending_flushes: view.flushing.len() as u64,
+        flushes: counters.flushes.get(),
+        flushed_bytes: counters.flushed_bytes.get(),
+        compactions: counters.compactions.get(),
+        compacted_bytes: counters.compacted_bytes.get(),
+        reads: counters.reads.get(),
+        writes: counters.writes.get(),
+        filter_true_positives: sum(&|sstable| sstable.lookups().0),
+        filter_false_positives: sum(&|sstable| sstable.lookups().1),
+        filter_bytes: sum(&|sstable| sstable.filter_memory() as u64),
+        index_bytes: sum(&|sstable| sstable.index_memory() as u64),
+    }
+}
