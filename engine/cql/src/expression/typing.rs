@@ -56,6 +56,28 @@ pub(crate) enum PartialKind<'r> {
     FromJson(Box<Expression>),
 }
 
+impl Partial<'_> {
+    /// Some part of it has a type of its own, so that literals beside it have one too.
+    fn has_type(&self) -> bool {
+        match &self.kind {
+            PartialKind::Typed(..) => true,
+            PartialKind::Literal(_)
+            | PartialKind::Null
+            | PartialKind::Marker(_)
+            | PartialKind::FromJson(_) => false,
+            PartialKind::Tuple(elements) => !elements.is_empty() && elements.iter().all(Self::has_type),
+            PartialKind::List(elements) | PartialKind::Set(elements) => elements.iter().any(Self::has_type),
+            PartialKind::Map(entries) => {
+                entries.iter().any(|(key, _)| key.has_type())
+                    && entries.iter().any(|(_, value)| value.has_type())
+            }
+            PartialKind::UserType { fields, .. } => fields.iter().any(|(_, value)| value.has_type()),
+            PartialKind::Operation { left, right, .. } => left.has_type() || right.has_type(),
+            PartialKind::Negation(operand) => operand.has_type(),
+        }
+    }
+}
+
 /// The typing of one expression.
 pub(crate) struct Typing<'a, 's> {
     pub(crate) preparation: &'a mut Preparation<'s>,
@@ -399,9 +421,9 @@ impl Typing<'_, '_> {
         fold_construct(&receiver.cql_type, elements)
     }
 
-    /// Second pass without a receiver.
+    /// Second pass without a receiver. A literal alone has no type.
     pub(crate) fn settle(&mut self, partial: Partial<'_>) -> Result<(Expression, CqlType), CqlError> {
-        match self.natural(&partial) {
+        match self.natural(&partial).filter(|_| partial.has_type()) {
             Some(cql_type) => {
                 let receiver = self.receiver(&partial.raw.text(), cql_type.clone());
                 Ok((self.assign(partial, &receiver)?, cql_type))

@@ -310,9 +310,10 @@ impl RowTarget<'_> {
         let mut live = live.filter(|(_, cell)| cell.is_live(now));
         let size = live.clone().count();
         if size == 0 {
-            return Err(CqlError::invalid(
-                "Attempted to set an element on a list which is null",
-            ));
+            return Err(CqlError::invalid(match operation.kind {
+                OperationKind::DeleteIndex(_) => "Attempted to delete an element from a list which is null",
+                _ => "Attempted to set an element on a list which is null",
+            }));
         }
         let found = usize::try_from(index).ok().and_then(|index| live.nth(index));
         found.map(|(path, _)| path.clone()).ok_or_else(|| {

@@ -255,6 +255,7 @@ impl Preparation<'_> {
                 if table.is_virtual {
                     return Err(CqlError::invalid("Cannot truncate virtual tables"));
                 }
+                modification::check_writable(&table)?;
                 Ok(PreparedKind::Truncate(table))
             }
             Statement::Use(keyspace) => match self.schema.keyspace(&keyspace) {

@@ -94,6 +94,7 @@ impl PreparedModification {
                 "Modification is not supported by virtual tables",
             ));
         }
+        check_writable(&table)?;
         let prepared = match modification {
             Modification::Insert(insert) => prepare_insert(preparation, table, insert),
             Modification::Update(update) => prepare_update(preparation, table, update),
@@ -140,6 +141,17 @@ impl PreparedModification {
     pub(crate) fn is_only_static(&self) -> bool {
         !self.operations.is_empty() && self.operations.iter().all(|operation| operation.is_static)
     }
+}
+
+/// The schema is changed by schema statements only.
+pub(crate) fn check_writable(table: &Table) -> Result<(), CqlError> {
+    if &*table.keyspace == "system_schema" {
+        return Err(CqlError::Unauthorized(format!(
+            "{} keyspace is not user-modifiable.",
+            table.keyspace
+        )));
+    }
+    Ok(())
 }
 
 fn find<'t>(table: &'t Table, name: &Name) -> Result<(usize, &'t Column), CqlError> {

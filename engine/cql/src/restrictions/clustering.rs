@@ -77,7 +77,7 @@ impl ClusteringRestrictions {
         merged: &mut Merged,
         kind: StatementKind,
         only_statics: bool,
-        filters: &mut Vec<Filter>,
+        filters: &[Filter],
     ) -> Result<Self, CqlError> {
         let first = table.partition_key().len();
         let columns = table.clustering();

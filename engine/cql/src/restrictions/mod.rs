@@ -20,7 +20,7 @@ use crate::{BoundValue, CqlError};
 use bytes::Bytes;
 use ceto_model::{ColumnKind, CqlType, Table};
 use clustering::ClusteringRestrictions;
-use filter::Filter;
+use filter::{Filter, FilterTest};
 use merge::Merged;
 use partition::PartitionRestrictions;
 use smallvec::SmallVec;
@@ -123,8 +123,7 @@ impl Restrictions {
                 ),
             }));
         }
-        let clustering =
-            ClusteringRestrictions::prepare(table, &mut merged, kind, only_statics, &mut filters)?;
+        let clustering = ClusteringRestrictions::prepare(table, &mut merged, kind, only_statics, &filters)?;
         merged.into_filters(&mut filters);
         let restrictions = Self {
             partition,
@@ -145,7 +144,9 @@ impl Restrictions {
 
     fn check_without_filtering(&self) -> Result<(), CqlError> {
         let scans = self.partition.is_range();
-        if !self.filters.is_empty() || scans && self.restricts_clustering {
+        // The token of a named partition is known without reading.
+        let is_test = |filter: &Filter| !matches!(filter.test, FilterTest::Token(..));
+        if self.filters.iter().any(is_test) || scans && self.restricts_clustering {
             return Err(CqlError::invalid(ALLOW_FILTERING));
         }
         Ok(())
