@@ -38,7 +38,12 @@ pub struct Admin {
 impl Admin {
     /// Answers for this node; `is_serving` tells whether clients are accepted.
     pub fn new(shards: Shards, options: Arc<NodeOptions>, is_serving: Arc<AtomicBool>) -> Admin {
-        Admin { shards, options, started: SystemTime::now(), is_serving }
+        Admin {
+            shards,
+            options,
+            started: SystemTime::now(),
+            is_serving,
+        }
     }
 
     /// The routes.
@@ -57,7 +62,10 @@ impl Admin {
     }
 
     async fn tables(&self) -> Result<Vec<TableFigures>, ShardGone> {
-        let per_shard = self.shards.on_all(|node| Box::pin(async move { node.table_figures() })).await?;
+        let per_shard = self
+            .shards
+            .on_all(|node| Box::pin(async move { node.table_figures() }))
+            .await?;
         let mut tables: BTreeMap<(String, String), TableFigures> = BTreeMap::new();
         for figures in per_shard.into_iter().flatten() {
             match tables.entry((figures.keyspace.clone(), figures.table.clone())) {
@@ -71,7 +79,9 @@ impl Admin {
     }
 
     async fn schema(&self) -> Result<Arc<Schema>, ShardGone> {
-        self.shards.on(0, |node| Box::pin(async move { node.schema() })).await
+        self.shards
+            .on(0, |node| Box::pin(async move { node.schema() }))
+            .await
     }
 }
 
@@ -96,7 +106,11 @@ async fn health(State(admin): State<Admin>) -> Response {
     let turned = admin.shards.on_all(|_| Box::pin(async {}));
     match tokio::time::timeout(HEALTH_TIMEOUT, turned).await {
         Ok(Ok(_)) => Json(json!({ "status": "healthy" })).into_response(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "a shard does not answer" }))).into_response(),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "status": "a shard does not answer" })),
+        )
+            .into_response(),
     }
 }
 
@@ -104,7 +118,11 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if admin.is_serving.load(Ordering::Acquire) {
         return Json(json!({ "status": "ready" })).into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not serving clients" }))).into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        Json(json!({ "status": "not serving clients" })),
+    )
+        .into_response()
 }
 
 async fn version() -> Json<Value> {
@@ -115,7 +133,11 @@ async fn info(State(admin): State<Admin>) -> Answer {
     let tables = admin.tables().await?;
     let figures = process::figures();
     let uptime = admin.started.elapsed().unwrap_or_default().as_secs();
-    let generation = admin.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let generation = admin
+        .started
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let memtables: u64 = tables.iter().map(|table| table.memtable_bytes).sum();
     let options = &admin.options;
     Ok(Json(json!({
@@ -142,7 +164,8 @@ async fn info(State(admin): State<Admin>) -> Answer {
 fn memory_limit() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib << 10)
+    line.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        .map_or(0, |kib| kib << 10)
 }
 
 async fn status(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
@@ -177,7 +200,10 @@ struct Scope {
 fn keyspace_exists(schema: &Schema, keyspace: &str) -> Result<(), Failure> {
     match schema.keyspace(keyspace) {
         Some(_) => Ok(()),
-        None => Err(Failure(StatusCode::NOT_FOUND, format!("Keyspace [{keyspace}] does not exist."))),
+        None => Err(Failure(
+            StatusCode::NOT_FOUND,
+            format!("Keyspace [{keyspace}] does not exist."),
+        )),
     }
 }
 
@@ -194,10 +220,15 @@ impl Scope {
                 return Err(Failure(StatusCode::NOT_FOUND, text));
             }
         } else if self.table.is_some() {
-            return Err(Failure(StatusCode::BAD_REQUEST, "a table needs its keyspace".to_owned()));
+            return Err(Failure(
+                StatusCode::BAD_REQUEST,
+                "a table needs its keyspace".to_owned(),
+            ));
         }
         let wanted = |table: &&Arc<ceto_model::Table>| {
-            self.keyspace.as_ref().is_none_or(|keyspace| *keyspace == *table.keyspace)
+            self.keyspace
+                .as_ref()
+                .is_none_or(|keyspace| *keyspace == *table.keyspace)
                 && self.table.as_ref().is_none_or(|name| *name == *table.name)
                 && !table.is_virtual
         };
@@ -207,12 +238,18 @@ impl Scope {
 
 async fn flush(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
     let tables = scope.resolve(&admin).await?;
-    on_each(&admin, tables, |node, table| Box::pin(async move { node.flush(table).await })).await
+    on_each(&admin, tables, |node, table| {
+        Box::pin(async move { node.flush(table).await })
+    })
+    .await
 }
 
 async fn compact(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
     let tables = scope.resolve(&admin).await?;
-    on_each(&admin, tables, |node, table| Box::pin(async move { node.compact(table).await })).await
+    on_each(&admin, tables, |node, table| {
+        Box::pin(async move { node.compact(table).await })
+    })
+    .await
 }
 
 type TableVerb = fn(Rc<Node>, TableId) -> ceto_node::LocalFuture<'static, Result<(), String>>;
@@ -236,7 +273,10 @@ async fn on_each(admin: &Admin, tables: Vec<TableId>, verb: TableVerb) -> Answer
 
 async fn drain(State(admin): State<Admin>) -> Answer {
     admin.is_serving.store(false, Ordering::Release);
-    let results = admin.shards.on_all(|node| Box::pin(async move { node.drain().await })).await?;
+    let results = admin
+        .shards
+        .on_all(|node| Box::pin(async move { node.drain().await }))
+        .await?;
     match results.into_iter().find_map(Result::err) {
         None => Ok(Json(json!({}))),
         Some(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
@@ -249,10 +289,15 @@ async fn table_statistics(State(admin): State<Admin>, Query(scope): Query<Scope>
     let total = tables.len();
     let mut keyspaces: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for table in tables.iter().filter(|table| wanted.contains(&table.id)) {
-        keyspaces.entry(&table.keyspace).or_default().push(table_document(table));
+        keyspaces
+            .entry(&table.keyspace)
+            .or_default()
+            .push(table_document(table));
     }
-    let keyspaces: Vec<Value> =
-        keyspaces.into_iter().map(|(name, tables)| json!({ "name": name, "tables": tables })).collect();
+    let keyspaces: Vec<Value> = keyspaces
+        .into_iter()
+        .map(|(name, tables)| json!({ "name": name, "tables": tables }))
+        .collect();
     Ok(Json(json!({ "total_tables": total, "keyspaces": keyspaces })))
 }
 

@@ -1,10 +1,11 @@
 //! The control thread's life: recover the schema, install it, serve, and end.
 //!
-//! Boot, once every shard has opened its storage with the system tables' schema:
-//! 1. collect what each shard has stored in `system_schema`, and build the schema of it;
-//! 2. install it on every shard, which then replays the rest of its commitlog;
-//! 3. write the rows that describe the system keyspaces themselves, if they are missing or old;
-//! 4. listen.
+//! Boot:
+//! 1. make the files fit the number of shards, then open storage on each with the system tables' schema;
+//! 2. collect what each shard has stored in `system_schema`, and build the schema of it;
+//! 3. install it on every shard, which then replays the rest of its commitlog;
+//! 4. write the rows that describe the system keyspaces themselves, if they are missing or old;
+//! 5. listen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,7 +60,9 @@ pub fn run(
     control: ControlOptions,
     announce: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Result<(), BootError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let shards = Shards::new(door);
     let outcome = runtime.block_on(serve(shards.clone(), options, control, announce));
     // Whatever happened, the shards end.
@@ -77,7 +80,12 @@ async fn serve(
     let is_serving = Arc::new(AtomicBool::new(false));
     let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone());
     start_http(control.admin, "api_port", admin.router()).await?;
-    start_http(control.metrics, "prometheus_port", metrics::router(shards.clone())).await?;
+    start_http(
+        control.metrics,
+        "prometheus_port",
+        metrics::router(shards.clone()),
+    )
+    .await?;
     let schema = boot(&shards).await?;
     let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
     tokio::spawn(SchemaService::new(schema, shards.clone()).run(requests));
@@ -98,8 +106,21 @@ async fn serve(
 /// Recovers the schema, installs it everywhere and finishes recovery.
 pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
     let system = system_schema();
+    shards
+        .on(0, |node| Box::pin(async move { node.reshard().await }))
+        .await?
+        .map_err(BootError)?;
+    for opened in shards
+        .on_all(|node| Box::pin(async move { node.open_storage().await }))
+        .await?
+    {
+        opened.map_err(BootError)?;
+    }
     let mut stored = StoredSchema::default();
-    for part in shards.on_all(|node| Box::pin(async move { node.stored_schema().await })).await? {
+    for part in shards
+        .on_all(|node| Box::pin(async move { node.stored_schema().await }))
+        .await?
+    {
         for (table, partitions) in part.map_err(BootError)?.0 {
             stored.0.entry(table).or_default().extend(partitions);
         }
@@ -114,7 +135,10 @@ pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
         outcome.map_err(BootError)?;
     }
     let mut service = SchemaService::new(schema.clone(), shards.clone());
-    service.describe_system_keyspaces(&stored, &system).await.map_err(BootError)?;
+    service
+        .describe_system_keyspaces(&stored, &system)
+        .await
+        .map_err(BootError)?;
     Ok(schema)
 }
 
@@ -122,7 +146,11 @@ async fn install_control_door(shards: &Shards, door: mpsc::Sender<ControlRequest
     shards
         .on_all(move |node| {
             let door = door.clone();
-            Box::pin(async move { node.set_control(Box::new(move |request| door.try_send(request).map_err(|e| e.into_inner()))) })
+            Box::pin(async move {
+                node.set_control(Box::new(move |request| {
+                    door.try_send(request).map_err(|e| e.into_inner())
+                }))
+            })
         })
         .await?;
     Ok(())
@@ -132,7 +160,10 @@ async fn listen(shards: &Shards, options: &NodeOptions) -> Result<(SocketAddr, S
     let native = SocketAddr::new(options.rpc_address, options.native_port);
     let shard_aware = SocketAddr::new(options.rpc_address, options.shard_aware_port);
     let mut bound = (native, shard_aware);
-    for outcome in shards.on_all(|node| Box::pin(async move { node.listen() })).await? {
+    for outcome in shards
+        .on_all(|node| Box::pin(async move { node.listen() }))
+        .await?
+    {
         bound = outcome.map_err(BootError)?;
     }
     Ok(bound)
@@ -160,6 +191,9 @@ async fn drain(shards: &Shards, timeout: Duration) -> Result<(), BootError> {
             }
             Ok(())
         }
-        Err(_) => Err(BootError(format!("drain took longer than {} s; unflushed writes stay in the commitlog", timeout.as_secs()))),
+        Err(_) => Err(BootError(format!(
+            "drain took longer than {} s; unflushed writes stay in the commitlog",
+            timeout.as_secs()
+        ))),
     }
 }

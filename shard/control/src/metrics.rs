@@ -43,13 +43,19 @@ async fn scrape(State(shards): State<Shards>, Query(parameters): Query<Parameter
 
 /// The text of a scrape.
 async fn exposition(shards: &Shards, per_node: bool) -> Result<String, crate::shards::ShardGone> {
-    let per_shard = shards.on_all(|node| Box::pin(async move { node.samples() })).await?;
+    let per_shard = shards
+        .on_all(|node| Box::pin(async move { node.samples() }))
+        .await?;
     let mut families = Families::default();
     for (shard, samples) in per_shard.into_iter().enumerate() {
         let label = (!per_node).then(|| shard.to_string());
-        samples.into_iter().for_each(|sample| families.add(sample, label.as_deref()));
+        samples
+            .into_iter()
+            .for_each(|sample| families.add(sample, label.as_deref()));
     }
-    process_samples().into_iter().for_each(|sample| families.add(sample, None));
+    process_samples()
+        .into_iter()
+        .for_each(|sample| families.add(sample, None));
     Ok(families.text())
 }
 
@@ -57,16 +63,55 @@ fn process_samples() -> Vec<Sample> {
     let figures = process::figures();
     let mut samples = Samples::default();
     let gauge = |samples: &mut Samples, name, help, value| samples.gauge(name, help, &[], value);
-    gauge(&mut samples, "process_resident_memory_bytes", "Resident memory.", figures.resident_bytes as f64);
-    gauge(&mut samples, "process_virtual_memory_bytes", "Address space.", figures.virtual_bytes as f64);
-    gauge(&mut samples, "process_open_fds", "Open file descriptors.", figures.open_files as f64);
-    gauge(&mut samples, "process_threads", "Threads.", figures.threads as f64);
+    gauge(
+        &mut samples,
+        "process_resident_memory_bytes",
+        "Resident memory.",
+        figures.resident_bytes as f64,
+    );
+    gauge(
+        &mut samples,
+        "process_virtual_memory_bytes",
+        "Address space.",
+        figures.virtual_bytes as f64,
+    );
+    gauge(
+        &mut samples,
+        "process_open_fds",
+        "Open file descriptors.",
+        figures.open_files as f64,
+    );
+    gauge(
+        &mut samples,
+        "process_threads",
+        "Threads.",
+        figures.threads as f64,
+    );
     let mut counter = |name, help, value: f64| {
-        samples.0.push(Sample { name, help, kind: SampleKind::Counter, suffix: "", labels: Vec::new(), value });
+        samples.0.push(Sample {
+            name,
+            help,
+            kind: SampleKind::Counter,
+            suffix: "",
+            labels: Vec::new(),
+            value,
+        });
     };
-    counter("process_cpu_seconds_total", "Processor time, user and system.", figures.cpu_seconds);
-    counter("process_read_bytes_total", "Bytes read from storage devices.", figures.read_bytes as f64);
-    counter("process_write_bytes_total", "Bytes written to storage devices.", figures.write_bytes as f64);
+    counter(
+        "process_cpu_seconds_total",
+        "Processor time, user and system.",
+        figures.cpu_seconds,
+    );
+    counter(
+        "process_read_bytes_total",
+        "Bytes read from storage devices.",
+        figures.read_bytes as f64,
+    );
+    counter(
+        "process_write_bytes_total",
+        "Bytes written to storage devices.",
+        figures.write_bytes as f64,
+    );
     samples.0
 }
 
@@ -124,9 +169,14 @@ impl Families {
 fn series_name(sample: &Sample, shard: Option<&str>) -> String {
     let mut name = format!("{}{}", sample.name, sample.suffix);
     let shard = shard.map(|shard| ("shard", shard));
-    let labels = shard.into_iter().chain(sample.labels.iter().map(|(key, value)| (*key, value.as_str())));
+    let labels = shard
+        .into_iter()
+        .chain(sample.labels.iter().map(|(key, value)| (*key, value.as_str())));
     for (i, (key, value)) in labels.enumerate() {
-        let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        let value = value
+            .replace('\\', r"\\")
+            .replace('"', "\\\"")
+            .replace('\n', r"\n");
         let _ = write!(name, "{}{key}=\"{value}\"", if i == 0 { '{' } else { ',' });
     }
     if name.contains('{') {
@@ -150,14 +200,22 @@ mod tests {
         let mut per_shard = Families::default();
         let mut per_node = Families::default();
         for (shard, value) in [("0", 1), ("1", 2)] {
-            samples(value).into_iter().for_each(|sample| per_shard.add(sample, Some(shard)));
-            samples(value).into_iter().for_each(|sample| per_node.add(sample, None));
+            samples(value)
+                .into_iter()
+                .for_each(|sample| per_shard.add(sample, Some(shard)));
+            samples(value)
+                .into_iter()
+                .for_each(|sample| per_node.add(sample, None));
         }
         assert_eq!(
             per_shard.text(),
             "# HELP ceto_requests_total Requests.\n# TYPE ceto_requests_total counter\n\
              ceto_requests_total{shard=\"0\",kind=\"a\\\"b\"} 1\nceto_requests_total{shard=\"1\",kind=\"a\\\"b\"} 2\n"
         );
-        assert!(per_node.text().ends_with("ceto_requests_total{kind=\"a\\\"b\"} 3\n"));
+        assert!(
+            per_node
+                .text()
+                .ends_with("ceto_requests_total{kind=\"a\\\"b\"} 3\n")
+        );
     }
 }

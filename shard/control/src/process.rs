@@ -33,8 +33,18 @@ pub fn figures() -> ProcessFigures {
     let resident_bytes = pages.next().unwrap_or(0) * PAGE_SIZE;
     let stat = read("stat");
     // The command name may hold spaces; fields are counted after its closing parenthesis.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let field = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let field = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     let io = read("io");
     let counter = |name: &str| {
         let line = io.lines().find_map(|line| line.strip_prefix(name));

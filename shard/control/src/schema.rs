@@ -19,7 +19,9 @@ use crate::shards::Shards;
 
 #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
 fn now_micros() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
 }
 
 /// Orders schema changes.
@@ -33,14 +35,20 @@ pub struct SchemaService {
 impl SchemaService {
     /// Starts from what the shards have recovered and already serve.
     pub fn new(schema: Arc<Schema>, shards: Shards) -> SchemaService {
-        SchemaService { schema, shards, last: 0 }
+        SchemaService {
+            schema,
+            shards,
+            last: 0,
+        }
     }
 
     /// Serves requests until the node ends.
     pub async fn run(mut self, mut requests: mpsc::Receiver<ControlRequest>) {
         while let Some(ControlRequest::ChangeSchema { change, from, slot }) = requests.recv().await {
             let outcome = self.change(&change).await;
-            let told = self.shards.on(from, move |node| Box::pin(async move { node.schema_changed(slot, outcome) }));
+            let told = self.shards.on(from, move |node| {
+                Box::pin(async move { node.schema_changed(slot, outcome) })
+            });
             if told.await.is_err() {
                 return;
             }
@@ -50,7 +58,9 @@ impl SchemaService {
     /// Validates, stores and installs one change.
     pub async fn change(&mut self, change: &SchemaChange) -> SchemaOutcome {
         self.last = now_micros().max(self.last + 1);
-        let Some(mut next) = change.apply(&self.schema, self.last)? else { return Ok(None) };
+        let Some(mut next) = change.apply(&self.schema, self.last)? else {
+            return Ok(None);
+        };
         let mutations = self.mutations(&next);
         self.store(mutations).await?;
         next.version = schema_rows::version(&next);
@@ -71,12 +81,18 @@ impl SchemaService {
             let event = announced.clone();
             Box::pin(async move { node.notify_schema_change(&event) })
         });
-        notified.await.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        notified
+            .await
+            .map_err(|gone| CqlError::Invalid(gone.to_string()))?;
         Ok(Some(event))
     }
 
     /// Writes the rows that describe the system keyspaces themselves, where `stored` lacks them or has older ones.
-    pub async fn describe_system_keyspaces(&mut self, stored: &StoredSchema, system: &Schema) -> Result<(), String> {
+    pub async fn describe_system_keyspaces(
+        &mut self,
+        stored: &StoredSchema,
+        system: &Schema,
+    ) -> Result<(), String> {
         let described = stored.system_keyspaces(system);
         self.last = now_micros().max(self.last + 1);
         let (timestamp, now) = (Timestamp(self.last), UnixSeconds(self.last / 1_000_000));
@@ -92,7 +108,12 @@ impl SchemaService {
     fn mutations(&self, next: &Schema) -> Vec<Mutation> {
         let (timestamp, now) = (Timestamp(self.last), UnixSeconds(self.last / 1_000_000));
         let present = |schema: &Schema, name: &str| schema.keyspace(name).cloned();
-        let mut names: Vec<Arc<str>> = self.schema.keyspaces().chain(next.keyspaces()).map(|ks| ks.name.clone()).collect();
+        let mut names: Vec<Arc<str>> = self
+            .schema
+            .keyspaces()
+            .chain(next.keyspaces())
+            .map(|ks| ks.name.clone())
+            .collect();
         names.sort();
         names.dedup();
         let changed = names.iter().filter_map(|name| {
@@ -113,14 +134,21 @@ impl SchemaService {
     async fn store(&self, mutations: Vec<Mutation>) -> Result<(), CqlError> {
         for mutation in mutations {
             let shard = mutation.key.token.shard(self.shards.count());
-            let stored = self.shards.on(shard, move |node| Box::pin(async move { node.apply_durably(mutation).await })).await;
+            let stored = self
+                .shards
+                .on(shard, move |node| {
+                    Box::pin(async move { node.apply_durably(mutation).await })
+                })
+                .await;
             let failure = match stored {
                 Ok(Ok(())) => continue,
                 Ok(Err(failure)) => failure.to_string(),
                 Err(gone) => gone.to_string(),
             };
             error!(%failure, "a schema change could not be stored");
-            return Err(CqlError::Invalid(format!("The schema change could not be stored: {failure}")));
+            return Err(CqlError::Invalid(format!(
+                "The schema change could not be stored: {failure}"
+            )));
         }
         Ok(())
     }

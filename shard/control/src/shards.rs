@@ -47,7 +47,9 @@ impl Shards {
         &self,
         work: impl Fn(Rc<Node>) -> LocalFuture<'static, R> + Clone + Send + 'static,
     ) -> Result<Vec<R>, ShardGone> {
-        let asked: Vec<_> = (0..self.count()).map(|shard| self.ask(shard, work.clone())).collect();
+        let asked: Vec<_> = (0..self.count())
+            .map(|shard| self.ask(shard, work.clone()))
+            .collect();
         let mut results = Vec::with_capacity(asked.len());
         for answer in asked {
             results.push(answer.await.map_err(|_| ShardGone)?);

@@ -26,9 +26,19 @@ pub fn cql_error(error: CqlError) -> ErrorMessage {
             };
             (ErrorReason::AlreadyExists { keyspace, table }, message)
         }
-        CqlError::FunctionFailure { keyspace, name, argument_types, message } => {
-            (ErrorReason::FunctionFailure { keyspace, function: name, argument_types }, message)
-        }
+        CqlError::FunctionFailure {
+            keyspace,
+            name,
+            argument_types,
+            message,
+        } => (
+            ErrorReason::FunctionFailure {
+                keyspace,
+                function: name,
+                argument_types,
+            },
+            message,
+        ),
         CqlError::Unprepared { id } => return unprepared(&id),
     };
     ErrorMessage { reason, message }
@@ -41,22 +51,36 @@ pub fn unprepared(id: &[u8]) -> ErrorMessage {
         "Prepared query with ID {hex} not found (either the query was not prepared on this host (maybe the host has \
          been restarted?) or you have prepared too many queries and it has been evicted from the internal cache)"
     );
-    ErrorMessage { reason: ErrorReason::Unprepared { id: id.to_vec().into() }, message }
+    ErrorMessage {
+        reason: ErrorReason::Unprepared {
+            id: id.to_vec().into(),
+        },
+        message,
+    }
 }
 
 /// Invalid, with a text.
 pub fn invalid(message: impl Into<String>) -> ErrorMessage {
-    ErrorMessage { reason: ErrorReason::Invalid, message: message.into() }
+    ErrorMessage {
+        reason: ErrorReason::Invalid,
+        message: message.into(),
+    }
 }
 
 /// A fault of the server.
 pub fn server_error(message: impl Into<String>) -> ErrorMessage {
-    ErrorMessage { reason: ErrorReason::Server, message: message.into() }
+    ErrorMessage {
+        reason: ErrorReason::Server,
+        message: message.into(),
+    }
 }
 
 /// Refused for load.
 pub fn overloaded(message: impl Into<String>) -> ErrorMessage {
-    ErrorMessage { reason: ErrorReason::Overloaded, message: message.into() }
+    ErrorMessage {
+        reason: ErrorReason::Overloaded,
+        message: message.into(),
+    }
 }
 
 /// A coordinator's error; `cause` is what the failing replica said.
@@ -72,15 +96,32 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
         block_for: required as i32,
     };
     let reason = match error {
-        RequestError::Unavailable { consistency, required, alive } => {
-            ErrorReason::Unavailable { consistency, required: required as i32, alive: alive as i32 }
-        }
-        RequestError::WriteTimeout { consistency, received, required, write_type } => ErrorReason::WriteTimeout {
+        RequestError::Unavailable {
+            consistency,
+            required,
+            alive,
+        } => ErrorReason::Unavailable {
+            consistency,
+            required: required as i32,
+            alive: alive as i32,
+        },
+        RequestError::WriteTimeout {
+            consistency,
+            received,
+            required,
+            write_type,
+        } => ErrorReason::WriteTimeout {
             progress: progress(consistency, received, required),
             write_type: native_write_type(write_type),
             contentions: None,
         },
-        RequestError::WriteFailure { consistency, received, required, failures, write_type } => {
+        RequestError::WriteFailure {
+            consistency,
+            received,
+            required,
+            failures,
+            write_type,
+        } => {
             if is_overload(&failures) {
                 return overloaded(message);
             }
@@ -90,10 +131,22 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
                 write_type: native_write_type(write_type),
             }
         }
-        RequestError::ReadTimeout { consistency, received, required, data_present } => {
-            ErrorReason::ReadTimeout { progress: progress(consistency, received, required), data_present }
-        }
-        RequestError::ReadFailure { consistency, received, required, failures, data_present } => {
+        RequestError::ReadTimeout {
+            consistency,
+            received,
+            required,
+            data_present,
+        } => ErrorReason::ReadTimeout {
+            progress: progress(consistency, received, required),
+            data_present,
+        },
+        RequestError::ReadFailure {
+            consistency,
+            received,
+            required,
+            failures,
+            data_present,
+        } => {
             if is_overload(&failures) {
                 return overloaded(message);
             }
@@ -110,7 +163,9 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
 
 /// Every failed replica shed load: the client may try again later, nothing is broken.
 fn is_overload(failures: &[(HostId, FailureReason)]) -> bool {
-    failures.iter().all(|(_, reason)| *reason == FailureReason::Overloaded)
+    failures
+        .iter()
+        .all(|(_, reason)| *reason == FailureReason::Overloaded)
 }
 
 fn native_failures(node: &Node, failures: Vec<(HostId, FailureReason)>) -> Failures {
@@ -120,7 +175,12 @@ fn native_failures(node: &Node, failures: Vec<(HostId, FailureReason)>) -> Failu
         let code = reason as u16;
         ceto_native::error::FailureReason(if code < 64 { code } else { 0 })
     };
-    Failures::new(failures.into_iter().map(|(_, reason)| (address, code(reason))).collect())
+    Failures::new(
+        failures
+            .into_iter()
+            .map(|(_, reason)| (address, code(reason)))
+            .collect(),
+    )
 }
 
 fn native_write_type(write_type: WriteType) -> ceto_native::WriteType {

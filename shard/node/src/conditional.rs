@@ -21,7 +21,10 @@ use crate::prepared::column_specs;
 use crate::shard_metrics::Operation;
 
 /// Runs a write that reads first.
-pub(crate) async fn run(context: &RequestContext, plan: Box<ConditionalWrite>) -> Result<Answer, ErrorMessage> {
+pub(crate) async fn run(
+    context: &RequestContext,
+    plan: Box<ConditionalWrite>,
+) -> Result<Answer, ErrorMessage> {
     if plan.is_conditional() {
         if let Some(serial) = context.serial_consistency {
             validate_serial(serial).map_err(invalid)?;
@@ -33,7 +36,9 @@ pub(crate) async fn run(context: &RequestContext, plan: Box<ConditionalWrite>) -
     unlock_all(&context.node, locks).await;
     let outcome = outcome?;
     let node = &context.node;
-    node.metrics.latency(Operation::CoordinatorWrite).record(node.env.clock().now() - context.started);
+    node.metrics
+        .latency(Operation::CoordinatorWrite)
+        .record(node.env.clock().now() - context.started);
     Ok(answer(context, &outcome))
 }
 
@@ -42,14 +47,20 @@ async fn run_locked(context: &RequestContext, plan: &ConditionalWrite) -> Result
     let mut results = Vec::with_capacity(plan.reads().len());
     for command in plan.reads() {
         let Some(table) = schema.table_by_id(command.table) else {
-            return Err(invalid(format!("Table with id {} does not exist any more", command.table)));
+            return Err(invalid(format!(
+                "Table with id {} does not exist any more",
+                command.table
+            )));
         };
         results.push(crate::select::read(context, table, command.clone()).await?);
     }
     let random = NodeRandom(&context.node);
     let mut plan_context = context.plan_context(&random);
     let newest = results.iter().filter_map(newest_timestamp).max();
-    plan_context.now_micros = context.node.next_timestamp().max(newest.map_or(i64::MIN, |newest| newest.saturating_add(1)));
+    plan_context.now_micros = context
+        .node
+        .next_timestamp()
+        .max(newest.map_or(i64::MIN, |newest| newest.saturating_add(1)));
     let mut outcome = plan.decide(&results, &plan_context).map_err(cql_error)?;
     if let Some(write) = outcome.write.take() {
         crate::modify::write(context, write).await?;
@@ -64,13 +75,20 @@ fn answer(context: &RequestContext, outcome: &Outcome) -> Answer {
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&outcome.columns));
     let mut body = BytesMut::new();
     // The columns depend on the outcome, so clients never have them already.
-    let header = RowsHeader { columns: &columns, skip_metadata: false, new_metadata_id: None };
+    let header = RowsHeader {
+        columns: &columns,
+        skip_metadata: false,
+        new_metadata_id: None,
+    };
     let mut encoder = RowsEncoder::begin(&mut body, header);
     for row in &outcome.rows {
         encoder.row(row.iter().map(|cell| cell.as_deref()));
     }
     encoder.finish(None);
-    Answer::Result { prefix: context.prefix(), body }
+    Answer::Result {
+        prefix: context.prefix(),
+        body,
+    }
 }
 
 /// The newest write that a result shows, microseconds.
@@ -80,19 +98,38 @@ fn newest_timestamp(result: &ReadResult) -> Option<i64> {
             ColumnData::Cell(cell) => Some(cell.timestamp.0),
             ColumnData::Collection(collection) => {
                 let cells = collection.cells.iter().map(|(_, cell)| cell.timestamp.0);
-                cells.chain(collection.deletion.map(|deletion| deletion.timestamp.0)).max()
+                cells
+                    .chain(collection.deletion.map(|deletion| deletion.timestamp.0))
+                    .max()
             }
         });
-        let own = row.liveness.map(|l| l.timestamp.0).into_iter().chain(row.deletion.map(|d| d.timestamp.0));
+        let own = row
+            .liveness
+            .map(|l| l.timestamp.0)
+            .into_iter()
+            .chain(row.deletion.map(|d| d.timestamp.0));
         cells.chain(own).max()
     };
     let of_partition = |partition: &Partition| {
-        let rows = partition.rows.iter().map(|(_, row)| row).chain([&partition.static_row]);
-        let ranges = partition.range_tombstones.iter().map(|tombstone| tombstone.deletion);
-        let deletions = ranges.chain(partition.deletion).map(|deletion| deletion.timestamp.0);
+        let rows = partition
+            .rows
+            .iter()
+            .map(|(_, row)| row)
+            .chain([&partition.static_row]);
+        let ranges = partition
+            .range_tombstones
+            .iter()
+            .map(|tombstone| tombstone.deletion);
+        let deletions = ranges
+            .chain(partition.deletion)
+            .map(|deletion| deletion.timestamp.0);
         rows.filter_map(of_row).chain(deletions).max()
     };
-    result.partitions.iter().filter_map(|part| of_partition(&part.partition)).max()
+    result
+        .partitions
+        .iter()
+        .filter_map(|part| of_partition(&part.partition))
+        .max()
 }
 
 /// A lock held on the shard that owns its partition.
@@ -113,7 +150,11 @@ async fn lock_all(node: &Rc<Node>, reads: &[ReadCommand]) -> Vec<RemoteLock> {
     let mut locks = Vec::with_capacity(partitions.len());
     for (table, key) in partitions {
         let shard = key.token.shard(node.shard_count());
-        let guard = node.on_shard(shard, move |node| Box::pin(async move { node.hold_lock(table, key).await })).await;
+        let guard = node
+            .on_shard(shard, move |node| {
+                Box::pin(async move { node.hold_lock(table, key).await })
+            })
+            .await;
         locks.push(RemoteLock { shard, guard });
     }
     locks
@@ -121,7 +162,10 @@ async fn lock_all(node: &Rc<Node>, reads: &[ReadCommand]) -> Vec<RemoteLock> {
 
 async fn unlock_all(node: &Rc<Node>, locks: Vec<RemoteLock>) {
     for RemoteLock { shard, guard } in locks {
-        node.on_shard(shard, move |node| Box::pin(async move { node.release_lock(guard) })).await;
+        node.on_shard(shard, move |node| {
+            Box::pin(async move { node.release_lock(guard) })
+        })
+        .await;
     }
 }
 

@@ -73,7 +73,11 @@ impl Protocol for Connection {
 
     fn closed(&mut self) {
         self.state.stage.set(Stage::Closed);
-        self.state.node.connections.borrow_mut().try_remove(self.state.key.get());
+        self.state
+            .node
+            .connections
+            .borrow_mut()
+            .try_remove(self.state.key.get());
         self.state.node.metrics.connections_closed.increment();
     }
 }
@@ -96,7 +100,12 @@ impl Connection {
             is_paused: Cell::new(false),
             node,
         });
-        let share = state.node.options.limits.max_connections.div_ceil(usize::from(state.node.shard_count()));
+        let share = state
+            .node
+            .options
+            .limits
+            .max_connections
+            .div_ceil(usize::from(state.node.shard_count()));
         let is_full = state.node.connections.borrow().len() >= share;
         if is_full {
             state.node.metrics.connections_refused.increment();
@@ -108,7 +117,9 @@ impl Connection {
             state.stage.set(Stage::Closed);
             state.socket.close();
         } else {
-            state.key.set(state.node.connections.borrow_mut().insert(Rc::downgrade(&state)));
+            state
+                .key
+                .set(state.node.connections.borrow_mut().insert(Rc::downgrade(&state)));
         }
         Box::new(Connection { state })
     }
@@ -167,7 +178,9 @@ impl ConnectionState {
         let stream = envelope.header.stream;
         self.requests.set(self.requests.get() + 1);
         if self.stage.get() == Stage::Connected {
-            self.encoder.borrow_mut().set_dialect(Dialect::new(envelope.header.version));
+            self.encoder
+                .borrow_mut()
+                .set_dialect(Dialect::new(envelope.header.version));
         }
         let message = match RequestMessage::decode(self.dialect(), envelope) {
             Ok(message) => message,
@@ -175,19 +188,29 @@ impl ConnectionState {
         };
         let is_handshake = matches!(message.request, Request::Startup(_) | Request::Options);
         if self.stage.get() == Stage::Connected && !is_handshake {
-            let text = format!("Unexpected message {}, expecting STARTUP or OPTIONS", message.request.opcode().name());
+            let text = format!(
+                "Unexpected message {}, expecting STARTUP or OPTIONS",
+                message.request.opcode().name()
+            );
             return self.protocol_error(stream, text);
         }
         match message.request {
-            Request::Options => self.respond(stream, &Response::Supported(self.node.supported_options()).into()),
+            Request::Options => {
+                self.respond(stream, &Response::Supported(self.node.supported_options()).into())
+            }
             Request::Startup(startup) => self.start_up(stream, &startup),
             Request::Register(types) => {
-                let mask = types.iter().fold(self.events.get(), |mask, t| mask | event_bit(*t));
+                let mask = types
+                    .iter()
+                    .fold(self.events.get(), |mask, t| mask | event_bit(*t));
                 self.events.set(mask);
                 self.respond(stream, &Response::Ready.into());
             }
             Request::AuthResponse(_) => {
-                self.protocol_error(stream, "Unexpected message AUTH_RESPONSE: no authentication is under way".to_owned());
+                self.protocol_error(
+                    stream,
+                    "Unexpected message AUTH_RESPONSE: no authentication is under way".to_owned(),
+                );
             }
             Request::Query(_) | Request::Prepare(_) | Request::Execute(_) | Request::Batch(_) => {
                 self.start(stream, message);
@@ -196,18 +219,31 @@ impl ConnectionState {
     }
 
     fn protocol_error(&self, stream: i16, message: String) {
-        self.respond(stream, &ErrorMessage { message, reason: ErrorReason::Protocol }.into());
+        self.respond(
+            stream,
+            &ErrorMessage {
+                message,
+                reason: ErrorReason::Protocol,
+            }
+            .into(),
+        );
     }
 
     fn start_up(&self, stream: i16, startup: &Startup) {
         if self.stage.get() == Stage::Ready {
-            return self.protocol_error(stream, "Unexpected message STARTUP, the connection is ready".to_owned());
+            return self.protocol_error(
+                stream,
+                "Unexpected message STARTUP, the connection is ready".to_owned(),
+            );
         }
         let Some(version) = startup.option("CQL_VERSION") else {
             return self.protocol_error(stream, "Missing value CQL_VERSION in STARTUP message".to_owned());
         };
         if !version.starts_with("3.") {
-            return self.protocol_error(stream, format!("CQL version {version} is not supported; use 3.x.y"));
+            return self.protocol_error(
+                stream,
+                format!("CQL version {version} is not supported; use 3.x.y"),
+            );
         }
         let dialect = self.dialect();
         let compression = match startup.compression(dialect.version) {
@@ -242,13 +278,28 @@ impl ConnectionState {
         let node = &self.node;
         if node.is_draining() {
             let message = "The node is shutting down".to_owned();
-            return self.respond(stream, &ErrorMessage { message, reason: ErrorReason::Overloaded }.into());
+            return self.respond(
+                stream,
+                &ErrorMessage {
+                    message,
+                    reason: ErrorReason::Overloaded,
+                }
+                .into(),
+            );
         }
         if node.requests_in_flight.get() >= node.options.limits.max_requests_per_shard {
             node.metrics.requests_shed.increment();
             let message =
-                "Too many requests in flight on this shard (native_transport_max_requests_per_shard)".to_owned();
-            return self.respond(stream, &ErrorMessage { message, reason: ErrorReason::Overloaded }.into());
+                "Too many requests in flight on this shard (native_transport_max_requests_per_shard)"
+                    .to_owned();
+            return self.respond(
+                stream,
+                &ErrorMessage {
+                    message,
+                    reason: ErrorReason::Overloaded,
+                }
+                .into(),
+            );
         }
         node.requests_in_flight.set(node.requests_in_flight.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
@@ -262,7 +313,9 @@ impl ConnectionState {
     async fn run(self: Rc<Self>, stream: i16, message: RequestMessage) {
         let answer = execute(&self.node, &self, message).await;
         self.answer(stream, &answer);
-        self.node.requests_in_flight.set(self.node.requests_in_flight.get() - 1);
+        self.node
+            .requests_in_flight
+            .set(self.node.requests_in_flight.get() - 1);
         self.in_flight.set(self.in_flight.get() - 1);
         if self.is_paused.get() {
             self.resume();
@@ -289,7 +342,9 @@ impl ConnectionState {
             self.node.metrics.count_error(error.reason.code());
         }
         let dialect = self.dialect();
-        self.send(stream, message.response.opcode(), message.flags(dialect), |out| message.encode(dialect, out));
+        self.send(stream, message.response.opcode(), message.flags(dialect), |out| {
+            message.encode(dialect, out)
+        });
     }
 
     fn send(&self, stream: i16, opcode: Opcode, flags: u8, fill: impl Fn(&mut bytes::BytesMut)) {
@@ -309,8 +364,16 @@ impl ConnectionState {
         });
         drop(encoder);
         if let Some(violation) = too_large {
-            let message = format!("The answer is too large for the protocol: {violation}; use a smaller page size");
-            self.respond(stream, &ErrorMessage { message, reason: ErrorReason::Server }.into());
+            let message =
+                format!("The answer is too large for the protocol: {violation}; use a smaller page size");
+            self.respond(
+                stream,
+                &ErrorMessage {
+                    message,
+                    reason: ErrorReason::Server,
+                }
+                .into(),
+            );
         }
     }
 
@@ -356,8 +419,16 @@ impl ConnectionState {
         ClientRow {
             address: self.socket.peer(),
             options: self.startup.borrow().clone(),
-            stage: if self.stage.get() == Stage::Ready { "ready" } else { "established" },
-            keyspace: self.keyspace.borrow().as_ref().map(|keyspace| keyspace.to_string()),
+            stage: if self.stage.get() == Stage::Ready {
+                "ready"
+            } else {
+                "established"
+            },
+            keyspace: self
+                .keyspace
+                .borrow()
+                .as_ref()
+                .map(|keyspace| keyspace.to_string()),
             protocol_version: self.dialect().version.number(),
             requests: self.requests.get(),
             shard: self.node.shard(),

@@ -18,7 +18,11 @@ pub(crate) async fn run(context: &RequestContext, change: SchemaChange) -> Resul
     let node = &context.node;
     let change = complete_replication(context, change).map_err(cql_error)?;
     let (slot, answer) = node.outcomes.open();
-    let request = ControlRequest::ChangeSchema { change: Box::new(change), from: node.shard(), slot };
+    let request = ControlRequest::ChangeSchema {
+        change: Box::new(change),
+        from: node.shard(),
+        slot,
+    };
     if node.ask_control(request).is_err() {
         node.outcomes.cancel(slot);
         return Err(overloaded("Too many schema changes are waiting"));
@@ -38,15 +42,22 @@ impl Node {
 
 /// Checks replication options against the ring, and fills in what they leave open.
 fn complete_replication(context: &RequestContext, change: SchemaChange) -> Result<SchemaChange, CqlError> {
-    let Some(given) = change.replication() else { return Ok(change) };
+    let Some(given) = change.replication() else {
+        return Ok(change);
+    };
     let schema = context.node.schema();
-    let previous = schema.keyspace(change.keyspace()).map(|keyspace| &keyspace.replication);
+    let previous = schema
+        .keyspace(change.keyspace())
+        .map(|keyspace| &keyspace.replication);
     let prepared = replication::prepare(change.keyspace(), &given.0, previous, context.node.ring());
     let prepared = prepared.map_err(|error| match error {
         ReplicationError::Config(message) => CqlError::Config(message),
         ReplicationError::Invalid(message) => CqlError::Invalid(message),
     })?;
-    prepared.warnings.into_iter().for_each(|warning| context.warn(warning));
+    prepared
+        .warnings
+        .into_iter()
+        .for_each(|warning| context.warn(warning));
     Ok(change.with_replication(prepared.options))
 }
 
@@ -55,7 +66,11 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
     let node = &context.node;
     let address = node.options.rpc_address.to_string();
     let ownership = |_: &str| -> Vec<(String, Vec<String>)> {
-        node.options.tokens.iter().map(|token| (token.to_string(), vec![address.clone()])).collect()
+        node.options
+            .tokens
+            .iter()
+            .map(|token| (token.to_string(), vec![address.clone()]))
+            .collect()
     };
     let cluster = ClusterDescription {
         name: &node.options.cluster_name,
@@ -66,11 +81,18 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
     let described = request.rows(&node.schema(), &cluster).map_err(cql_error)?;
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&described.columns));
     let mut body = BytesMut::new();
-    let header = RowsHeader { columns: &columns, skip_metadata: context.skip_metadata, new_metadata_id: None };
+    let header = RowsHeader {
+        columns: &columns,
+        skip_metadata: context.skip_metadata,
+        new_metadata_id: None,
+    };
     let mut encoder = RowsEncoder::begin(&mut body, header);
     for row in &described.rows {
         encoder.row(row.iter().map(|cell| Some(&cell[..])));
     }
     encoder.finish(None);
-    Ok(Answer::Result { prefix: context.prefix(), body })
+    Ok(Answer::Result {
+        prefix: context.prefix(),
+        body,
+    })
 }

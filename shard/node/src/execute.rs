@@ -12,9 +12,7 @@ use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared};
 use ceto_model::{Consistency, Timestamp, UnixSeconds};
 use ceto_native::request::{Batch, BatchKind, Execute, Prepare, Query, QueryParameters, StatementSource};
 use ceto_native::response::{PreparedMetadata, ResponsePrefix};
-use ceto_native::{
-    Dialect, ErrorMessage, RequestMessage, Response, ResponseMessage, ResultMetadata, Values,
-};
+use ceto_native::{Dialect, ErrorMessage, RequestMessage, Response, ResponseMessage, ResultMetadata, Values};
 
 use crate::answer::{cql_error, unprepared};
 use crate::connection::ConnectionState;
@@ -53,15 +51,25 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    fn new(node: &Rc<Node>, dialect: Dialect, parameters: &QueryParameters, trace: Option<Rc<Trace>>) -> RequestContext {
+    fn new(
+        node: &Rc<Node>,
+        dialect: Dialect,
+        parameters: &QueryParameters,
+        trace: Option<Rc<Trace>>,
+    ) -> RequestContext {
         let now_micros = node.next_timestamp();
-        let now_seconds = parameters.now_in_seconds.map_or(now_micros.div_euclid(1_000_000), i64::from);
+        let now_seconds = parameters
+            .now_in_seconds
+            .map_or(now_micros.div_euclid(1_000_000), i64::from);
         RequestContext {
             node: node.clone(),
             dialect,
             consistency: parameters.consistency,
             serial_consistency: parameters.serial_consistency,
-            page_size: parameters.page_size.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0),
+            page_size: parameters
+                .page_size
+                .and_then(|size| u32::try_from(size).ok())
+                .filter(|size| *size > 0),
             paging_state: parameters.paging_state.clone(),
             skip_metadata: parameters.skip_metadata,
             started: node.env.clock().now(),
@@ -106,7 +114,10 @@ impl RequestContext {
 
     /// A message with this request's tracing id and warnings.
     pub(crate) fn message(&self, response: Response) -> Answer {
-        Answer::Message(ResponseMessage { prefix: self.prefix(), response })
+        Answer::Message(ResponseMessage {
+            prefix: self.prefix(),
+            response,
+        })
     }
 }
 
@@ -121,19 +132,34 @@ impl ceto_cql::RandomSource for NodeRandom<'_> {
 
 /// Runs a QUERY, PREPARE, EXECUTE or BATCH.
 pub async fn execute(node: &Rc<Node>, connection: &Rc<ConnectionState>, message: RequestMessage) -> Answer {
-    let session = Session { keyspace: connection.keyspace(), dialect: connection.dialect() };
-    let trace = message.tracing.then(|| begin_trace(node, connection, &message.request));
+    let session = Session {
+        keyspace: connection.keyspace(),
+        dialect: connection.dialect(),
+    };
+    let trace = message
+        .tracing
+        .then(|| begin_trace(node, connection, &message.request));
     let outcome = match message.request {
-        ceto_native::Request::Query(query) => run_query(node, connection, &session, query, trace.clone()).await,
-        ceto_native::Request::Execute(execute) => run_execute(node, connection, &session, execute, trace.clone()).await,
+        ceto_native::Request::Query(query) => {
+            run_query(node, connection, &session, query, trace.clone()).await
+        }
+        ceto_native::Request::Execute(execute) => {
+            run_execute(node, connection, &session, execute, trace.clone()).await
+        }
         ceto_native::Request::Batch(batch) => run_batch(node, &session, batch, trace.clone()).await,
         ceto_native::Request::Prepare(prepare) => run_prepare(node, &session, prepare, trace.clone()).await,
         _ => unreachable!("connection.rs answers the handshake itself"),
     };
     let answer = outcome.unwrap_or_else(|error| {
         let tracing_id = trace.as_ref().map(|trace| trace.id);
-        let prefix = ResponsePrefix { tracing_id, ..ResponsePrefix::default() };
-        Answer::Message(ResponseMessage { prefix, response: Response::Error(error) })
+        let prefix = ResponsePrefix {
+            tracing_id,
+            ..ResponsePrefix::default()
+        };
+        Answer::Message(ResponseMessage {
+            prefix,
+            response: Response::Error(error),
+        })
     });
     if let Some(trace) = trace {
         trace.event(node, "Request complete");
@@ -171,7 +197,12 @@ async fn run_query(
 ) -> Result<Answer, ErrorMessage> {
     node.metrics.queries.increment();
     let context = RequestContext::new(node, session.dialect, &query.parameters, trace);
-    let keyspace = query.parameters.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    let keyspace = query
+        .parameters
+        .keyspace
+        .as_deref()
+        .map(Arc::from)
+        .or_else(|| session.keyspace.clone());
     context.trace(|| "Parsing and preparing statement".to_owned());
     let statement = prepare_text(node, &query.query, keyspace.as_deref())?;
     let entry = Entry::new(Arc::new(statement), Arc::from(""), keyspace);
@@ -193,7 +224,14 @@ async fn run_execute(
         trace.parameter("query", &*entry.text);
     }
     let values = bind(&entry.statement, &execute.parameters.values)?;
-    run_statement(&context, connection, &entry, &values, execute.result_metadata_id.as_deref()).await
+    run_statement(
+        &context,
+        connection,
+        &entry,
+        &values,
+        execute.result_metadata_id.as_deref(),
+    )
+    .await
 }
 
 /// Parses and prepares a text against the present schema.
@@ -252,7 +290,11 @@ async fn run_prepare(
     trace: Option<Rc<Trace>>,
 ) -> Result<Answer, ErrorMessage> {
     node.metrics.prepares.increment();
-    let keyspace: Option<Arc<str>> = prepare.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    let keyspace: Option<Arc<str>> = prepare
+        .keyspace
+        .as_deref()
+        .map(Arc::from)
+        .or_else(|| session.keyspace.clone());
     let statement = Arc::new(prepare_text(node, &prepare.query, keyspace.as_deref())?);
     let text: Arc<str> = prepare.query.into();
     let id = ceto_cql::statement_id(&text, keyspace.as_deref());
@@ -269,7 +311,9 @@ async fn run_prepare(
     let result_columns = statement.result_columns();
     let prepared = ceto_native::Prepared {
         id: bytes::Bytes::copy_from_slice(&id),
-        result_metadata_id: Some(bytes::Bytes::copy_from_slice(&ceto_cql::result_metadata_id(result_columns))),
+        result_metadata_id: Some(bytes::Bytes::copy_from_slice(&ceto_cql::result_metadata_id(
+            result_columns,
+        ))),
         markers: PreparedMetadata {
             columns: column_specs(statement.variables()),
             partition_key_indices: statement.partition_key_indices().to_vec(),
@@ -281,9 +325,14 @@ async fn run_prepare(
             ResultMetadata::new(column_specs(result_columns))
         },
     };
-    let prefix =
-        ResponsePrefix { tracing_id: trace.as_ref().map(|trace| trace.id), ..ResponsePrefix::default() };
-    Ok(Answer::Message(ResponseMessage { prefix, response: Response::Prepared(prepared) }))
+    let prefix = ResponsePrefix {
+        tracing_id: trace.as_ref().map(|trace| trace.id),
+        ..ResponsePrefix::default()
+    };
+    Ok(Answer::Message(ResponseMessage {
+        prefix,
+        response: Response::Prepared(prepared),
+    }))
 }
 
 async fn run_statement(
@@ -294,7 +343,10 @@ async fn run_statement(
     client_metadata_id: Option<&[u8]>,
 ) -> Result<Answer, ErrorMessage> {
     let random = NodeRandom(&context.node);
-    let plan = entry.statement.plan(values, &context.plan_context(&random)).map_err(cql_error)?;
+    let plan = entry
+        .statement
+        .plan(values, &context.plan_context(&random))
+        .map_err(cql_error)?;
     match plan {
         Plan::Read(select) => crate::select::run(context, entry, select, client_metadata_id).await,
         Plan::Write(write) => crate::modify::run(context, write).await,
@@ -317,8 +369,12 @@ async fn run_batch(
 ) -> Result<Answer, ErrorMessage> {
     node.metrics.batches.increment();
     let context = RequestContext::new(node, session.dialect, &batch.parameters, trace);
-    let keyspace: Option<Arc<str>> =
-        batch.parameters.keyspace.as_deref().map(Arc::from).or_else(|| session.keyspace.clone());
+    let keyspace: Option<Arc<str>> = batch
+        .parameters
+        .keyspace
+        .as_deref()
+        .map(Arc::from)
+        .or_else(|| session.keyspace.clone());
     let mut statements = Vec::new();
     for statement in &batch.statements {
         let prepared = match &statement.source {
@@ -333,13 +389,20 @@ async fn run_batch(
         BatchKind::Unlogged => ceto_cql::BatchKind::Unlogged,
         BatchKind::Counter => ceto_cql::BatchKind::Counter,
     };
-    let items: Vec<BatchItem<'_>> =
-        statements.iter().map(|(prepared, values)| BatchItem { prepared: prepared.as_ref(), values }).collect();
+    let items: Vec<BatchItem<'_>> = statements
+        .iter()
+        .map(|(prepared, values)| BatchItem {
+            prepared: prepared.as_ref(),
+            values,
+        })
+        .collect();
     let random = NodeRandom(node);
     let plan = ceto_cql::plan_batch(kind, &items, &context.plan_context(&random)).map_err(cql_error)?;
     match plan {
         Plan::Write(write) => crate::modify::run(&context, write).await,
         Plan::Conditional(conditional) => crate::conditional::run(&context, conditional).await,
-        _ => Err(crate::answer::server_error("a batch was planned as something else")),
+        _ => Err(crate::answer::server_error(
+            "a batch was planned as something else",
+        )),
     }
 }

@@ -1,7 +1,7 @@
 //! Figures of tables and of storage, for metrics and nodetool.
 
 use ceto_model::{Schema, TableId};
-use ceto_storage::Database;
+use ceto_storage::{Database, StorageStats, TableStats};
 
 use crate::metrics::Samples;
 
@@ -68,9 +68,174 @@ impl TableFigures {
 }
 
 /// Figures of each table of this shard.
-pub fn table_figures(_database: &Database, _schema: &Schema) -> Vec<TableFigures> {
-    Vec::new()
+pub(crate) fn table_figures(database: &Database, schema: &Schema) -> Vec<TableFigures> {
+    let named = |stats: TableStats| {
+        let table = schema.table_by_id(stats.table)?;
+        Some(TableFigures {
+            id: stats.table,
+            keyspace: table.keyspace.to_string(),
+            table: table.name.to_string(),
+            sstables: stats.sstables,
+            disk_bytes: stats.disk_bytes,
+            uncompressed_bytes: stats.uncompressed_bytes,
+            largest_sstable_bytes: stats.largest_sstable_bytes,
+            partitions_estimate: stats.partitions_estimate,
+            memtable_cells: stats.memtable_cells,
+            memtable_bytes: stats.memtable_bytes,
+            flushes: stats.flushes,
+            pending_flushes: stats.pending_flushes,
+            compactions: stats.compactions,
+            reads: stats.reads,
+            writes: stats.writes,
+            filter_false_positives: stats.filter_false_positives,
+            filter_bytes: stats.filter_bytes,
+            index_bytes: stats.index_bytes,
+        })
+    };
+    database.all_table_stats().into_iter().filter_map(named).collect()
 }
 
-/// Adds storage's samples.
-pub fn add_storage_samples(_database: &Database, _schema: &Schema, _samples: &mut Samples) {}
+/// Adds storage's samples: the shard's, and a few of each client's table.
+pub(crate) fn add_storage_samples(database: &Database, schema: &Schema, samples: &mut Samples) {
+    add_shard(&database.stats(), samples);
+    for stats in database.all_table_stats() {
+        let Some(table) = schema.table_by_id(stats.table) else {
+            continue;
+        };
+        let labels: [(&'static str, &str); 2] = [("keyspace", &table.keyspace), ("table", &table.name)];
+        add_table(&stats, &labels, samples);
+    }
+}
+
+fn add_shard(stats: &StorageStats, samples: &mut Samples) {
+    let mut gauge = |name, help, value: u64| samples.gauge(name, help, &[], value as f64);
+    gauge(
+        "ceto_memtable_bytes",
+        "Memory of memtables.",
+        stats.memtable_bytes,
+    );
+    gauge(
+        "ceto_memtable_bytes_max",
+        "Bound of it (memtable_heap_space).",
+        stats.memtable_bytes_max,
+    );
+    gauge(
+        "ceto_waiting_writes",
+        "Writes that wait for memtable or commitlog space.",
+        stats.waiting_writes,
+    );
+    gauge(
+        "ceto_pending_flushes",
+        "Memtables that wait for a flush or are being flushed.",
+        stats.pending_flushes,
+    );
+    gauge(
+        "ceto_pending_compactions",
+        "Compactions that strategies want.",
+        stats.pending_compactions,
+    );
+    gauge(
+        "ceto_running_compactions",
+        "Compactions that run.",
+        stats.running_compactions.len() as u64,
+    );
+    gauge(
+        "ceto_writes_refused",
+        "1 when the disk is full or has failed.",
+        u64::from(stats.refuses_writes),
+    );
+    gauge(
+        "ceto_commitlog_segments",
+        "Segments that hold entries.",
+        stats.commitlog.segments,
+    );
+    gauge(
+        "ceto_commitlog_bytes",
+        "Bytes of all segment files.",
+        stats.commitlog.disk_bytes,
+    );
+    gauge(
+        "ceto_cache_bytes",
+        "Memory of the block cache.",
+        stats.block_cache_bytes,
+    );
+    gauge(
+        "ceto_cache_bytes_max",
+        "Bound of it.",
+        stats.block_cache_bytes_max,
+    );
+    let mut count = |name, help, value: u64| samples.counter(name, help, &[], value);
+    count(
+        "ceto_commitlog_appends_total",
+        "Entries appended.",
+        stats.commitlog.appends,
+    );
+    count(
+        "ceto_commitlog_appended_bytes_total",
+        "Bytes appended.",
+        stats.commitlog.appended_bytes,
+    );
+    count("ceto_commitlog_syncs_total", "Syncs.", stats.commitlog.syncs);
+    count(
+        "ceto_cache_hits_total",
+        "Blocks found in the cache.",
+        stats.block_cache_hits,
+    );
+    count(
+        "ceto_cache_misses_total",
+        "Blocks not found in it.",
+        stats.block_cache_misses,
+    );
+}
+
+fn add_table(stats: &TableStats, labels: &[(&'static str, &str)], samples: &mut Samples) {
+    let mut gauge = |name, help, value: u64| samples.gauge(name, help, labels, value as f64);
+    gauge("ceto_table_sstables", "Live sstables.", stats.sstables);
+    gauge(
+        "ceto_table_disk_bytes",
+        "Bytes of live sstables.",
+        stats.disk_bytes,
+    );
+    gauge(
+        "ceto_table_memtable_bytes",
+        "Memory of the table's memtables.",
+        stats.memtable_bytes,
+    );
+    let mut count = |name, help, value: u64| samples.counter(name, help, labels, value);
+    count(
+        "ceto_table_reads_total",
+        "Reads of this shard's data.",
+        stats.reads,
+    );
+    count(
+        "ceto_table_writes_total",
+        "Writes to this shard's data.",
+        stats.writes,
+    );
+    count(
+        "ceto_table_flushes_total",
+        "Memtables written out.",
+        stats.flushes,
+    );
+    count(
+        "ceto_table_flushed_bytes_total",
+        "Bytes that flushes wrote.",
+        stats.flushed_bytes,
+    );
+    count(
+        "ceto_table_compactions_total",
+        "Compactions done.",
+        stats.compactions,
+    );
+    count(
+        "ceto_table_compacted_bytes_total",
+        "Bytes that compactions read.",
+        stats.compacted_bytes,
+    );
+    let false_positives = stats.filter_false_positives;
+    count(
+        "ceto_table_filter_false_positives_total",
+        "Lookups a filter let through for nothing.",
+        false_positives,
+    );
+}

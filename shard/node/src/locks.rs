@@ -49,7 +49,14 @@ impl PartitionLocks {
             let mut held = self.held.borrow_mut();
             match held.get_mut(&key) {
                 None => {
-                    held.insert(key.clone(), Queue { holder: 0, next_ticket: 1, waiting: VecDeque::new() });
+                    held.insert(
+                        key.clone(),
+                        Queue {
+                            holder: 0,
+                            next_ticket: 1,
+                            waiting: VecDeque::new(),
+                        },
+                    );
                     None
                 }
                 Some(queue) => {
@@ -61,8 +68,18 @@ impl PartitionLocks {
             }
         };
         match ticket {
-            None => PartitionGuard { locks: self.clone(), key },
-            Some(ticket) => Acquire { locks: self, key: Some(key), ticket }.await,
+            None => PartitionGuard {
+                locks: self.clone(),
+                key,
+            },
+            Some(ticket) => {
+                Acquire {
+                    locks: self,
+                    key: Some(key),
+                    ticket,
+                }
+                .await
+            }
         }
     }
 
@@ -89,12 +106,19 @@ impl Future for Acquire<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<PartitionGuard> {
         let ticket = self.ticket;
-        let Some(key) = self.key.take() else { return Poll::Pending };
+        let Some(key) = self.key.take() else {
+            return Poll::Pending;
+        };
         let mut held = self.locks.held.borrow_mut();
-        let Some(queue) = held.get_mut(&key) else { return Poll::Pending };
+        let Some(queue) = held.get_mut(&key) else {
+            return Poll::Pending;
+        };
         if queue.holder == ticket {
             drop(held);
-            return Poll::Ready(PartitionGuard { locks: self.locks.clone(), key });
+            return Poll::Ready(PartitionGuard {
+                locks: self.locks.clone(),
+                key,
+            });
         }
         if let Some((_, waker)) = queue.waiting.iter_mut().find(|(own, _)| *own == ticket) {
             *waker = Some(context.waker().clone());

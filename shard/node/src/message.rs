@@ -86,7 +86,10 @@ pub struct ReplicaFailure {
 impl ReplicaFailure {
     /// A failure with its text.
     pub fn new(reason: FailureReason, message: impl Into<String>) -> ReplicaFailure {
-        ReplicaFailure { reason, message: message.into() }
+        ReplicaFailure {
+            reason,
+            message: message.into(),
+        }
     }
 }
 

@@ -139,7 +139,13 @@ impl Samples {
     }
 
     /// Adds a counter of seconds.
-    pub fn seconds(&mut self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)], value: f64) {
+    pub fn seconds(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        value: f64,
+    ) {
         self.push(name, help, SampleKind::Counter, "", labels, value);
     }
 

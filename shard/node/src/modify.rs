@@ -28,7 +28,9 @@ use crate::shard_metrics::Operation;
 pub(crate) async fn run(context: &RequestContext, plan: WritePlan) -> Result<Answer, ErrorMessage> {
     write(context, plan).await?;
     let node = &context.node;
-    node.metrics.latency(Operation::CoordinatorWrite).record(node.env.clock().now() - context.started);
+    node.metrics
+        .latency(Operation::CoordinatorWrite)
+        .record(node.env.clock().now() - context.started);
     Ok(context.message(Response::Void))
 }
 
@@ -42,7 +44,10 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
         WriteKind::Counter => WriteType::Counter,
     };
     if plan.kind == WriteKind::Counter {
-        let updates = plan.counters.into_iter().map(|update| add_to_counters(context, update));
+        let updates = plan
+            .counters
+            .into_iter()
+            .map(|update| add_to_counters(context, update));
         for outcome in at_once(updates).await {
             outcome?;
         }
@@ -59,12 +64,16 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
             None => Ok(()),
         };
     }
-    let all = mutations.into_iter().map(|mutation| write_one(&context.node, consistency, deadline, write_type, mutation));
+    let all = mutations
+        .into_iter()
+        .map(|mutation| write_one(&context.node, consistency, deadline, write_type, mutation));
     at_once(all).await.into_iter().collect()
 }
 
 fn timeout_of(asked_nanos: Option<i64>, default: Duration) -> Duration {
-    asked_nanos.and_then(|nanos| u64::try_from(nanos).ok()).map_or(default, Duration::from_nanos)
+    asked_nanos
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .map_or(default, Duration::from_nanos)
 }
 
 /// Writes one partition.
@@ -77,12 +86,19 @@ pub(crate) async fn write_one(
 ) -> Result<(), ErrorMessage> {
     let schema = node.schema();
     let Some(table) = schema.table_by_id(mutation.table) else {
-        return Err(invalid(format!("Table with id {} does not exist any more", mutation.table)));
+        return Err(invalid(format!(
+            "Table with id {} does not exist any more",
+            mutation.table
+        )));
     };
     let Some(replication) = node.replication(&table.keyspace) else {
         return Err(invalid(format!("Keyspace {} does not exist", table.keyspace)));
     };
-    let coordinator = CoordinatorContext { replication: &replication, consistency, deadline };
+    let coordinator = CoordinatorContext {
+        replication: &replication,
+        consistency,
+        deadline,
+    };
     let outcome = node.write(coordinator, write_type, mutation).await;
     outcome.map_err(|failure| request_error(node, failure))
 }
@@ -94,7 +110,9 @@ fn check_batch_size(context: &RequestContext, plan: &WritePlan) -> Result<(), Er
         return Ok(());
     }
     let mut encoded = Vec::new();
-    plan.mutations.iter().for_each(|mutation| ceto_model::codec::put_mutation(&mut encoded, mutation));
+    plan.mutations
+        .iter()
+        .for_each(|mutation| ceto_model::codec::put_mutation(&mut encoded, mutation));
     let (size, limits) = (encoded.len(), &context.node.options.limits);
     if size > limits.batch_size_fail {
         let message = format!(
@@ -149,13 +167,18 @@ impl<'a, T> Running<'a, T> {
 async fn add_to_counters(context: &RequestContext, update: CounterUpdate) -> Result<(), ErrorMessage> {
     let node = &context.node;
     let schema = node.schema();
-    let name = schema.table_by_id(update.table).map(|table| table.name.clone()).unwrap_or_default();
+    let name = schema
+        .table_by_id(update.table)
+        .map(|table| table.name.clone())
+        .unwrap_or_default();
     validate_for_counter_write(context.consistency, &name).map_err(invalid)?;
     let owner = update.key.token.shard(node.shard_count());
     let consistency = context.consistency;
     let deadline = context.deadline(node.options.limits.counter_write_timeout);
-    node.on_shard(owner, move |node| Box::pin(async move { node.lead_counters(update, consistency, deadline).await }))
-        .await
+    node.on_shard(owner, move |node| {
+        Box::pin(async move { node.lead_counters(update, consistency, deadline).await })
+    })
+    .await
 }
 
 impl Node {
@@ -188,10 +211,12 @@ impl Node {
     fn new_sums(&self, stored: Option<&Row>, increments: &RowIncrements, now: i64) -> Row {
         let mut row = Row::default();
         for (column, delta) in increments {
-            let own = stored.and_then(|row| row.column(*column)).and_then(|data| match data {
-                ColumnData::Collection(counter) => Some(counter),
-                ColumnData::Cell(_) => None,
-            });
+            let own = stored
+                .and_then(|row| row.column(*column))
+                .and_then(|data| match data {
+                    ColumnData::Collection(counter) => Some(counter),
+                    ColumnData::Cell(_) => None,
+                });
             let counter = counter_update(own, self.options.host_id, *delta, now);
             row.merge_column(*column, ColumnData::Collection(counter));
         }
@@ -218,13 +243,25 @@ impl Node {
             keep_tombstones: true,
             bypass_cache: false,
         };
-        let result = self.read_here(&command).await.map_err(|failure| server_error(failure.message))?;
-        Ok(result.partitions.into_iter().next().map(|part| part.partition).unwrap_or_default())
+        let result = self
+            .read_here(&command)
+            .await
+            .map_err(|failure| server_error(failure.message))?;
+        Ok(result
+            .partitions
+            .into_iter()
+            .next()
+            .map(|part| part.partition)
+            .unwrap_or_default())
     }
 }
 
 fn counter_timeout(consistency: Consistency) -> ErrorMessage {
-    let progress = ceto_native::error::Progress { consistency, received: 0, block_for: 1 };
+    let progress = ceto_native::error::Progress {
+        consistency,
+        received: 0,
+        block_for: 1,
+    };
     ErrorMessage {
         reason: ErrorReason::WriteTimeout {
             progress,
@@ -243,14 +280,20 @@ pub(crate) async fn truncate(context: &RequestContext, table: TableId) -> Result
     let outcomes = context.node.on_all_shards(move |node| {
         Box::pin(async move {
             let database = node.database().map_err(|failure| failure.message)?;
-            database.truncate(table, ceto_model::Timestamp(timestamp)).await.map_err(|error| error.to_string())
+            database
+                .truncate(table, ceto_model::Timestamp(timestamp))
+                .await
+                .map_err(|error| error.to_string())
         })
     });
     match outcomes.await.into_iter().find_map(Result::err) {
         None => Ok(context.message(Response::Void)),
         Some(error) => {
             let message = format!("Error during truncate: {error}");
-            Err(ErrorMessage { reason: ErrorReason::Truncate, message })
+            Err(ErrorMessage {
+                reason: ErrorReason::Truncate,
+                message,
+            })
         }
     }
 }

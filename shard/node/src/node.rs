@@ -5,7 +5,7 @@
 //! told.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -62,8 +62,9 @@ pub struct Node {
     pub(crate) settings: Arc<[(String, String)]>,
     runtime_samples: Box<dyn Fn(&mut Samples)>,
     pub(crate) metrics: ShardMetrics,
-    /// Why there is no storage, when it could not be opened.
-    pub(crate) database: Result<Rc<Database>, String>,
+    /// Open once [`Node::open_storage`] has been called.
+    database: OnceCell<Rc<Database>>,
+    storage: StorageOptions,
     schema: RefCell<Arc<Schema>>,
     replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
     ring: Arc<Ring>,
@@ -89,11 +90,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens this shard's storage and makes the node. A failure is kept and reported by [`Node::stored_schema`].
-    pub async fn open(parts: NodeParts) -> Rc<Node> {
+    /// A node that knows the system tables' schema and has no storage yet.
+    pub fn new(parts: NodeParts) -> Rc<Node> {
         let schema = Arc::new(system_schema());
         let storage = storage_options(&parts);
-        let opened = Database::open(parts.env.clone(), storage, schema.clone()).await;
         let local = HostId(parts.options.host_id);
         let node = RingNode {
             host: local,
@@ -115,7 +115,8 @@ impl Node {
             settings: parts.settings,
             runtime_samples: parts.runtime_samples,
             metrics: ShardMetrics::default(),
-            database: opened.map_err(|error| error.to_string()),
+            database: OnceCell::new(),
+            storage,
             replication: RefCell::new(replica_maps(&schema, &Arc::new(ring.clone()), local)),
             schema: RefCell::new(schema),
             ring: Arc::new(ring),
@@ -162,7 +163,8 @@ impl Node {
     }
 
     pub(crate) fn database(&self) -> Result<&Rc<Database>, ReplicaFailure> {
-        self.database.as_ref().map_err(|text| ReplicaFailure::new(FailureReason::StorageRefused, text.clone()))
+        let closed = || ReplicaFailure::new(FailureReason::StorageRefused, "storage is not open yet");
+        self.database.get().ok_or_else(closed)
     }
 
     /// Microseconds since the epoch, larger at each call on this shard, so that two writes never tie by accident.
@@ -177,7 +179,11 @@ impl Node {
     /// Takes a message from another shard or the control thread.
     pub fn receive(self: &Rc<Self>, message: ShardMessage) {
         match message {
-            ShardMessage::Apply { from, reply_to, mutation } => {
+            ShardMessage::Apply {
+                from,
+                reply_to,
+                mutation,
+            } => {
                 let node = self.clone();
                 self.run_now(TaskQueue::Statement, async move {
                     let result = node.clone().apply_here(*mutation).await;
@@ -272,18 +278,38 @@ impl Node {
         self.send(shard, ShardMessage::Run(task));
         Box::pin(async move {
             let value = answer.await;
-            *value.downcast::<R>().unwrap_or_else(|_| unreachable!("a slot's answer has its question's type"))
+            *value
+                .downcast::<R>()
+                .unwrap_or_else(|_| unreachable!("a slot's answer has its question's type"))
         })
     }
 
     // ---- the control thread's calls -----------------------------------------------------------------------------
 
-    /// What this shard has stored in `system_schema`; the error of opening storage, if there was one.
+    /// Makes the files of all shards fit the present number of shards. Called on one shard, before any opens.
+    pub async fn reshard(&self) -> Result<(), String> {
+        ceto_storage::reshard(self.env.clone(), &self.storage)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Opens this shard's storage with the system tables' schema.
+    pub async fn open_storage(&self) -> Result<(), String> {
+        let opened = Database::open(self.env.clone(), self.storage.clone(), self.schema()).await;
+        let database = opened.map_err(|error| error.to_string())?;
+        self.database
+            .set(database)
+            .map_err(|_| "storage is open already".to_owned())
+    }
+
+    /// What this shard has stored in `system_schema`.
     pub async fn stored_schema(self: &Rc<Self>) -> Result<StoredSchema, String> {
         let system = self.schema();
         let mut stored = StoredSchema::default();
         for name in TABLES {
-            let table = system.table(SYSTEM_SCHEMA, name).expect("a table of system_schema");
+            let table = system
+                .table(SYSTEM_SCHEMA, name)
+                .expect("a table of system_schema");
             stored.0.insert(name, self.read_whole_table(table.id).await?);
         }
         Ok(stored)
@@ -305,21 +331,31 @@ impl Node {
             keep_tombstones: false,
             bypass_cache: true,
         };
-        let result = self.read_here(&command).await.map_err(|failure| failure.message)?;
+        let result = self
+            .read_here(&command)
+            .await
+            .map_err(|failure| failure.message)?;
         match result.resume {
             None => {}
             Some(ResumePoint::Row(..) | ResumePoint::Ring(_)) => {
                 return Err("a read without limits stopped early".to_owned());
             }
         }
-        Ok(result.partitions.into_iter().map(|part| (part.key, part.partition)).collect())
+        Ok(result
+            .partitions
+            .into_iter()
+            .map(|part| (part.key, part.partition))
+            .collect())
     }
 
     /// Takes the recovered schema and replays the rest of the commitlog.
     pub async fn finish_recovery(self: &Rc<Self>, schema: Arc<Schema>) -> Result<(), String> {
-        let database = self.database.as_ref().map_err(Clone::clone)?;
+        let database = self.database().map_err(|failure| failure.message)?;
         self.set_schema(schema.clone());
-        database.finish_recovery(schema).await.map_err(|error| error.to_string())
+        database
+            .finish_recovery(schema)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Takes a new schema: storage follows (tables that are gone lose their data), statements are prepared again when
@@ -327,11 +363,16 @@ impl Node {
     pub async fn install_schema(self: &Rc<Self>, schema: Arc<Schema>) {
         let old = self.schema();
         self.set_schema(schema.clone());
-        let Ok(database) = &self.database else { return };
+        let Some(database) = self.database.get() else {
+            return;
+        };
         if let Err(error) = database.set_schema(schema).await {
             error!(%error, "storage did not take a schema change in full");
         }
-        for table in old.tables().filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none()) {
+        for table in old
+            .tables()
+            .filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none())
+        {
             if let Err(error) = database.drop_table(table.id).await {
                 error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
             }
@@ -346,7 +387,12 @@ impl Node {
     /// Tells this shard's clients that have registered for it.
     pub fn notify_schema_change(&self, event: &ceto_cql::SchemaChangeEvent) {
         let event = Event::SchemaChange(crate::answer::schema_change(event));
-        let connections: Vec<_> = self.connections.borrow().iter().filter_map(|(_, c)| c.upgrade()).collect();
+        let connections: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .filter_map(|(_, c)| c.upgrade())
+            .collect();
         for connection in connections {
             connection.notify(&event);
         }
@@ -379,13 +425,18 @@ impl Node {
         let shard_aware = address(self.options.shard_aware_port);
         let listen = |address: SocketAddr, placement, key: &str| {
             let node = self.clone();
-            let acceptor: ceto_env::Acceptor = Rc::new(move |socket| Connection::accept(node.clone(), socket));
+            let acceptor: ceto_env::Acceptor =
+                Rc::new(move |socket| Connection::accept(node.clone(), socket));
             self.network
                 .listen(address, placement, acceptor)
                 .map_err(|error| format!("cannot listen on {address}: {error}; change {key}"))
         };
         let native = listen(native, Placement::LeastConnected, "native_transport_port")?;
-        let shard_aware = listen(shard_aware, Placement::SourcePort, "native_shard_aware_transport_port")?;
+        let shard_aware = listen(
+            shard_aware,
+            Placement::SourcePort,
+            "native_shard_aware_transport_port",
+        )?;
         Ok((native, shard_aware))
     }
 
@@ -397,12 +448,22 @@ impl Node {
         let open = self.connections.borrow().len() as f64;
         samples.gauge("ceto_connections", "Open client connections.", &[], open);
         let in_flight = self.requests_in_flight.get() as f64;
-        samples.gauge("ceto_requests_in_flight", "Requests of clients that are not answered yet.", &[], in_flight);
+        samples.gauge(
+            "ceto_requests_in_flight",
+            "Requests of clients that are not answered yet.",
+            &[],
+            in_flight,
+        );
         let coordinated = self.pump.in_flight() as f64;
-        samples.gauge("ceto_coordinator_in_flight", "Requests at the coordinator.", &[], coordinated);
+        samples.gauge(
+            "ceto_coordinator_in_flight",
+            "Requests at the coordinator.",
+            &[],
+            coordinated,
+        );
         let prepared = self.prepared.len() as f64;
         samples.gauge("ceto_prepared_statements", "Prepared statements.", &[], prepared);
-        if let Ok(database) = &self.database {
+        if let Some(database) = self.database.get() {
             crate::figures::add_storage_samples(database, &self.schema(), &mut samples);
         }
         samples.0
@@ -410,16 +471,19 @@ impl Node {
 
     /// Figures of this shard's tables.
     pub fn table_figures(&self) -> Vec<TableFigures> {
-        match &self.database {
-            Ok(database) => crate::figures::table_figures(database, &self.schema()),
-            Err(_) => Vec::new(),
+        match self.database.get() {
+            Some(database) => crate::figures::table_figures(database, &self.schema()),
+            None => Vec::new(),
         }
     }
 
     /// Writes a table's memtable out.
     pub async fn flush(self: &Rc<Self>, table: TableId) -> Result<(), String> {
         let database = self.database().map_err(|failure| failure.message)?;
-        database.flush(Some(table)).await.map_err(|error| error.to_string())
+        database
+            .flush(Some(table))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Compacts a table to one sstable.
@@ -437,11 +501,16 @@ impl Node {
         while self.requests_in_flight.get() > 0 {
             self.env.tasks().sleep(Duration::from_millis(2)).await;
         }
-        let connections: Vec<_> = self.connections.borrow().iter().filter_map(|(_, c)| c.upgrade()).collect();
+        let connections: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .filter_map(|(_, c)| c.upgrade())
+            .collect();
         connections.iter().for_each(|connection| connection.close());
-        match &self.database {
-            Ok(database) => database.drain().await.map_err(|error| error.to_string()),
-            Err(_) => Ok(()),
+        match self.database.get() {
+            Some(database) => database.drain().await.map_err(|error| error.to_string()),
+            None => Ok(()),
         }
     }
 
@@ -468,12 +537,19 @@ impl Node {
     /// This shard's connections, for `system_views.clients`.
     pub(crate) fn client_rows(&self) -> Vec<crate::system::virtual_rows::ClientRow> {
         let connections = self.connections.borrow();
-        connections.iter().filter_map(|(_, c)| c.upgrade()).map(|c| c.client_row()).collect()
+        connections
+            .iter()
+            .filter_map(|(_, c)| c.upgrade())
+            .map(|c| c.client_row())
+            .collect()
     }
 
     /// What SUPPORTED says.
     pub(crate) fn supported_options(&self) -> Vec<(String, Vec<String>)> {
-        let versions = ceto_native::ProtocolVersion::ALL.iter().map(|v| v.supported_name().to_owned()).collect();
+        let versions = ceto_native::ProtocolVersion::ALL
+            .iter()
+            .map(|v| v.supported_name().to_owned())
+            .collect();
         let one = |value: String| vec![value];
         [
             ("CQL_VERSION", one(crate::options::CQL_VERSION.to_owned())),
@@ -481,10 +557,22 @@ impl Node {
             ("PROTOCOL_VERSIONS", versions),
             ("SCYLLA_SHARD", one(self.shard().to_string())),
             ("SCYLLA_NR_SHARDS", one(self.shard_count().to_string())),
-            ("SCYLLA_SHARDING_ALGORITHM", one("biased-token-round-robin".to_owned())),
-            ("SCYLLA_SHARDING_IGNORE_MSB", one(ceto_model::token::SHARDING_IGNORE_MSB.to_string())),
-            ("SCYLLA_PARTITIONER", one(ceto_model::token::PARTITIONER.to_owned())),
-            ("SCYLLA_SHARD_AWARE_PORT", one(self.options.shard_aware_port.to_string())),
+            (
+                "SCYLLA_SHARDING_ALGORITHM",
+                one("biased-token-round-robin".to_owned()),
+            ),
+            (
+                "SCYLLA_SHARDING_IGNORE_MSB",
+                one(ceto_model::token::SHARDING_IGNORE_MSB.to_string()),
+            ),
+            (
+                "SCYLLA_PARTITIONER",
+                one(ceto_model::token::PARTITIONER.to_owned()),
+            ),
+            (
+                "SCYLLA_SHARD_AWARE_PORT",
+                one(self.options.shard_aware_port.to_string()),
+            ),
         ]
         .map(|(key, values)| (key.to_owned(), values))
         .into_iter()
@@ -499,7 +587,10 @@ fn replica_maps(schema: &Schema, ring: &Arc<Ring>, local: HostId) -> FxHashMap<A
             error!(%error, keyspace = %keyspace.name, "replication options of the stored schema; using one replica");
             Strategy::Local
         });
-        (keyspace.name.clone(), Arc::new(ReplicaMap::new(ring.clone(), strategy, local)))
+        (
+            keyspace.name.clone(),
+            Arc::new(ReplicaMap::new(ring.clone(), strategy, local)),
+        )
     };
     schema.keyspaces().map(map).collect()
 }

@@ -49,7 +49,8 @@ impl Entry {
     /// The result's columns as `version` writes them.
     pub fn encoded_columns(&self, version: ProtocolVersion) -> &EncodedColumns {
         let at = usize::from(version.number() - ProtocolVersion::LOWEST.number());
-        self.columns[at].get_or_init(|| EncodedColumns::encode(version, &column_specs(self.statement.result_columns())))
+        self.columns[at]
+            .get_or_init(|| EncodedColumns::encode(version, &column_specs(self.statement.result_columns())))
     }
 }
 
@@ -74,7 +75,11 @@ pub struct PreparedCache {
 impl PreparedCache {
     /// Holds up to `max` statements.
     pub fn new(max: usize) -> PreparedCache {
-        PreparedCache { entries: RefCell::default(), max: max.max(1), clock: Cell::new(0) }
+        PreparedCache {
+            entries: RefCell::default(),
+            max: max.max(1),
+            clock: Cell::new(0),
+        }
     }
 
     /// Finds a statement.
@@ -91,7 +96,10 @@ impl PreparedCache {
         let mut entries = self.entries.borrow_mut();
         let is_full = entries.len() >= self.max && !entries.contains_key(&id);
         if is_full
-            && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.last_used.get()).map(|(id, _)| *id)
+            && let Some(oldest) = entries
+                .iter()
+                .min_by_key(|(_, entry)| entry.last_used.get())
+                .map(|(id, _)| *id)
         {
             entries.remove(&oldest);
         }

@@ -22,9 +22,9 @@ use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult};
 
 use crate::message::{ReplicaFailure, ShardMessage};
-use ceto_storage::Applied;
 use crate::node::Node;
 use crate::shard_metrics::Operation;
+use ceto_storage::Applied;
 
 /// The coordinator core with the requests that wait for it.
 pub struct Pump {
@@ -61,7 +61,11 @@ impl From<RequestError> for RequestFailure {
 impl Pump {
     /// Around a new core.
     pub fn new(coordinator: Coordinator) -> Pump {
-        Pump { coordinator: RefCell::new(coordinator), waiting: RefCell::default(), timer: RefCell::default() }
+        Pump {
+            coordinator: RefCell::new(coordinator),
+            waiting: RefCell::default(),
+            timer: RefCell::default(),
+        }
     }
 
     /// Requests in flight at the core.
@@ -75,7 +79,12 @@ impl Pump {
         if waiting.len() <= slot {
             waiting.resize_with(slot + 1, || None);
         }
-        waiting[slot] = Some(Waiting { request, waker: None, reply: None, failure: None });
+        waiting[slot] = Some(Waiting {
+            request,
+            waker: None,
+            reply: None,
+            failure: None,
+        });
     }
 
     fn deliver(&self, request: RequestId, reply: Reply) {
@@ -116,7 +125,11 @@ impl Future for ReplyFuture<'_> {
             return Poll::Pending;
         };
         if let Some(Waiting { reply: Some(_), .. }) = slot
-            && let Some(Waiting { reply: Some(reply), failure, .. }) = slot.take()
+            && let Some(Waiting {
+                reply: Some(reply),
+                failure,
+                ..
+            }) = slot.take()
         {
             return Poll::Ready((reply, failure));
         }
@@ -136,7 +149,11 @@ impl Node {
         mutation: Mutation,
     ) -> Result<(), RequestFailure> {
         let mut actions = Actions::new();
-        let begun = self.pump.coordinator.borrow_mut().begin_write(context, write_type, mutation, &mut actions);
+        let begun =
+            self.pump
+                .coordinator
+                .borrow_mut()
+                .begin_write(context, write_type, mutation, &mut actions);
         let request = begun?;
         self.pump.expect_reply(request);
         self.perform(&mut actions);
@@ -156,7 +173,11 @@ impl Node {
     ) -> Result<ReadResult, RequestFailure> {
         let mut actions = Actions::new();
         let now = self.env.clock().now();
-        let begun = self.pump.coordinator.borrow_mut().begin_read(now, context, *options, command, &mut actions);
+        let begun =
+            self.pump
+                .coordinator
+                .borrow_mut()
+                .begin_read(now, context, *options, command, &mut actions);
         let request = begun?;
         self.pump.expect_reply(request);
         self.perform(&mut actions);
@@ -169,7 +190,10 @@ impl Node {
 
     /// The timer is armed only for requests that really wait.
     async fn reply_to(self: &Rc<Self>, request: RequestId) -> (Reply, Option<String>) {
-        let mut future = ReplyFuture { pump: &self.pump, request };
+        let mut future = ReplyFuture {
+            pump: &self.pump,
+            request,
+        };
         let ready = Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
         if let Poll::Ready(reply) = ready {
             return reply;
@@ -183,10 +207,16 @@ impl Node {
         while let Some(action) = actions.pop() {
             match action {
                 Action::Apply { reply_to, mutation } => self.perform_apply(reply_to, mutation, actions),
-                Action::Read { reply_to, kind, command } => self.perform_read(reply_to, kind, command, actions),
+                Action::Read {
+                    reply_to,
+                    kind,
+                    command,
+                } => self.perform_read(reply_to, kind, command, actions),
                 Action::Reply { request, reply } => self.pump.deliver(request, reply),
                 // One node: the ring has no peer to send to and nobody to keep hints for.
-                Action::Send { to, .. } => tracing::error!(%to, "a message to a node that is not in the ring"),
+                Action::Send { to, .. } => {
+                    tracing::error!(%to, "a message to a node that is not in the ring")
+                }
                 Action::StoreHint { replica, request, .. } => {
                     tracing::error!(%replica, ?request, "a hint for a node that is not in the ring");
                 }
@@ -212,7 +242,11 @@ impl Node {
             return;
         }
         self.metrics.replica_hops.increment();
-        let message = ShardMessage::Apply { from: self.shard(), reply_to, mutation: Box::new(mutation) };
+        let message = ShardMessage::Apply {
+            from: self.shard(),
+            reply_to,
+            mutation: Box::new(mutation),
+        };
         if self.mailbox.send(owner, message).is_err() {
             self.feed_applied(reply_to, Err(mailbox_full()), actions);
         }
@@ -220,11 +254,15 @@ impl Node {
 
     fn feed_applied(&self, reply_to: ReplyTo, outcome: Result<(), ReplicaFailure>, actions: &mut Actions) {
         if let Err(failure) = &outcome {
-            self.pump.note_failure(reply_to.exchange.request, &failure.message);
+            self.pump
+                .note_failure(reply_to.exchange.request, &failure.message);
         }
         let now = self.env.clock().now();
         let outcome = outcome.map_err(|failure| failure.reason);
-        self.pump.coordinator.borrow_mut().applied(now, reply_to, outcome, actions);
+        self.pump
+            .coordinator
+            .borrow_mut()
+            .applied(now, reply_to, outcome, actions);
     }
 
     /// The outcome of an apply that took its time.
@@ -234,7 +272,13 @@ impl Node {
         self.perform(&mut actions);
     }
 
-    fn perform_read(self: &Rc<Self>, reply_to: ReplyTo, kind: AnswerKind, command: ReadCommand, actions: &mut Actions) {
+    fn perform_read(
+        self: &Rc<Self>,
+        reply_to: ReplyTo,
+        kind: AnswerKind,
+        command: ReadCommand,
+        actions: &mut Actions,
+    ) {
         if let Some(outcome) = self.try_read_here(&command) {
             return self.feed_read(reply_to, kind, outcome, actions);
         }
@@ -262,11 +306,15 @@ impl Node {
         actions: &mut Actions,
     ) {
         if let Err(failure) = &outcome {
-            self.pump.note_failure(reply_to.exchange.request, &failure.message);
+            self.pump
+                .note_failure(reply_to.exchange.request, &failure.message);
         }
         let now = self.env.clock().now();
         let outcome = outcome.map_err(|failure| failure.reason);
-        self.pump.coordinator.borrow_mut().read_done(now, reply_to, kind, outcome, actions);
+        self.pump
+            .coordinator
+            .borrow_mut()
+            .read_done(now, reply_to, kind, outcome, actions);
     }
 
     /// Reads this node's data: of one partition on the shard that owns it, of a range on all shards.
@@ -280,7 +328,11 @@ impl Node {
     }
 
     /// Reads the part of `shard`.
-    pub(crate) async fn read_on(self: &Rc<Self>, shard: u16, command: ReadCommand) -> Result<ReadResult, ReplicaFailure> {
+    pub(crate) async fn read_on(
+        self: &Rc<Self>,
+        shard: u16,
+        command: ReadCommand,
+    ) -> Result<ReadResult, ReplicaFailure> {
         if shard == self.shard() {
             return self.read_here(&command).await;
         }
@@ -295,7 +347,11 @@ impl Node {
     ) -> impl Future<Output = Result<Box<ReadResult>, ReplicaFailure>> + use<> {
         self.metrics.replica_hops.increment();
         let (slot, answer) = self.reads.open();
-        let message = ShardMessage::Read { from: self.shard(), slot, command: Box::new(command) };
+        let message = ShardMessage::Read {
+            from: self.shard(),
+            slot,
+            command: Box::new(command),
+        };
         if self.mailbox.send(shard, message).is_err() {
             self.reads.answer(slot, Err(mailbox_full()));
         }
@@ -312,16 +368,20 @@ impl Node {
 
     fn begin_apply(&self, mutation: Mutation) -> Result<Applied, ReplicaFailure> {
         self.metrics.replica_writes.increment();
-        self.database()?.apply(mutation).map_err(|error| storage_failure(&error))
+        self.database()?
+            .apply(mutation)
+            .map_err(|error| storage_failure(&error))
     }
 
     /// Reads one partition of this shard, if everything needed is in memory.
     fn try_read_here(&self, command: &ReadCommand) -> Option<Result<ReadResult, ReplicaFailure>> {
-        let ReadTarget::Partition(key) = &command.target else { return None };
+        let ReadTarget::Partition(key) = &command.target else {
+            return None;
+        };
         if key.token.shard(self.shard_count()) != self.shard() {
             return None;
         }
-        let outcome = self.database.as_ref().ok()?.try_read(command)?;
+        let outcome = self.database().ok()?.try_read(command)?;
         self.metrics.replica_reads.increment();
         Some(outcome.map_err(|error| storage_failure(&error)))
     }
@@ -331,19 +391,26 @@ impl Node {
         let began = self.env.clock().now();
         self.metrics.replica_reads.increment();
         let outcome = self.database()?.read(command).await;
-        self.metrics.latency(Operation::ReplicaRead).record(self.env.clock().now() - began);
+        self.metrics
+            .latency(Operation::ReplicaRead)
+            .record(self.env.clock().now() - began);
         outcome.map_err(|error| storage_failure(&error))
     }
 
     /// Starts the task that calls the core when its next deadline comes, unless one will look early enough.
     fn arm_timer(self: &Rc<Self>) {
-        let Some(next) = self.pump.coordinator.borrow().next_timeout() else { return };
+        let Some(next) = self.pump.coordinator.borrow().next_timeout() else {
+            return;
+        };
         if self.pump.timer.borrow().is_some_and(|armed| armed <= next) {
             return;
         }
         *self.pump.timer.borrow_mut() = Some(next);
         let node = self.clone();
-        self.env.tasks().spawn(TaskQueue::Statement, Box::pin(async move { node.wait_for_timeouts(next).await }));
+        self.env.tasks().spawn(
+            TaskQueue::Statement,
+            Box::pin(async move { node.wait_for_timeouts(next).await }),
+        );
     }
 
     async fn wait_for_timeouts(self: Rc<Self>, at: Instant) {
@@ -355,14 +422,20 @@ impl Node {
         *self.pump.timer.borrow_mut() = None;
         let mut actions = Actions::new();
         let now = self.env.clock().now();
-        self.pump.coordinator.borrow_mut().handle_timeout(now, &mut actions);
+        self.pump
+            .coordinator
+            .borrow_mut()
+            .handle_timeout(now, &mut actions);
         self.perform(&mut actions);
         self.arm_timer();
     }
 }
 
 fn mailbox_full() -> ReplicaFailure {
-    ReplicaFailure::new(FailureReason::Overloaded, "the mailbox to the owning shard is full")
+    ReplicaFailure::new(
+        FailureReason::Overloaded,
+        "the mailbox to the owning shard is full",
+    )
 }
 
 /// What a storage error means to a coordinator.

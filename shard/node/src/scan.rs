@@ -7,17 +7,20 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use ceto_model::DecoratedKey;
 use ceto_model::evaluate::slices_of;
 use ceto_model::key::RingPosition;
 use ceto_model::read::{PartitionResult, ReadCommand, ReadLimits, ReadResult, ResumePoint};
-use ceto_model::DecoratedKey;
 
 use crate::message::ReplicaFailure;
 use crate::node::Node;
 
 impl Node {
     /// Reads a range on all shards of this node at once.
-    pub(crate) async fn read_all_shards(self: &Rc<Self>, command: ReadCommand) -> Result<ReadResult, ReplicaFailure> {
+    pub(crate) async fn read_all_shards(
+        self: &Rc<Self>,
+        command: ReadCommand,
+    ) -> Result<ReadResult, ReplicaFailure> {
         let mut parts = Vec::with_capacity(usize::from(self.shard_count()));
         for shard in (0..self.shard_count()).filter(|shard| *shard != self.shard()) {
             parts.push(self.ask_to_read(shard, command.clone()));
@@ -44,7 +47,10 @@ fn merge(command: &ReadCommand, results: Vec<ReadResult>) -> ReadResult {
     let mut limits = command.limits;
     let mut last: Option<DecoratedKey> = None;
     for part in partitions {
-        if horizon.as_ref().is_some_and(|horizon| is_beyond(&part.key, horizon)) {
+        if horizon
+            .as_ref()
+            .is_some_and(|horizon| is_beyond(&part.key, horizon))
+        {
             break;
         }
         if limits.rows == 0 || limits.partitions == 0 || limits.bytes == 0 {
@@ -103,7 +109,11 @@ fn take(
     let mut cut = None;
     if taken < part.partition.rows.len() {
         part.partition.rows.truncate(taken);
-        cut = part.partition.rows.last().map(|(row, _)| ResumePoint::Row(part.key.clone(), row.clone()));
+        cut = part
+            .partition
+            .rows
+            .last()
+            .map(|(row, _)| ResumePoint::Row(part.key.clone(), row.clone()));
     }
     debug_assert!(!slices_of(command, &part.key).is_empty() || part.partition.rows.is_empty());
     (part, cut)
@@ -112,7 +122,11 @@ fn take(
 /// The earlier of two places to stop.
 fn earlier(a: Option<ResumePoint>, b: Option<ResumePoint>) -> Option<ResumePoint> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(if cmp_points(&a, &b) == Ordering::Greater { b } else { a }),
+        (Some(a), Some(b)) => Some(if cmp_points(&a, &b) == Ordering::Greater {
+            b
+        } else {
+            a
+        }),
         (a, b) => a.or(b),
     }
 }
@@ -169,7 +183,8 @@ mod tests {
     use ceto_model::read::{ColumnSelection, ReadTarget};
     use ceto_model::schema::TableId;
     use ceto_model::{
-        Cell, ClusteringKey, ColumnData, ColumnId, Partition, PartitionKey, PartitionRange, Slice, Timestamp, UnixSeconds,
+        Cell, ClusteringKey, ColumnData, ColumnId, Partition, PartitionKey, PartitionRange, Slice, Timestamp,
+        UnixSeconds,
     };
     use proptest::prelude::*;
     use uuid::Uuid;

@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use ceto_cluster::consistency::validate_for_read;
 use ceto_cluster::coordinator::{ReadOptions, ReadRepair, RequestContext as CoordinatorContext};
 use ceto_cql::{RowSink, SelectPlan};
-use ceto_model::read::{ReadCommand, ReadResult, ReadTarget};
 use ceto_model::Table;
+use ceto_model::read::{ReadCommand, ReadResult, ReadTarget};
 use ceto_native::error::{Failures, Progress};
 use ceto_native::response::RowsHeader;
 use ceto_native::{ErrorMessage, ErrorReason, RowsEncoder};
@@ -43,9 +43,14 @@ pub(crate) async fn run(
     rows.finish(plan.paging_state().as_deref());
     let metrics = &context.node.metrics;
     metrics.rows_returned.add(plan.row_count());
-    metrics.latency(Operation::CoordinatorRead).record(context.node.env.clock().now() - context.started);
+    metrics
+        .latency(Operation::CoordinatorRead)
+        .record(context.node.env.clock().now() - context.started);
     context.trace(|| format!("{} rows", plan.row_count()));
-    Ok(Answer::Result { prefix: context.prefix(), body })
+    Ok(Answer::Result {
+        prefix: context.prefix(),
+        body,
+    })
 }
 
 /// One read of the plan.
@@ -84,11 +89,20 @@ pub(crate) async fn read(
         "NONE" => ReadRepair::None,
         _ => ReadRepair::Blocking,
     };
-    let options = ReadOptions { read_repair, speculate_after: None };
-    let result = node.read(coordinator, &options, command).await.map_err(|failure| request_error(node, failure))?;
+    let options = ReadOptions {
+        read_repair,
+        speculate_after: None,
+    };
+    let result = node
+        .read(coordinator, &options, command)
+        .await
+        .map_err(|failure| request_error(node, failure))?;
     context.trace(|| {
         let work = result.work;
-        format!("Read {} live rows and {} tombstones, {} sstables", work.live_rows, work.tombstones, work.sstables)
+        format!(
+            "Read {} live rows and {} tombstones, {} sstables",
+            work.live_rows, work.tombstones, work.sstables
+        )
     });
     Ok(result)
 }
@@ -96,7 +110,9 @@ pub(crate) async fn read(
 async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCommand) -> ReadResult {
     let node = &context.node;
     let clients = if &*table.name == "clients" {
-        let per_shard = node.on_all_shards(|node| Box::pin(async move { node.client_rows() })).await;
+        let per_shard = node
+            .on_all_shards(|node| Box::pin(async move { node.client_rows() }))
+            .await;
         per_shard.into_iter().flatten().collect()
     } else {
         Vec::new()
@@ -121,10 +137,21 @@ fn check_tombstones(context: &RequestContext, table: &Table, tombstones: u64) ->
         "Scanned over {tombstones} tombstones in {}.{}; the query was aborted (tombstone_failure_threshold is {limit})",
         table.keyspace, table.name
     );
-    let progress = Progress { consistency: context.consistency, received: 0, block_for: 1 };
+    let progress = Progress {
+        consistency: context.consistency,
+        received: 0,
+        block_for: 1,
+    };
     let reason = ceto_native::error::FailureReason::READ_TOO_MANY_TOMBSTONES;
     let failures = Failures::new(vec![(context.node.options.rpc_address, reason)]);
-    Err(ErrorMessage { reason: ErrorReason::ReadFailure { progress, failures, data_present: false }, message })
+    Err(ErrorMessage {
+        reason: ErrorReason::ReadFailure {
+            progress,
+            failures,
+            data_present: false,
+        },
+        message,
+    })
 }
 
 fn warn_of_tombstones(context: &RequestContext, table: &Table, tombstones: u64) {
@@ -157,7 +184,10 @@ impl<'a> Rows<'a> {
             skip_metadata: context.skip_metadata,
             new_metadata_id: is_stale.then_some(&entry.result_metadata_id[..]),
         };
-        Rows { encoder: RowsEncoder::begin(body, header), is_row_open: false }
+        Rows {
+            encoder: RowsEncoder::begin(body, header),
+            is_row_open: false,
+        }
     }
 
     fn end_row(&mut self) {

@@ -89,31 +89,105 @@ impl ShardMetrics {
     pub fn add_to(&self, samples: &mut Samples) {
         for (operation, place, kind) in Operation::ALL {
             let labels = [("place", place), ("kind", kind)];
-            samples.histogram("ceto_request_seconds", "Latency of requests.", &labels, self.latency(operation));
+            samples.histogram(
+                "ceto_request_seconds",
+                "Latency of requests.",
+                &labels,
+                self.latency(operation),
+            );
         }
         for code in ErrorCode::ALL {
             let labels = [("code", code.name())];
-            samples.counter("ceto_errors_total", "Errors sent to clients.", &labels, self.errors(code));
+            samples.counter(
+                "ceto_errors_total",
+                "Errors sent to clients.",
+                &labels,
+                self.errors(code),
+            );
         }
-        for (message, counter) in
-            [("query", &self.queries), ("execute", &self.executes), ("batch", &self.batches), ("prepare", &self.prepares)]
-        {
-            samples.counter("ceto_requests_total", "Requests of clients.", &[("message", message)], counter.get());
+        for (message, counter) in [
+            ("query", &self.queries),
+            ("execute", &self.executes),
+            ("batch", &self.batches),
+            ("prepare", &self.prepares),
+        ] {
+            samples.counter(
+                "ceto_requests_total",
+                "Requests of clients.",
+                &[("message", message)],
+                counter.get(),
+            );
         }
         let mut count = |name, help, counter: &Counter| samples.counter(name, help, &[], counter.get());
-        count("ceto_connections_opened_total", "Client connections taken over.", &self.connections_opened);
-        count("ceto_connections_closed_total", "Client connections gone.", &self.connections_closed);
-        count("ceto_connections_refused_total", "Client connections above the limit.", &self.connections_refused);
-        count("ceto_connections_paused_total", "Times a connection was not read for its bounds.", &self.connections_paused);
-        count("ceto_received_bytes_total", "Bytes of requests.", &self.bytes_received);
-        count("ceto_sent_bytes_total", "Bytes of answers and events.", &self.bytes_sent);
-        count("ceto_requests_shed_total", "Requests answered Overloaded.", &self.requests_shed);
-        count("ceto_prepared_evicted_total", "Prepared statements dropped for room.", &self.prepared_evicted);
-        count("ceto_unprepared_total", "Executions of statements that were not prepared here.", &self.unprepared);
-        count("ceto_replica_hops_total", "Replica work sent to another shard of this node.", &self.replica_hops);
-        count("ceto_replica_writes_total", "Writes to this shard's own data.", &self.replica_writes);
-        count("ceto_replica_reads_total", "Reads of this shard's own data.", &self.replica_reads);
-        count("ceto_rows_returned_total", "Rows sent to clients.", &self.rows_returned);
-        count("ceto_events_sent_total", "Events sent to clients.", &self.events_sent);
+        count(
+            "ceto_connections_opened_total",
+            "Client connections taken over.",
+            &self.connections_opened,
+        );
+        count(
+            "ceto_connections_closed_total",
+            "Client connections gone.",
+            &self.connections_closed,
+        );
+        count(
+            "ceto_connections_refused_total",
+            "Client connections above the limit.",
+            &self.connections_refused,
+        );
+        count(
+            "ceto_connections_paused_total",
+            "Times a connection was not read for its bounds.",
+            &self.connections_paused,
+        );
+        count(
+            "ceto_received_bytes_total",
+            "Bytes of requests.",
+            &self.bytes_received,
+        );
+        count(
+            "ceto_sent_bytes_total",
+            "Bytes of answers and events.",
+            &self.bytes_sent,
+        );
+        count(
+            "ceto_requests_shed_total",
+            "Requests answered Overloaded.",
+            &self.requests_shed,
+        );
+        count(
+            "ceto_prepared_evicted_total",
+            "Prepared statements dropped for room.",
+            &self.prepared_evicted,
+        );
+        count(
+            "ceto_unprepared_total",
+            "Executions of statements that were not prepared here.",
+            &self.unprepared,
+        );
+        count(
+            "ceto_replica_hops_total",
+            "Replica work sent to another shard of this node.",
+            &self.replica_hops,
+        );
+        count(
+            "ceto_replica_writes_total",
+            "Writes to this shard's own data.",
+            &self.replica_writes,
+        );
+        count(
+            "ceto_replica_reads_total",
+            "Reads of this shard's own data.",
+            &self.replica_reads,
+        );
+        count(
+            "ceto_rows_returned_total",
+            "Rows sent to clients.",
+            &self.rows_returned,
+        );
+        count(
+            "ceto_events_sent_total",
+            "Events sent to clients.",
+            &self.events_sent,
+        );
     }
 }

@@ -58,7 +58,10 @@ impl Trace {
         let mut events = self.events.borrow_mut();
         if events.len() < EVENTS_MAX {
             let elapsed = self.elapsed_micros(node);
-            let id = time_uuid(self.started_micros + i64::from(elapsed) + events.len() as i64, node.env.random());
+            let id = time_uuid(
+                self.started_micros + i64::from(elapsed) + events.len() as i64,
+                node.env.random(),
+            );
             events.push((id, elapsed, activity.into()));
         }
     }
@@ -72,8 +75,11 @@ impl Trace {
     pub async fn finish(self: Rc<Self>, node: Rc<Node>) {
         for mutation in self.mutations(&node) {
             let owner = mutation.key.token.shard(node.shard_count());
-            let outcome =
-                node.on_shard(owner, move |node| Box::pin(async move { node.apply_here(mutation).await })).await;
+            let outcome = node
+                .on_shard(owner, move |node| {
+                    Box::pin(async move { node.apply_here(mutation).await })
+                })
+                .await;
             if let Err(failure) = outcome {
                 tracing::warn!(%failure, session = %self.id, "a trace could not be written");
                 return;
@@ -95,7 +101,10 @@ impl Trace {
             .with("duration", Value::Int(self.elapsed_micros(node)))
             .with("parameters", text_map(&*self.parameters.borrow()))
             .with("request", text(self.request))
-            .with("started_at", Value::Timestamp(self.started_micros.div_euclid(1000)));
+            .with(
+                "started_at",
+                Value::Timestamp(self.started_micros.div_euclid(1000)),
+            );
         let events = self.events.borrow();
         let events = events.iter().map(|(id, elapsed, activity)| {
             SystemRow::default()
@@ -108,8 +117,9 @@ impl Trace {
                 .with("thread", text(&thread))
         });
         let timestamp = Timestamp(node.next_timestamp());
-        let mut mutations: Vec<Mutation> =
-            events.map(|row| expiring(&schema, "events", &row, timestamp)).collect();
+        let mut mutations: Vec<Mutation> = events
+            .map(|row| expiring(&schema, "events", &row, timestamp))
+            .collect();
         // The session last: clients wait for its duration, and then all events are there.
         mutations.push(expiring(&schema, "sessions", &session, timestamp));
         mutations
@@ -117,7 +127,9 @@ impl Trace {
 }
 
 fn expiring(schema: &Schema, table: &str, row: &SystemRow, timestamp: Timestamp) -> Mutation {
-    let table = schema.table(SYSTEM_TRACES, table).expect("a table of system_traces");
+    let table = schema
+        .table(SYSTEM_TRACES, table)
+        .expect("a table of system_traces");
     let now = UnixSeconds(timestamp.0.div_euclid(1_000_000));
     let mut mutation = row.insert(table, timestamp, now);
     let expiry = Some(Expiry::after(now, TRACE_TTL));
@@ -133,6 +145,16 @@ fn time_uuid(micros: i64, random: u64) -> Uuid {
     /// Between the start of the Gregorian calendar and the Unix epoch, units of 100 ns.
     const GREGORIAN_OFFSET: u64 = 0x01B2_1DD2_1381_4000;
     let ticks = (micros.unsigned_abs() * 10).wrapping_add(GREGORIAN_OFFSET);
-    let node = [random as u8 | 1, (random >> 8) as u8, (random >> 16) as u8, (random >> 24) as u8, 0, 1];
-    Uuid::new_v1(uuid::Timestamp::from_gregorian_time(ticks, (random >> 40) as u16), &node)
+    let node = [
+        random as u8 | 1,
+        (random >> 8) as u8,
+        (random >> 16) as u8,
+        (random >> 24) as u8,
+        0,
+        1,
+    ];
+    Uuid::new_v1(
+        uuid::Timestamp::from_gregorian_time(ticks, (random >> 40) as u16),
+        &node,
+    )
 }

@@ -37,14 +37,24 @@ pub(crate) struct DevArguments {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
     if !arguments.listen.is_loopback() {
-        let text = format!("--listen {} is not a loopback address; use `ceto server` to serve others", arguments.listen);
+        let text = format!(
+            "--listen {} is not a loopback address; use `ceto server` to serve others",
+            arguments.listen
+        );
         return Err(StartError::Usage(text));
     }
     let temporary = match &arguments.data {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("ceto-dev-").tempdir().map_err(|error| {
-            StartError::Failed(format!("cannot create a temporary folder: {error}; give one with --data"))
-        })?),
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("ceto-dev-")
+                .tempdir()
+                .map_err(|error| {
+                    StartError::Failed(format!(
+                        "cannot create a temporary folder: {error}; give one with --data"
+                    ))
+                })?,
+        ),
     };
     let data = match (&arguments.data, &temporary) {
         (Some(data), _) => data.clone(),

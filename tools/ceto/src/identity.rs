@@ -34,7 +34,10 @@ pub(crate) fn lock(data: &Path) -> Result<FolderLock, StartError> {
     match file.try_lock() {
         Ok(()) => Ok(FolderLock(file)),
         Err(TryLockError::WouldBlock) => {
-            let text = format!("{} is in use by another ceto process; stop it or choose another folder", data.display());
+            let text = format!(
+                "{} is in use by another ceto process; stop it or choose another folder",
+                data.display()
+            );
             Err(StartError::Failed(text))
         }
         Err(TryLockError::Error(error)) => Err(StartError::file("lock", &path, &error)),
@@ -43,7 +46,11 @@ pub(crate) fn lock(data: &Path) -> Result<FolderLock, StartError> {
 
 impl Identity {
     /// The folder's identity, made when it has none.
-    pub(crate) fn load_or_create(data: &Path, cluster_name: &str, num_tokens: u16) -> Result<Identity, StartError> {
+    pub(crate) fn load_or_create(
+        data: &Path,
+        cluster_name: &str,
+        num_tokens: u16,
+    ) -> Result<Identity, StartError> {
         let path = data.join("node.json");
         match fs::read_to_string(&path) {
             Ok(text) => Self::check(&path, &text, cluster_name),
@@ -58,7 +65,10 @@ impl Identity {
 
     fn check(path: &Path, text: &str, cluster_name: &str) -> Result<Identity, StartError> {
         let identity: Identity = serde_json::from_str(text).map_err(|error| {
-            StartError::Failed(format!("{} is damaged ({error}); restore it from a backup", path.display()))
+            StartError::Failed(format!(
+                "{} is damaged ({error}); restore it from a backup",
+                path.display()
+            ))
         })?;
         if identity.cluster_name != cluster_name {
             return Err(StartError::Failed(format!(
@@ -72,10 +82,17 @@ impl Identity {
     fn create(cluster_name: &str, num_tokens: u16) -> Identity {
         let random = || Uuid::new_v4().as_u64_pair().0 as i64;
         // A version 4 UUID's first half has six fixed bits: mix two of them.
-        let mut tokens: Vec<i64> = (0..num_tokens).map(|_| random() ^ random().rotate_left(29)).collect();
+        let mut tokens: Vec<i64> = (0..num_tokens)
+            .map(|_| random() ^ random().rotate_left(29))
+            .collect();
         tokens.sort_unstable();
         tokens.dedup();
-        Identity { format: FORMAT, cluster_name: cluster_name.to_owned(), host_id: Uuid::new_v4(), tokens }
+        Identity {
+            format: FORMAT,
+            cluster_name: cluster_name.to_owned(),
+            host_id: Uuid::new_v4(),
+            tokens,
+        }
     }
 
     fn save(&self, data: &Path, path: &Path) -> Result<(), StartError> {
@@ -105,10 +122,17 @@ mod tests {
         assert_eq!(first.tokens.len(), 16);
         assert!(first.tokens.is_sorted());
         assert_eq!(Identity::load_or_create(folder.path(), "a", 4).unwrap(), first);
-        let error = Identity::load_or_create(folder.path(), "b", 16).unwrap_err().to_string();
-        assert!(error.starts_with("Saved cluster name a != configured name b"), "{error}");
+        let error = Identity::load_or_create(folder.path(), "b", 16)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("Saved cluster name a != configured name b"),
+            "{error}"
+        );
         fs::write(folder.path().join("node.json"), "{").unwrap();
-        let error = Identity::load_or_create(folder.path(), "a", 16).unwrap_err().to_string();
+        let error = Identity::load_or_create(folder.path(), "a", 16)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("is damaged"), "{error}");
     }
 
@@ -116,7 +140,13 @@ mod tests {
     fn a_folder_has_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let held = lock(folder.path()).unwrap();
-        assert!(lock(folder.path()).err().unwrap().to_string().contains("is in use"));
+        assert!(
+            lock(folder.path())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("is in use")
+        );
         drop(held);
         lock(folder.path()).unwrap();
     }

@@ -18,7 +18,7 @@ use ceto_runtime::{Origin, RuntimeOptions, ShardContext};
 
 use crate::config::{Config, SyncMode};
 use crate::identity::{self, Identity};
-use crate::logging;
+use crate::{logging, runtime_metrics};
 
 /// Why a node did not start, or did not end well. One line.
 #[derive(Debug)]
@@ -75,7 +75,9 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     .map_err(|error| StartError::Failed(error.to_string()))?;
     let door = shard_door(&runtime.control());
     let control = control_options(config);
-    let announce = move |native: SocketAddr, shard_aware: SocketAddr| announce(&control_texts(native, shard_aware), started);
+    let announce = move |native: SocketAddr, shard_aware: SocketAddr| {
+        announce(&control_texts(native, shard_aware), started)
+    };
     let outcome = ceto_control::boot::run(door, options, control, announce);
     let joined = runtime.join();
     match outcome {
@@ -92,24 +94,34 @@ fn control_texts(native: SocketAddr, shard_aware: SocketAddr) -> String {
 fn announce(text: &str, started: Instant) {
     let mut out = std::io::stdout().lock();
     // Nobody may be reading; that is no reason to end.
-    let _ = writeln!(out, "{text} (pid {}, {} ms)", std::process::id(), started.elapsed().as_millis());
+    let _ = writeln!(
+        out,
+        "{text} (pid {}, {} ms)",
+        std::process::id(),
+        started.elapsed().as_millis()
+    );
     let _ = out.flush();
 }
 
 /// One shard's life, on its own thread.
-async fn serve_shard(context: ShardContext<ShardMessage>, options: Arc<NodeOptions>, settings: Arc<[(String, String)]>) {
+async fn serve_shard(
+    context: ShardContext<ShardMessage>,
+    options: Arc<NodeOptions>,
+    settings: Arc<[(String, String)]>,
+) {
     let metrics = context.metrics.clone();
-    let node = Node::open(NodeParts {
+    let node = Node::new(NodeParts {
         env: context.env.clone(),
         network: context.network.clone(),
         mailbox: context.mailbox.clone(),
         options,
         settings,
-        runtime_samples: Box::new(move |samples| runtime_samples(&metrics, samples)),
-    })
-    .await;
+        runtime_samples: Box::new(move |samples| runtime_metrics::add(&metrics, samples)),
+    });
     let receiver = node.clone();
-    context.receive(std::rc::Rc::new(move |_: Origin, message| receiver.receive(message)));
+    context.receive(std::rc::Rc::new(move |_: Origin, message| {
+        receiver.receive(message)
+    }));
     node.ended().await;
 }
 
@@ -125,7 +137,10 @@ fn shard_door(control: &ceto_runtime::ControlHandle<ShardMessage>) -> ShardDoor 
             std::thread::yield_now();
         }
     };
-    ShardDoor { count, send: Arc::new(send) }
+    ShardDoor {
+        count,
+        send: Arc::new(send),
+    }
 }
 
 fn control_options(config: &Config) -> ControlOptions {
@@ -146,7 +161,10 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
         rack: config.rack.clone(),
         host_id: identity.host_id,
         data_directory: data.clone(),
-        commitlog_directory: config.commitlog_directory.clone().unwrap_or_else(|| data.join("commitlog")),
+        commitlog_directory: config
+            .commitlog_directory
+            .clone()
+            .unwrap_or_else(|| data.join("commitlog")),
         rpc_address: config.rpc_address,
         native_port: config.native_transport_port,
         shard_aware_port: config.native_shard_aware_transport_port,
@@ -181,9 +199,4 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             memtable_space: config.memtable_heap_space.bytes(),
         },
     }
-}
-
-/// The event loop's counters as samples.
-fn runtime_samples(metrics: &ceto_runtime::RuntimeMetrics, samples: &mut ceto_node::metrics::Samples) {
-    crate::runtime_metrics::add(metrics, samples);
 }

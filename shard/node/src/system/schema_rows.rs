@@ -10,8 +10,8 @@ use ceto_model::DecoratedKey;
 use ceto_model::schema::{Column, DroppedColumn, ReplicationOptions, TableBuilder, TableOptions};
 use ceto_model::value::Value;
 use ceto_model::{
-    ColumnData, ColumnId, ColumnKind, CqlType, Deletion, Keyspace, Mutation, Partition, PartitionKey, Row, Schema, Table,
-    TableId, Timestamp, UnixSeconds, UserType, UserTypeField,
+    ColumnData, ColumnId, ColumnKind, CqlType, Deletion, Keyspace, Mutation, Partition, PartitionKey, Row,
+    Schema, Table, TableId, Timestamp, UnixSeconds, UserType, UserTypeField,
 };
 use uuid::Uuid;
 
@@ -260,12 +260,22 @@ impl StoredSchema {
         let is_described = |keyspace: &&Arc<Keyspace>| {
             let wanted = difference(None, Some(keyspace), system, Timestamp(1), UnixSeconds(0));
             wanted.iter().all(|mutation| {
-                let table = system.table_by_id(mutation.table).expect("a table of system_schema");
-                let stored = self.0.get(&*table.name).into_iter().flatten().find(|(key, _)| *key == mutation.key);
+                let table = system
+                    .table_by_id(mutation.table)
+                    .expect("a table of system_schema");
+                let stored = self
+                    .0
+                    .get(&*table.name)
+                    .into_iter()
+                    .flatten()
+                    .find(|(key, _)| *key == mutation.key);
                 stored.is_some_and(|(_, partition)| has_same_values(&mutation.partition, partition))
             })
         };
-        keyspaces.filter(is_described).map(|keyspace| keyspace.name.to_string()).collect()
+        keyspaces
+            .filter(is_described)
+            .map(|keyspace| keyspace.name.to_string())
+            .collect()
     }
 
     /// The schema: `system` and the stored keyspaces.
@@ -447,7 +457,11 @@ fn has_same_values(wanted: &Partition, stored: &Partition) -> bool {
             });
             cells.collect::<Vec<_>>()
         };
-        partition.rows.iter().map(|(key, row)| (key.clone(), live(row))).collect()
+        partition
+            .rows
+            .iter()
+            .map(|(key, row)| (key.clone(), live(row)))
+            .collect()
     };
     values(wanted) == values(stored)
 }

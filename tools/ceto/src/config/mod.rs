@@ -142,8 +142,10 @@ impl Config {
     /// Reads and checks a file.
     pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
         #[allow(clippy::disallowed_methods)] // before any shard runs
-        let text = std::fs::read(path).map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
-        let text = String::from_utf8(text).map_err(|_| ConfigError(format!("{} is not UTF-8", path.display())))?;
+        let text = std::fs::read(path)
+            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        let text =
+            String::from_utf8(text).map_err(|_| ConfigError(format!("{} is not UTF-8", path.display())))?;
         Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
@@ -153,14 +155,17 @@ impl Config {
             serde_saphyr::from_str(text).map_err(|error| ConfigError(first_line(&error.to_string())))?;
         let mut all = known_settings();
         for (key, value) in given.unwrap_or_default() {
-            let Some(setting) = all.get_mut(&key) else { return Err(unknown_key(&key, all.keys())) };
+            let Some(setting) = all.get_mut(&key) else {
+                return Err(unknown_key(&key, all.keys()));
+            };
             *setting = value.clone();
             // One key at a time, so that a bad value is reported with its key.
             let single = serde_json::Map::from_iter([(key.clone(), value)]);
             serde_json::from_value::<Config>(single.into())
                 .map_err(|error| ConfigError(format!("{key}: {error}")))?;
         }
-        let config: Config = serde_json::from_value(all.into()).map_err(|error| ConfigError(error.to_string()))?;
+        let config: Config =
+            serde_json::from_value(all.into()).map_err(|error| ConfigError(error.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -168,7 +173,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |text: &str| Err(ConfigError(text.to_owned()));
         if self.data_file_directories.len() != 1 {
-            return fail("data_file_directories: exactly one folder is supported; join disks with RAID 0 or LVM");
+            return fail(
+                "data_file_directories: exactly one folder is supported; join disks with RAID 0 or LVM",
+            );
         }
         if !(1..=256).contains(&self.num_tokens) {
             return fail("num_tokens: must be 1 to 256");
@@ -192,7 +199,9 @@ impl Config {
         if self.batch_size_fail_threshold.bytes() < self.batch_size_warn_threshold.bytes() {
             return fail("batch_size_fail_threshold: must not be below batch_size_warn_threshold");
         }
-        if self.native_transport_max_requests_per_connection == 0 || self.native_transport_max_requests_per_shard == 0 {
+        if self.native_transport_max_requests_per_connection == 0
+            || self.native_transport_max_requests_per_shard == 0
+        {
             return fail("native_transport_max_requests_per_connection and _per_shard: must be at least 1");
         }
         Ok(())
@@ -201,12 +210,17 @@ impl Config {
     /// Names and values as text, for `system_views.settings`.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let value = serde_json::to_value(self).expect("a config is plain data");
-        let serde_json::Value::Object(settings) = value else { return Vec::new() };
+        let serde_json::Value::Object(settings) = value else {
+            return Vec::new();
+        };
         let text = |value: serde_json::Value| match value {
             serde_json::Value::String(text) => text,
             other => other.to_string(),
         };
-        settings.into_iter().map(|(key, value)| (key, text(value))).collect()
+        settings
+            .into_iter()
+            .map(|(key, value)| (key, text(value)))
+            .collect()
     }
 }
 
@@ -239,7 +253,9 @@ mod tests {
         let text = include_str!("../../../../conf/ceto.yaml");
         assert_eq!(Config::parse(text).unwrap(), Config::default());
         for key in known_settings().keys() {
-            let is_there = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key}:")));
+            let is_there = text
+                .lines()
+                .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key}:")));
             assert!(is_there, "conf/ceto.yaml does not explain {key}");
         }
     }

@@ -38,7 +38,13 @@ impl DataSize {
     }
 }
 
-const PERIODS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const PERIODS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -50,7 +56,10 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// The largest unit that divides the value.
 fn format(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let unit = units.iter().rev().find(|(_, factor)| value % factor == 0 && value >= *factor);
+    let unit = units
+        .iter()
+        .rev()
+        .find(|(_, factor)| value % factor == 0 && value >= *factor);
     let (name, factor) = unit.unwrap_or(&units[0]);
     write!(f, "{}{name}", value / factor)
 }
@@ -83,7 +92,11 @@ impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let millis = parse(&text, &PERIODS);
-        let wrong = || D::Error::custom(format!("'{text}' is not a time span; write it as 200ms, 10s, 5m, 1h or 1d"));
+        let wrong = || {
+            D::Error::custom(format!(
+                "'{text}' is not a time span; write it as 200ms, 10s, 5m, 1h or 1d"
+            ))
+        };
         millis.map(Period::from_millis).ok_or_else(wrong)
     }
 }
@@ -91,7 +104,11 @@ impl<'de> Deserialize<'de> for Period {
 impl<'de> Deserialize<'de> for DataSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || D::Error::custom(format!("'{text}' is not a size; write it as 512B, 16KiB, 32MiB or 8GiB"));
+        let wrong = || {
+            D::Error::custom(format!(
+                "'{text}' is not a size; write it as 512B, 16KiB, 32MiB or 8GiB"
+            ))
+        };
         parse(&text, &SIZES).map(DataSize).ok_or_else(wrong)
     }
 }
