@@ -8,7 +8,7 @@ use ceto_env::{Env, TaskQueue};
 use ceto_model::{TableId, Timestamp};
 
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::table::TableStore;
 use crate::truncation::Truncation;
 
@@ -56,6 +56,8 @@ impl Database {
         }
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
+        // A dropped table's folder may be gone: another shard was done first, and this one had no file there.
+        let written = if table.is_dropped.get() { written.or_else(unless_not_found) } else { written };
         if let Err(error) = written {
             // Memory says one thing and disk another.
             self.poison.stop_writes(&error);
@@ -66,6 +68,14 @@ impl Database {
         }
         self.release_segments();
         Ok(())
+    }
+}
+
+/// Nothing to do is as good as done.
+fn unless_not_found(error: Error) -> Result<()> {
+    match &error {
+        Error::Disk(cause) if cause.is_not_found() => Ok(()),
+        _ => Err(error),
     }
 }
 
@@ -81,7 +91,7 @@ impl Drop for Folder {
         let (disk, dir, shard) = (self.env.disk(), self.dir.clone(), self.shard);
         let removal = async move {
             let record = Truncation::remove(&*disk, &dir, shard).await;
-            if let Err(error) = record {
+            if let Err(error) = record.or_else(unless_not_found) {
                 tracing::warn!("a dropped table's record remains: {error}");
             }
             // Fails while other shards have files there; the last one succeeds.

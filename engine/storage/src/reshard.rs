@@ -20,7 +20,7 @@ use ceto_model::{DecoratedKey, PartitionRange, ReadTarget, Slice, TableId};
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, list_segments, replay};
+use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, SegmentFiles, replay};
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memtable::{Memtable, MemtableReader};
@@ -44,8 +44,9 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
     if layout.is_some_and(|layout| layout.shards == target && !layout.is_resharding) {
         return Ok(());
     }
-    let segments = list_segments(&*disk, &options.commitlog_dir).await?;
-    let last_segment = segments.iter().map(|segment| segment.id).max().unwrap_or(0);
+    let found = SegmentFiles::list(&*disk, &options.commitlog_dir).await?;
+    let last_segment = found.last_id();
+    let SegmentFiles { segments, free } = found;
     let mut next = Layout {
         shards: target,
         is_resharding: true,
@@ -61,12 +62,12 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         env: env.clone(),
         target,
     };
-    if !segments.is_empty() || work.has_sstables() {
+    if !segments.is_empty() || !free.is_empty() || work.has_sstables() {
         next.write(&*disk, &options.data_dir).await?;
         let from = layout.map_or(0, |layout| layout.shards);
         tracing::info!("resharding the files of {from} shards to {target}");
         work.replay_segments(&segments, options.memtable_space).await?;
-        for segment in &segments {
+        for segment in segments.iter().chain(&free) {
             disk.remove_file(&segment.path).await?;
             disk.sync_dir(&options.commitlog_dir).await?;
         }

@@ -214,7 +214,9 @@ fn random_cell(dice: &mut Dice, shape: Shape, timestamp: i64) -> Cell {
     match dice.below(10) {
         0 => Cell::tombstone(Timestamp(timestamp), UnixSeconds(NOW.0 - 10)),
         1 => {
-            let expiry = Expiry::after(UnixSeconds(NOW.0 - 20), Ttl(10 + dice.below(20) as u32));
+            // Long dead, or alive for longer than any test's clock goes.
+            let ttl = if dice.one_in(2) { 10 } else { 10_000_000 };
+            let expiry = Expiry::after(UnixSeconds(NOW.0 - 20), Ttl(ttl));
             Cell::with_expiry(Timestamp(timestamp), random_value(dice, shape), Some(expiry))
         }
         _ => Cell::live(Timestamp(timestamp), random_value(dice, shape)),
@@ -245,13 +247,18 @@ pub(crate) fn read_all() -> ReadCommand {
     read_of(ReadTarget::Range(PartitionRange::full()))
 }
 
-/// Keys and contents of an answer. What has expired stands as a tombstone, as compaction leaves it.
-pub(crate) fn contents(result: &ReadResult) -> Vec<(DecoratedKey, Partition)> {
+/// What has expired becomes a tombstone, as compaction makes it.
+pub(crate) fn bury(partition: &mut Partition) {
     let bury = |row: &mut Row| row.purge(NOW, UnixSeconds(i64::MIN), &|_| false);
+    bury(&mut partition.static_row);
+    partition.rows.iter_mut().for_each(|(_, row)| bury(row));
+}
+
+/// Keys and contents of an answer, buried.
+pub(crate) fn contents(result: &ReadResult) -> Vec<(DecoratedKey, Partition)> {
     let content = |answer: &read::PartitionResult| {
         let mut partition = answer.partition.clone();
-        bury(&mut partition.static_row);
-        partition.rows.iter_mut().for_each(|(_, row)| bury(row));
+        bury(&mut partition);
         (answer.key.clone(), partition)
     };
     result.partitions.iter().map(content).collect()

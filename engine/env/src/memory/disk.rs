@@ -156,7 +156,12 @@ impl MemoryDisk {
                     .extend(kept.map(|(path, file)| (path.clone(), file.clone())));
             }
         }
-        let lost: Vec<PathBuf> = state.dirs.difference(&state.device_dirs).cloned().collect();
+        // The root folder has no folder whose sync could keep it.
+        let lost = state
+            .dirs
+            .difference(&state.device_dirs)
+            .filter(|dir| dir.parent().is_some());
+        let lost: Vec<PathBuf> = lost.cloned().collect();
         for dir in lost {
             if self.random.below(2) == 0 {
                 state.dirs.retain(|path| !path.starts_with(&dir));

@@ -19,7 +19,7 @@ mod sync;
 mod tests;
 mod writer;
 
-pub(crate) use replay::{Replayed, SegmentFile, list_segments, replay};
+pub(crate) use replay::{Replayed, SegmentFile, SegmentFiles, replay};
 pub use segments::CommitlogStats;
 pub(crate) use writer::{Appended, Commitlog};
 

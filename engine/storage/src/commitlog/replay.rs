@@ -28,33 +28,66 @@ pub(super) fn segment_file_name(shard: u16, id: u64) -> String {
     format!("CommitLog-1-{shard}-{id}.log")
 }
 
-fn parse_file_name(name: &str) -> Option<(u16, u64)> {
-    let rest = name.strip_prefix("CommitLog-1-")?.strip_suffix(".log")?;
-    let (shard, id) = rest.split_once('-')?;
-    let (shard, id) = (shard.parse().ok()?, id.parse().ok()?);
-    (segment_file_name(shard, id) == name).then_some((shard, id))
+/// The name of a released segment: it is renamed before anything else happens to it, so that one whose content is only
+/// partly erased is never taken for one that holds writes.
+pub(super) fn free_file_name(shard: u16, id: u64) -> String {
+    format!("CommitLog-1-{shard}-{id}.free")
 }
 
-/// The segments of all shards, by id. None when the folder is missing.
-pub(crate) async fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFile>> {
-    let entries = match disk.list_dir(dir).await {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut files: Vec<SegmentFile> = entries
-        .into_iter()
-        .filter_map(|entry| {
-            let (shard, id) = parse_file_name(&entry.name)?;
-            Some(SegmentFile {
+fn parse_file_name(name: &str) -> Option<(u16, u64, bool)> {
+    let (rest, end) = name.strip_prefix("CommitLog-1-")?.rsplit_once('.')?;
+    let (shard, id) = rest.split_once('-')?;
+    let (shard, id) = (shard.parse().ok()?, id.parse().ok()?);
+    match end {
+        "log" if segment_file_name(shard, id) == name => Some((shard, id, false)),
+        "free" if free_file_name(shard, id) == name => Some((shard, id, true)),
+        _ => None,
+    }
+}
+
+/// The segment files of a folder, of all shards, each kind by id.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SegmentFiles {
+    /// May hold writes.
+    pub(crate) segments: Vec<SegmentFile>,
+    /// Hold nothing.
+    pub(crate) free: Vec<SegmentFile>,
+}
+
+impl SegmentFiles {
+    /// Lists a folder; nothing when it is missing.
+    pub(crate) async fn list(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
+        let entries = match disk.list_dir(dir).await {
+            Err(error) if error.is_not_found() => return Ok(SegmentFiles::default()),
+            entries => entries?,
+        };
+        let mut files = SegmentFiles::default();
+        for entry in entries {
+            let Some((shard, id, is_free)) = parse_file_name(&entry.name) else {
+                continue;
+            };
+            let kind = if is_free {
+                &mut files.free
+            } else {
+                &mut files.segments
+            };
+            kind.push(SegmentFile {
                 id,
                 shard,
                 path: dir.join(entry.name),
                 size: entry.size,
-            })
-        })
-        .collect();
-    files.sort_by_key(|file| file.id);
-    Ok(files)
+            });
+        }
+        files.segments.sort_by_key(|file| file.id);
+        files.free.sort_by_key(|file| file.id);
+        Ok(files)
+    }
+
+    /// The greatest id in use.
+    pub(crate) fn last_id(&self) -> u64 {
+        let all = self.segments.iter().chain(&self.free);
+        all.map(|file| file.id).max().unwrap_or(0)
+    }
 }
 
 /// One entry read back.

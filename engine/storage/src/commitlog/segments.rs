@@ -8,9 +8,9 @@ use std::time::Duration;
 use ceto_env::{Env, Segment, TaskQueue};
 
 use super::format::SegmentHeader;
-use super::replay::{SegmentFile, segment_file_name};
+use super::replay::{SegmentFile, free_file_name, segment_file_name};
 use super::writer::{Active, Commitlog};
-use super::{ReplayPosition, list_segments};
+use super::{ReplayPosition, SegmentFiles};
 use crate::error::Result;
 use crate::options::StorageOptions;
 use crate::poison::Poison;
@@ -65,9 +65,15 @@ impl Commitlog {
         poison: Poison,
     ) -> Result<(Rc<Commitlog>, Vec<SegmentFile>)> {
         let disk = env.disk();
-        let mut files = list_segments(&*disk, &options.commitlog_dir).await?;
-        let last_id = files.iter().map(|file| file.id).max().unwrap_or(0);
-        files.retain(|file| file.shard == options.shard);
+        let found = SegmentFiles::list(&*disk, &options.commitlog_dir).await?;
+        let last_id = found.last_id();
+        let own = |files: Vec<SegmentFile>| -> Vec<SegmentFile> {
+            files
+                .into_iter()
+                .filter(|file| file.shard == options.shard)
+                .collect()
+        };
+        let (files, free) = (own(found.segments), own(found.free));
         let end = ReplayPosition {
             segment: last_id,
             offset: u32::MAX,
@@ -88,7 +94,7 @@ impl Commitlog {
             active: RefCell::default(),
             end: Cell::new(end),
             closed: RefCell::new(files.iter().map(Closed::of_file).collect()),
-            free: RefCell::default(),
+            free: RefCell::new(free.iter().map(Closed::of_file).collect()),
             spares: RefCell::default(),
             next_id: Cell::new(next_id),
             life: next_id,
@@ -203,13 +209,25 @@ impl Commitlog {
         self.add_spare(id, segment).await
     }
 
-    async fn recycle(&self, old: Closed) -> Result<()> {
+    async fn recycle(&self, mut old: Closed) -> Result<()> {
         let (id, path) = self.next_path();
         let disk = self.env.disk();
-        let segment = disk
+        let free = self.dir.join(free_file_name(self.shard, old.id));
+        if old.path != free {
+            disk.rename(&old.path, &free).await?;
+            old.path = free;
+            disk.sync_dir(&self.dir).await?;
+        }
+        match disk
             .recycle_segment(&old.path, &path, u64::from(self.segment_size))
-            .await?;
-        self.add_spare(id, segment).await
+            .await
+        {
+            Ok(segment) => self.add_spare(id, segment).await,
+            Err(error) => {
+                self.free.borrow_mut().push_front(old);
+                Err(error.into())
+            }
+        }
     }
 
     async fn add_spare(&self, id: u64, segment: Rc<dyn Segment>) -> Result<()> {

@@ -1,4 +1,24 @@
 //! Tests of the whole engine on a machine in memory.
 #![allow(clippy::unwrap_used)]
 
+mod crash;
+mod damage;
+mod full_disk;
+mod limits;
+mod purge;
+mod reshard;
 mod workload;
+
+use std::collections::BTreeMap;
+
+use ceto_model::{DecoratedKey, Mutation, Partition};
+
+/// What should be stored.
+type Model = BTreeMap<DecoratedKey, Partition>;
+
+fn apply(model: &mut Model, write: &Mutation) {
+    model
+        .entry(write.key.clone())
+        .or_default()
+        .merge(write.partition.clone());
+}
