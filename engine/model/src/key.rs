@@ -209,7 +209,10 @@ impl Slice {
     pub fn of_row(key: &ClusteringKey) -> Slice {
         let prefix = key.0.strip_suffix(&[KEY_END]).unwrap_or(&key.0);
         let bound = |last: u8| Position([prefix, &[last]].concat().into());
-        Slice { start: bound(BOUND_BEFORE), end: bound(BOUND_AFTER) }
+        Slice {
+            start: bound(BOUND_BEFORE),
+            end: bound(BOUND_AFTER),
+        }
     }
 
     /// `key` lies inside.

@@ -184,7 +184,9 @@ impl Row {
         for (_, data) in &mut self.columns {
             match data {
                 ColumnData::Cell(cell) => expire(cell),
-                ColumnData::Collection(collection) => collection.cells.iter_mut().for_each(|(_, cell)| expire(cell)),
+                ColumnData::Collection(collection) => {
+                    collection.cells.iter_mut().for_each(|(_, cell)| expire(cell))
+                }
             }
         }
     }

@@ -25,10 +25,10 @@ pub(crate) async fn run(
     context: &RequestContext,
     plan: Box<ConditionalWrite>,
 ) -> Result<Answer, ErrorMessage> {
-    if plan.is_conditional() {
-        if let Some(serial) = context.serial_consistency {
-            validate_serial(serial).map_err(invalid)?;
-        }
+    if plan.is_conditional()
+        && let Some(serial) = context.serial_consistency
+    {
+        validate_serial(serial).map_err(invalid)?;
     }
     validate_for_write(context.consistency).map_err(invalid)?;
     let locks = lock_all(&context.node, plan.reads()).await;

@@ -17,7 +17,7 @@ type LockKey = (TableId, DecoratedKey);
 
 /// The locks of one shard.
 #[derive(Clone, Default)]
-pub struct PartitionLocks {
+pub(crate) struct PartitionLocks {
     held: Rc<RefCell<FxHashMap<LockKey, Queue>>>,
 }
 
@@ -30,7 +30,7 @@ struct Queue {
 }
 
 /// Holds a partition's lock until dropped.
-pub struct PartitionGuard {
+pub(crate) struct PartitionGuard {
     locks: PartitionLocks,
     key: LockKey,
 }
@@ -43,7 +43,7 @@ struct Acquire<'a> {
 
 impl PartitionLocks {
     /// Waits for the lock of a partition.
-    pub async fn lock(&self, table: TableId, key: DecoratedKey) -> PartitionGuard {
+    pub(crate) async fn lock(&self, table: TableId, key: DecoratedKey) -> PartitionGuard {
         let key = (table, key);
         let ticket = {
             let mut held = self.held.borrow_mut();

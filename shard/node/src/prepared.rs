@@ -15,10 +15,10 @@ use ceto_native::{ColumnSpec, EncodedColumns, ProtocolVersion};
 use rustc_hash::FxHashMap;
 
 /// Identity of a statement: MD5 of keyspace and text, as in Cassandra.
-pub type StatementId = [u8; 16];
+pub(crate) type StatementId = [u8; 16];
 
 /// A prepared statement with what executing it again and again needs.
-pub struct Entry {
+pub(crate) struct Entry {
     /// The statement.
     pub statement: Arc<Prepared>,
     /// As given by the client.
@@ -34,7 +34,7 @@ pub struct Entry {
 
 impl Entry {
     /// Around a statement.
-    pub fn new(statement: Arc<Prepared>, text: Arc<str>, keyspace: Option<Arc<str>>) -> Entry {
+    pub(crate) fn new(statement: Arc<Prepared>, text: Arc<str>, keyspace: Option<Arc<str>>) -> Entry {
         let result_metadata_id = ceto_cql::result_metadata_id(statement.result_columns());
         Entry {
             statement,
@@ -47,7 +47,7 @@ impl Entry {
     }
 
     /// The result's columns as `version` writes them.
-    pub fn encoded_columns(&self, version: ProtocolVersion) -> &EncodedColumns {
+    pub(crate) fn encoded_columns(&self, version: ProtocolVersion) -> &EncodedColumns {
         let at = usize::from(version.number() - ProtocolVersion::LOWEST.number());
         self.columns[at]
             .get_or_init(|| EncodedColumns::encode(version, &column_specs(self.statement.result_columns())))
@@ -55,7 +55,7 @@ impl Entry {
 }
 
 /// Columns or bind variables as the protocol's metadata.
-pub fn column_specs(columns: &[ColumnSpecification]) -> Vec<ColumnSpec> {
+pub(crate) fn column_specs(columns: &[ColumnSpecification]) -> Vec<ColumnSpec> {
     let spec = |column: &ColumnSpecification| ColumnSpec {
         keyspace: column.keyspace.clone(),
         table: column.table.clone(),
@@ -66,7 +66,7 @@ pub fn column_specs(columns: &[ColumnSpecification]) -> Vec<ColumnSpec> {
 }
 
 /// The statements of a shard.
-pub struct PreparedCache {
+pub(crate) struct PreparedCache {
     entries: RefCell<FxHashMap<StatementId, Rc<Entry>>>,
     max: usize,
     clock: Cell<u64>,
@@ -74,7 +74,7 @@ pub struct PreparedCache {
 
 impl PreparedCache {
     /// Holds up to `max` statements.
-    pub fn new(max: usize) -> PreparedCache {
+    pub(crate) fn new(max: usize) -> PreparedCache {
         PreparedCache {
             entries: RefCell::default(),
             max: max.max(1),
@@ -83,7 +83,7 @@ impl PreparedCache {
     }
 
     /// Finds a statement.
-    pub fn get(&self, id: &[u8]) -> Option<Rc<Entry>> {
+    pub(crate) fn get(&self, id: &[u8]) -> Option<Rc<Entry>> {
         let id: StatementId = id.try_into().ok()?;
         let entry = self.entries.borrow().get(&id)?.clone();
         entry.last_used.set(self.tick());
@@ -91,7 +91,7 @@ impl PreparedCache {
     }
 
     /// Adds or replaces a statement; true when another had to go.
-    pub fn insert(&self, id: StatementId, entry: Entry) -> bool {
+    pub(crate) fn insert(&self, id: StatementId, entry: Entry) -> bool {
         entry.last_used.set(self.tick());
         let mut entries = self.entries.borrow_mut();
         let is_full = entries.len() >= self.max && !entries.contains_key(&id);
@@ -108,20 +108,15 @@ impl PreparedCache {
     }
 
     /// Forgets a statement.
-    pub fn remove(&self, id: &[u8]) {
+    pub(crate) fn remove(&self, id: &[u8]) {
         if let Ok(id) = StatementId::try_from(id) {
             self.entries.borrow_mut().remove(&id);
         }
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.borrow().len()
-    }
-
-    /// None at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn tick(&self) -> u64 {

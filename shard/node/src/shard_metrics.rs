@@ -6,7 +6,7 @@ use crate::metrics::{Counter, Histogram, Samples};
 
 /// Kinds of requests that are timed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// SELECT, at the coordinator.
     CoordinatorRead,
     /// INSERT, UPDATE, DELETE, BATCH, at the coordinator.
@@ -25,7 +25,7 @@ impl Operation {
 
 /// Counters of one shard.
 #[derive(Default)]
-pub struct ShardMetrics {
+pub(crate) struct ShardMetrics {
     /// Connections taken over.
     pub connections_opened: Counter,
     /// Connections gone.
@@ -68,25 +68,25 @@ pub struct ShardMetrics {
 
 impl ShardMetrics {
     /// The latencies of `operation`.
-    pub fn latency(&self, operation: Operation) -> &Histogram {
+    pub(crate) fn latency(&self, operation: Operation) -> &Histogram {
         &self.latencies[operation as usize]
     }
 
     /// Counts an error sent to a client.
-    pub fn count_error(&self, code: ErrorCode) {
+    pub(crate) fn count_error(&self, code: ErrorCode) {
         if let Some(at) = ErrorCode::ALL.iter().position(|candidate| *candidate == code) {
             self.errors[at].increment();
         }
     }
 
     /// Errors sent of one code.
-    pub fn errors(&self, code: ErrorCode) -> u64 {
+    pub(crate) fn errors(&self, code: ErrorCode) -> u64 {
         let at = ErrorCode::ALL.iter().position(|candidate| *candidate == code);
         at.map_or(0, |at| self.errors[at].get())
     }
 
     /// Adds everything to `samples`.
-    pub fn add_to(&self, samples: &mut Samples) {
+    pub(crate) fn add_to(&self, samples: &mut Samples) {
         for (operation, place, kind) in Operation::ALL {
             let labels = [("place", place), ("kind", kind)];
             samples.histogram(

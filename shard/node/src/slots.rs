@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 
 /// Open questions with answers of type `T`.
-pub struct Slots<T> {
+pub(crate) struct Slots<T> {
     open: Rc<RefCell<Slab<Slot<T>>>>,
 }
 
@@ -34,7 +34,7 @@ impl<T> Default for Slots<T> {
 
 impl<T> Slots<T> {
     /// Opens a slot: its number for the question, and the future of its answer.
-    pub fn open(&self) -> (u32, Answer<T>) {
+    pub(crate) fn open(&self) -> (u32, Answer<T>) {
         let key = self.open.borrow_mut().insert(Slot::Waiting(None));
         (
             key as u32,
@@ -46,7 +46,7 @@ impl<T> Slots<T> {
     }
 
     /// Brings an answer. False when there is no such open slot, which is a bug of the sender.
-    pub fn answer(&self, slot: u32, value: T) -> bool {
+    pub(crate) fn answer(&self, slot: u32, value: T) -> bool {
         let mut open = self.open.borrow_mut();
         let waker = match open.get_mut(slot as usize) {
             Some(state @ Slot::Waiting(_)) => match std::mem::replace(state, Slot::Answered(value)) {
@@ -67,18 +67,19 @@ impl<T> Slots<T> {
     }
 
     /// The question could not be sent.
-    pub fn cancel(&self, slot: u32) {
+    pub(crate) fn cancel(&self, slot: u32) {
         self.open.borrow_mut().try_remove(slot as usize);
     }
 
-    /// Questions without an answer.
-    pub fn len(&self) -> usize {
+    /// Questions without an answer; for tests.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.open.borrow().len()
     }
 }
 
 /// The future of an answer.
-pub struct Answer<T> {
+pub(crate) struct Answer<T> {
     open: Rc<RefCell<Slab<Slot<T>>>>,
     key: usize,
 }

@@ -22,7 +22,7 @@ const TRACE_TTL: Ttl = Ttl(24 * 3600);
 const EVENTS_MAX: usize = 1000;
 
 /// The trace of one request.
-pub struct Trace {
+pub(crate) struct Trace {
     /// Of the session.
     pub id: Uuid,
     started: Instant,
@@ -35,7 +35,7 @@ pub struct Trace {
 
 impl Trace {
     /// Begins a trace.
-    pub fn begin(node: &Node, client: SocketAddr, request: &'static str) -> Rc<Trace> {
+    pub(crate) fn begin(node: &Node, client: SocketAddr, request: &'static str) -> Rc<Trace> {
         let started_micros = node.next_timestamp();
         Rc::new(Trace {
             id: time_uuid(started_micros, node.env.random()),
@@ -49,12 +49,12 @@ impl Trace {
     }
 
     /// Notes what is known about the request.
-    pub fn parameter(&self, name: &str, value: impl Into<String>) {
+    pub(crate) fn parameter(&self, name: &str, value: impl Into<String>) {
         self.parameters.borrow_mut().insert(name.to_owned(), value.into());
     }
 
     /// Notes that something happened.
-    pub fn event(&self, node: &Node, activity: impl Into<String>) {
+    pub(crate) fn event(&self, node: &Node, activity: impl Into<String>) {
         let mut events = self.events.borrow_mut();
         if events.len() < EVENTS_MAX {
             let elapsed = self.elapsed_micros(node);
@@ -72,7 +72,7 @@ impl Trace {
     }
 
     /// Writes the trace.
-    pub async fn finish(self: Rc<Self>, node: Rc<Node>) {
+    pub(crate) async fn finish(self: Rc<Self>, node: Rc<Node>) {
         for mutation in self.mutations(&node) {
             let owner = mutation.key.token.shard(node.shard_count());
             let outcome = node

@@ -61,8 +61,8 @@ pub(crate) use decimal::Normalized;
 pub use duration::Duration;
 pub use format::format_literal;
 pub use json::{
-    JSON_DEPTH_MAX, Json, JsonError, from_json, from_json_text, json_columns, json_name, parse_json, put_json_string,
-    to_json,
+    JSON_DEPTH_MAX, Json, JsonError, from_json, from_json_text, json_columns, json_name, parse_json,
+    put_json_string, to_json,
 };
 pub use literal::parse_literal;
 pub use validate::validate;

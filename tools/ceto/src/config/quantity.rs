@@ -59,7 +59,7 @@ fn format(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt:
     let unit = units
         .iter()
         .rev()
-        .find(|(_, factor)| value % factor == 0 && value >= *factor);
+        .find(|(_, factor)| value.is_multiple_of(*factor) && value >= *factor);
     let (name, factor) = unit.unwrap_or(&units[0]);
     write!(f, "{}{name}", value / factor)
 }
