@@ -1,7 +1,6 @@
-//! The whole benchmark: instructions from two runs under callgrind, the rest from runs without it.
+//! The whole benchmark: instructions from a run under callgrind, the rest from runs without it.
 //!
-//! A run boots and loads before its operations, so instructions per operation are the difference of a long and a short
-//! run over the difference in operations: what both do before drops out.
+//! Callgrind counts only within [`Workload::run`]: boot and load are in neither the figure nor the profile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +9,10 @@ use serde_json::json;
 
 use crate::workload::{Cost, Operation, Workload};
 
-/// Operations of the short and the long run under callgrind.
-const SHORT_RUN: u64 = 10_000;
-const LONG_RUN: u64 = 60_000;
+/// Operations under callgrind: enough that what happens once per commitlog segment is spread as it is in the long run.
+const COUNTED_OPERATIONS: u64 = 100_000;
+/// The function that callgrind counts within.
+const COUNTED_FUNCTION: &str = "*workload::Workload::run*";
 /// Operations before those that are timed.
 const WARM_UP: u64 = 50_000;
 
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Operations of each
     #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..))]
     operations: u64,
-    /// Folder where callgrind.OPERATION.out, the profile of the long run, is left; see callgrind_annotate
+    /// Folder where callgrind.OPERATION.out, the profile of the operations, is left; see callgrind_annotate
     #[arg(long)]
     profiles: Option<PathBuf>,
     /// Without instructions
@@ -102,24 +102,15 @@ fn instructions_per_operation(arguments: &Arguments, operation: Operation) -> Re
         Some(folder) => folder.join(name),
         None => temporary.path().join(name),
     };
-    let short = callgrind(
-        arguments.rows,
-        operation,
-        SHORT_RUN,
-        &temporary.path().join("short.out"),
-    )?;
-    let long = callgrind(arguments.rows, operation, LONG_RUN, &profile)?;
-    let difference = long
-        .checked_sub(short)
-        .ok_or("the longer run had fewer instructions")?;
-    Ok(difference / (LONG_RUN - SHORT_RUN))
+    Ok(callgrind(arguments.rows, operation, &profile)? / COUNTED_OPERATIONS)
 }
 
-/// Instructions of a whole run of `once`.
-fn callgrind(rows: u64, operation: Operation, operations: u64, profile: &Path) -> Result<u64, String> {
+/// Instructions of the operations of a run of `once`.
+fn callgrind(rows: u64, operation: Operation, profile: &Path) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let output = Command::new("valgrind")
         .arg("--tool=callgrind")
+        .arg(format!("--toggle-collect={COUNTED_FUNCTION}"))
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(program)
         .args(["once", "--operation", operation.name()])
@@ -127,7 +118,7 @@ fn callgrind(rows: u64, operation: Operation, operations: u64, profile: &Path) -
             "--rows",
             &rows.to_string(),
             "--operations",
-            &operations.to_string(),
+            &COUNTED_OPERATIONS.to_string(),
         ])
         .output()
         .map_err(|error| format!("cannot start valgrind: {error}"))?;
@@ -135,7 +126,12 @@ fn callgrind(rows: u64, operation: Operation, operations: u64, profile: &Path) -
     if !output.status.success() {
         return Err(format!("valgrind failed: {text}"));
     }
-    collected(&text).ok_or_else(|| format!("valgrind says no count: {text}"))
+    match collected(&text) {
+        Some(count) if count > 0 => Ok(count),
+        _ => Err(format!(
+            "valgrind has counted nothing within {COUNTED_FUNCTION}: {text}"
+        )),
+    }
 }
 
 /// The number behind `Collected :` in what callgrind prints.

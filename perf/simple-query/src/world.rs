@@ -77,7 +77,8 @@ impl World {
             runtime_samples: Box::new(|_| {}),
         };
         let booted = env.block_on(async {
-            let node = Node::open(parts).await;
+            let node = Node::new(parts);
+            node.open_storage().await?;
             node.finish_recovery(Arc::new(system_schema())).await?;
             Ok::<_, String>(node)
         });
