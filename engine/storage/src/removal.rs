@@ -57,7 +57,11 @@ impl Database {
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
         // A dropped table's folder may be gone: another shard was done first, and this one had no file there.
-        let written = if table.is_dropped.get() { written.or_else(unless_not_found) } else { written };
+        let written = if table.is_dropped.get() {
+            written.or_else(unless_not_found)
+        } else {
+            written
+        };
         if let Err(error) = written {
             // Memory says one thing and disk another.
             self.poison.stop_writes(&error);
