@@ -1,9 +1,10 @@
 //! Bind variables: what a statement declares, and what a request gives for them.
 
 use crate::ast::{BindMarker, Name};
-use crate::{ColumnSpecification, CqlError};
+use crate::expression::of_value;
+use crate::{ColumnSpecification, CqlError, Prepared};
 use bytes::Bytes;
-use ceto_model::value;
+use ceto_model::{CqlType, value};
 use std::borrow::Cow;
 
 /// The value that a request gives for one bind variable, or that an expression evaluates to.
@@ -75,12 +76,48 @@ impl BindVariables {
     }
 }
 
+/// What has to be done with the value of a variable before it is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ValueCheck {
+    /// Any bytes will do.
+    Nothing,
+    /// Is it a value of the type?
+    Validate,
+    /// That, and its sets and maps must be sorted.
+    Sort,
+}
+
+impl ValueCheck {
+    /// For values of this type.
+    pub(crate) fn of(cql_type: &CqlType) -> Self {
+        match cql_type {
+            CqlType::Blob | CqlType::Custom(_) => Self::Nothing,
+            other if holds_set_or_map(other) => Self::Sort,
+            _ => Self::Validate,
+        }
+    }
+}
+
+fn holds_set_or_map(cql_type: &CqlType) -> bool {
+    match cql_type {
+        CqlType::Set { .. } | CqlType::Map { .. } => true,
+        CqlType::List { element, .. } | CqlType::Vector { element, .. } => holds_set_or_map(element),
+        CqlType::Tuple(elements) => elements.iter().any(holds_set_or_map),
+        CqlType::Udt { definition, .. } => definition
+            .fields
+            .iter()
+            .any(|field| holds_set_or_map(&field.cql_type)),
+        _ => false,
+    }
+}
+
 /// Checks the values of a request against the variables, and puts sets and maps into their canonical order. Borrowed
 /// while nothing had to be changed.
 pub(crate) fn check_values<'a>(
-    variables: &[ColumnSpecification],
+    prepared: &Prepared,
     values: &'a [BoundValue],
 ) -> Result<Cow<'a, [BoundValue]>, CqlError> {
+    let variables = prepared.variables();
     if variables.len() != values.len() {
         return Err(CqlError::Invalid(format!(
             "Invalid amount of bind variables: there were {} markers(?) in CQL but {} bound variables",
@@ -89,14 +126,20 @@ pub(crate) fn check_values<'a>(
         )));
     }
     let mut checked = Cow::Borrowed(values);
-    for (index, (variable, value)) in variables.iter().zip(values).enumerate() {
+    let checks = variables.iter().zip(prepared.value_checks());
+    for (index, ((variable, check), value)) in checks.zip(values).enumerate() {
         let BoundValue::Bytes(bytes) = value else { continue };
-        let canonical = value::canonical(&variable.cql_type, bytes)
-            .map_err(|error| CqlError::Invalid(error.to_string()))?;
-        if let Cow::Owned(sorted) = canonical
-            && let Some(slot) = checked.to_mut().get_mut(index)
-        {
-            *slot = BoundValue::Bytes(sorted.into());
+        match check {
+            ValueCheck::Nothing => {}
+            ValueCheck::Validate => value::validate(&variable.cql_type, bytes).map_err(of_value)?,
+            ValueCheck::Sort => {
+                let canonical = value::canonical(&variable.cql_type, bytes).map_err(of_value)?;
+                if let Cow::Owned(sorted) = canonical
+                    && let Some(slot) = checked.to_mut().get_mut(index)
+                {
+                    *slot = BoundValue::Bytes(sorted.into());
+                }
+            }
         }
     }
     Ok(checked)

@@ -79,6 +79,7 @@ impl RowTarget<'_> {
             }
             return Ok(());
         }
+        row.columns.reserve_exact(modification.operations.len());
         let own = modification
             .operations
             .iter()

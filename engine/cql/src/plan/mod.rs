@@ -9,6 +9,7 @@ mod cells;
 mod condition;
 mod context;
 mod group;
+mod result_builder;
 mod result_row;
 mod row_view;
 mod select;
@@ -53,11 +54,9 @@ pub enum Plan {
 impl Prepared {
     /// What to do for these values, one per variable.
     pub fn plan(&self, values: &[BoundValue], context: &PlanContext<'_>) -> Result<Plan, CqlError> {
-        let values = check_values(self.variables(), values)?;
+        let values = check_values(self, values)?;
         match &self.kind {
-            PreparedKind::Select(select) => {
-                SelectPlan::new(select.clone(), &values, context).map(|plan| Plan::Read(Box::new(plan)))
-            }
+            PreparedKind::Select(select) => SelectPlan::new(select.clone(), &values, context).map(Plan::Read),
             PreparedKind::Modification(modification) => write::plan_single(modification, &values, context),
             PreparedKind::Batch(batch) => write::plan_prepared_batch(batch, &values, context),
             PreparedKind::Truncate(table) => Ok(Plan::Truncate(table.clone())),

@@ -13,12 +13,12 @@ use crate::prepare::assignment::OperationKind;
 use crate::prepare::batch::{PreparedBatch, check_kinds};
 use crate::prepare::modification::{Attributes, PreparedModification, Target};
 use crate::prepare::{Prepared, PreparedKind};
-use crate::restrictions::clustering::{Rows, key_too_long};
+use crate::restrictions::clustering::{Rows, key_too_long, row_key};
 use crate::restrictions::partition::{Keys, decorated_key};
 use crate::restrictions::{Components, present};
 use crate::{BoundValue, CqlError};
 use bytes::Bytes;
-use ceto_model::comparable::encode_clustering;
+use ceto_model::comparable::{KEY_END, encode_clustering};
 use ceto_model::key::KEY_SIZE_MAX;
 use ceto_model::timestamp::{Expiry, Ttl};
 use ceto_model::{
@@ -93,10 +93,7 @@ pub fn plan_batch(
                 "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.",
             ));
         };
-        statements.push((
-            modification,
-            check_values(item.prepared.variables(), item.values)?,
-        ));
+        statements.push((modification, check_values(item.prepared, item.values)?));
     }
     check_kinds(kind, statements.iter().map(|(modification, _)| &***modification))?;
     let mut builder = WriteBuilder::new(context, None);
@@ -298,7 +295,7 @@ impl PreparedModification {
                     .map(|(index, column)| key_value(column, first + index))
                     .collect();
                 Ok(Located {
-                    keys: SmallVec::from_elem(decorated_key(&key?)?, 1),
+                    keys: SmallVec::from_buf([decorated_key(&key?)?]),
                     rows: self.row_of(&row?)?,
                     json: Some(values),
                 })
@@ -341,18 +338,21 @@ impl PreparedModification {
         let values: Result<Components, _> = values
             .map(|(value, column)| present(value.evaluate(evaluation)?, &column.name))
             .collect();
-        Ok(SmallVec::from_elem(decorated_key(&values?)?, 1))
+        Ok(SmallVec::from_buf([decorated_key(&values?)?]))
     }
 
     fn row_of(&self, values: &[Bytes]) -> Result<LocatedRows, CqlError> {
         if let Some(long) = values.iter().find(|value| value.len() > KEY_SIZE_MAX) {
             return Err(key_too_long(long.len()));
         }
-        let key = encode_clustering(self.table.clustering_types(), values).map_err(of_value)?;
-        Ok(LocatedRows::Rows(SmallVec::from_elem(
-            Rows::Row(ClusteringKey(key)),
-            1,
-        )))
+        let key = match values {
+            [] => row_key(&[KEY_END]),
+            values => {
+                let encoded = encode_clustering(self.table.clustering_types(), values);
+                ClusteringKey(encoded.map_err(of_value)?)
+            }
+        };
+        Ok(LocatedRows::Rows(SmallVec::from_buf([Rows::Row(key)])))
     }
 
     pub(super) fn is_insert(&self) -> bool {

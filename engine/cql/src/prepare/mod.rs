@@ -15,7 +15,7 @@ pub(crate) mod select;
 pub(crate) mod selection;
 
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
-use crate::bound::BindVariables;
+use crate::bound::{BindVariables, ValueCheck};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
 use crate::{BoundValue, ColumnSpecification, CqlError, SchemaChange};
 use batch::PreparedBatch;
@@ -33,6 +33,7 @@ use uuid::Uuid;
 pub struct Prepared {
     pub(crate) kind: PreparedKind,
     variables: Vec<ColumnSpecification>,
+    value_checks: Vec<ValueCheck>,
     partition_key_indices: Vec<u16>,
     tables: SmallVec<[Arc<Table>; 1]>,
     schema_version: Uuid,
@@ -79,10 +80,10 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
     let kind = preparation.prepare(parsed.statement)?;
     let variables = preparation.variables.finish()?;
     let tables = match &kind {
-        PreparedKind::Select(select) => SmallVec::from_elem(select.table.clone(), 1),
-        PreparedKind::Modification(modification) => SmallVec::from_elem(modification.table.clone(), 1),
+        PreparedKind::Select(select) => SmallVec::from_buf([select.table.clone()]),
+        PreparedKind::Modification(modification) => SmallVec::from_buf([modification.table.clone()]),
         PreparedKind::Batch(batch) => batch.tables(),
-        PreparedKind::Truncate(table) => SmallVec::from_elem(table.clone(), 1),
+        PreparedKind::Truncate(table) => SmallVec::from_buf([table.clone()]),
         PreparedKind::Use(_) | PreparedKind::Other(_) => SmallVec::new(),
     };
     let partition_key_indices = match tables.first() {
@@ -91,6 +92,10 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
     };
     Ok(Prepared {
         kind,
+        value_checks: variables
+            .iter()
+            .map(|variable| ValueCheck::of(&variable.cql_type))
+            .collect(),
         variables,
         partition_key_indices,
         tables,
@@ -127,6 +132,11 @@ impl Prepared {
     /// The bind variables in order of appearance.
     pub fn variables(&self) -> &[ColumnSpecification] {
         &self.variables
+    }
+
+    /// By variable: how its value is checked.
+    pub(crate) fn value_checks(&self) -> &[ValueCheck] {
+        &self.value_checks
     }
 
     /// Which variables are the partition key's columns, in key order; empty unless all of them are variables.

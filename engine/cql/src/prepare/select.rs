@@ -1,7 +1,7 @@
 //! SELECT: restrictions, selection, order, groups and limits, checked against each other.
 
 use super::Preparation;
-use super::selection::Selection;
+use super::selection::{Projection, Selection};
 use crate::ast::{OrderingKind, Select, Selectable, Term};
 use crate::expression::{Expression, prepare_term};
 use crate::restrictions::{Restrictions, StatementKind};
@@ -31,6 +31,12 @@ pub(crate) struct PreparedSelect {
     pub(crate) bypass_cache: bool,
     /// What a replica must return.
     pub(crate) read_columns: ColumnSelection,
+    /// What each group's row shows; empty without groups.
+    pub(crate) group_expressions: Vec<Expression>,
+    /// Rows cannot be made without their partition key columns.
+    pub(crate) needs_partition_columns: bool,
+    /// Rows cannot be made without their clustering columns.
+    pub(crate) needs_clustering_columns: bool,
 }
 
 impl PreparedSelect {
@@ -75,7 +81,28 @@ impl PreparedSelect {
                 Some(prepare_term(preparation, term, &receiver)?)
             }
         };
+        let used = |range: std::ops::Range<usize>| {
+            let filtered = restrictions.filters.iter().flat_map(|filter| &filter.columns);
+            let ordered = order.iter().map(|(column, _)| column);
+            let grouped = group_by.is_some() && !range.is_empty();
+            let mut all = selection.used.iter().chain(filtered).chain(ordered);
+            grouped || all.any(|column| range.contains(column))
+        };
+        let key_count = table.partition_key().len();
+        let needs_partition_columns = used(0..key_count);
+        let needs_clustering_columns = used(key_count..key_count + table.clustering().len());
+        let is_grouped = group_by.is_some() || selection.is_aggregate();
+        let group_expressions = match &selection.projection {
+            _ if !is_grouped => Vec::new(),
+            Projection::Expressions { expressions, .. } => expressions.clone(),
+            Projection::Columns(columns) => {
+                columns.iter().map(|column| Expression::Column(*column)).collect()
+            }
+        };
         Ok(Self {
+            group_expressions,
+            needs_partition_columns,
+            needs_clustering_columns,
             read_columns: read_columns(&table, &selection, &restrictions, select.distinct),
             result_columns: selection.result_columns(&table, select.json),
             restrictions,
@@ -91,6 +118,18 @@ impl PreparedSelect {
             bypass_cache: select.bypass_cache,
             table,
         })
+    }
+}
+
+impl PreparedSelect {
+    /// Rows become one row per group.
+    pub(crate) fn is_grouped(&self) -> bool {
+        !self.group_expressions.is_empty()
+    }
+
+    /// Every row that is read is a row of the result.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.restrictions.filters.is_empty() && !self.is_grouped() && self.order.is_empty()
     }
 }
 

@@ -105,9 +105,14 @@ impl Selection {
 
     /// Computes over all rows of a group.
     pub(crate) fn is_aggregate(&self) -> bool {
+        !self.aggregates().is_empty()
+    }
+
+    /// What it computes over the rows of a group.
+    pub(crate) fn aggregates(&self) -> &[AggregateCall] {
         match &self.projection {
-            Projection::Columns(_) => false,
-            Projection::Expressions { aggregates, .. } => !aggregates.is_empty(),
+            Projection::Columns(_) => &[],
+            Projection::Expressions { aggregates, .. } => aggregates,
         }
     }
 

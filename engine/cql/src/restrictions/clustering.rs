@@ -244,9 +244,28 @@ impl ClusteringRestrictions {
         false
     }
 
+    /// The prefix that all rows have, when the steps do no more than fix columns; None: they do more.
+    fn single_prefix(&self, evaluation: &Evaluation<'_>) -> Result<Option<Prefix>, CqlError> {
+        let mut prefix = Prefix::new();
+        for step in &self.steps {
+            let Step::Equal(column, value) = step else {
+                return Ok(None);
+            };
+            column.encode(&present(value.evaluate(evaluation)?, &column.name)?, &mut prefix)?;
+        }
+        Ok(Some(prefix))
+    }
+
     /// The rows, in clustering order, disjoint.
     pub(crate) fn rows(&self, evaluation: &Evaluation<'_>) -> Result<SmallVec<[Rows; 1]>, CqlError> {
-        let mut prefixes: SmallVec<[Prefix; 1]> = SmallVec::from_elem(Prefix::new(), 1);
+        if let Some(mut prefix) = self.single_prefix(evaluation)? {
+            if !self.names_rows() {
+                return Ok(SmallVec::from_buf([Rows::Slice(around(&prefix))]));
+            }
+            prefix.push(KEY_END);
+            return Ok(SmallVec::from_buf([Rows::Row(row_key(&prefix))]));
+        }
+        let mut prefixes: SmallVec<[Prefix; 1]> = SmallVec::from_buf([Prefix::new()]);
         let mut slice = None;
         for step in &self.steps {
             match step {
@@ -306,7 +325,7 @@ impl ClusteringRestrictions {
         let rows = prefixes.into_iter().map(|mut prefix| {
             if names_rows {
                 prefix.push(KEY_END);
-                return Rows::Row(ClusteringKey(Bytes::copy_from_slice(&prefix)));
+                return Rows::Row(row_key(&prefix));
             }
             Rows::Slice(around(&prefix))
         });
@@ -316,7 +335,10 @@ impl ClusteringRestrictions {
     /// As [`Self::rows`], as slices.
     pub(crate) fn slices(&self, evaluation: &Evaluation<'_>) -> Result<ceto_model::read::Slices, CqlError> {
         if self.is_empty() {
-            return Ok(SmallVec::from_elem(Slice::full(), 1));
+            return Ok(SmallVec::from_buf([Slice::full()]));
+        }
+        if let Some(prefix) = self.single_prefix(evaluation)? {
+            return Ok(SmallVec::from_buf([around(&prefix)]));
         }
         let rows = self.rows(evaluation)?;
         Ok(rows
@@ -340,6 +362,14 @@ fn check_contains(table: &Table, merged: &Merged, filters: &[Filter]) -> Result<
         ));
     }
     Ok(())
+}
+
+/// An encoded key. That of tables without clustering columns is always the same.
+pub(crate) fn row_key(encoded: &[u8]) -> ClusteringKey {
+    ClusteringKey(match encoded {
+        [KEY_END] => Bytes::from_static(&[KEY_END]),
+        other => Bytes::copy_from_slice(other),
+    })
 }
 
 /// Every key with this prefix: one allocation holds both bounds.

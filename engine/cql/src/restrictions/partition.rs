@@ -162,13 +162,20 @@ impl PartitionRestrictions {
 
     /// The named partitions in order of their key columns, each once.
     pub(crate) fn keys(&self, evaluation: &Evaluation<'_>) -> Result<Keys, CqlError> {
+        if let [key] = self.keys.as_slice()
+            && let KeyValues::One(value) = &key.values
+        {
+            let component = present(value.evaluate(evaluation)?, &key.name)?;
+            return Ok(SmallVec::from_buf([decorated_key(&[component])?]));
+        }
         if self.is_single() {
-            let components = self.keys.iter().map(|key| match &key.values {
-                KeyValues::One(value) => present(value.evaluate(evaluation)?, &key.name),
-                KeyValues::Many(_) => Err(CqlError::invalid("IN where one key was expected")),
-            });
-            let components: Components = components.collect::<Result<_, _>>()?;
-            return Ok(SmallVec::from_elem(decorated_key(&components)?, 1));
+            let mut components = Components::new();
+            for key in &self.keys {
+                if let KeyValues::One(value) = &key.values {
+                    components.push(present(value.evaluate(evaluation)?, &key.name)?);
+                }
+            }
+            return Ok(SmallVec::from_buf([decorated_key(&components)?]));
         }
         let mut all: Vec<Components> = vec![Components::new()];
         for key in &self.keys {
