@@ -4,6 +4,8 @@
 //! `-- bind 1, 'a', null, unset` gives values, `-- page 2` reads in pages, `-- wait 10` lets seconds pass. All other
 //! comments are answers; a test writes them anew and compares.
 
+#![allow(dead_code)] // each test uses a part of it
+
 use ceto_cql::{
     BoundValue, ColumnSpecification, CqlError, Plan, PlanContext, Prepared, RandomSource, SchemaChange,
     WriteKind, WritePlan, parse_and_prepare,
@@ -95,6 +97,14 @@ impl Database {
                 None => return Ok(answer),
             }
         }
+    }
+
+    /// The paging state after the first page.
+    pub(crate) fn first_page(&mut self, text: &str, page_size: u32) -> Option<Vec<u8>> {
+        let prepared = self.prepare(text).expect("a statement");
+        let mut answer = Answer::default();
+        self.execute_page(&prepared, &[], Some(page_size), None, &mut answer)
+            .expect("a page")
     }
 
     fn execute_page(
