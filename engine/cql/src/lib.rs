@@ -5,7 +5,8 @@
 //!
 //! Never: a clock, a disk, a peer. A request that is wrong is a [`CqlError`], never a panic.
 //!
-//! Read next: `ast` for what statements look like, `parser` for how they are recognised.
+//! Text goes `parser` -> `prepare` (with a schema) -> `plan` (with values). Read next: `ast` for what statements look like,
+//! `parser` for how they are recognised, `plan` for what the node gets.
 
 pub mod ast;
 mod bound;

@@ -6,6 +6,7 @@
 //!
 //! Never: knows where rows come from; that is behind [`RowSource`].
 
+mod access;
 mod arithmetic;
 mod assignment;
 mod cast;

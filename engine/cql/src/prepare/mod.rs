@@ -17,7 +17,7 @@ pub(crate) mod selection;
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
 use crate::bound::{BindVariables, ValueCheck};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
-use crate::{BoundValue, ColumnSpecification, CqlError, SchemaChange};
+use crate::{ColumnSpecification, CqlError, SchemaChange};
 use batch::PreparedBatch;
 use ceto_model::{CqlType, Schema, Table, TableId};
 use md5::{Digest, Md5};
@@ -197,35 +197,6 @@ impl Prepared {
                     .is_some_and(|now| Arc::ptr_eq(now, table))
             }),
         }
-    }
-
-    /// Puts values that came with names into the order of the variables. A variable without a value is unset.
-    pub fn order_by_name<'n>(
-        &self,
-        named: impl IntoIterator<Item = (&'n str, BoundValue)>,
-    ) -> Result<Vec<BoundValue>, CqlError> {
-        let mut values: Vec<Option<BoundValue>> = vec![None; self.variables.len()];
-        for (name, value) in named {
-            for (variable, slot) in self.variables.iter().zip(&mut values) {
-                if *variable.name == *name {
-                    *slot = Some(value.clone());
-                }
-            }
-        }
-        let missing = values
-            .iter()
-            .position(Option::is_none)
-            .and_then(|index| self.variables.get(index));
-        if let Some(missing) = missing {
-            return Err(CqlError::Invalid(format!(
-                "Missing value for bind variable {}",
-                missing.name
-            )));
-        }
-        Ok(values
-            .into_iter()
-            .map(|value| value.unwrap_or(BoundValue::Unset))
-            .collect())
     }
 }
 
