@@ -23,6 +23,7 @@ mod node;
 pub mod options;
 mod prepared;
 pub mod pump;
+mod replies;
 mod scan;
 mod select;
 mod shard_metrics;

@@ -17,30 +17,22 @@ use ceto_cluster::coordinator::{
     Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError, WriteType,
 };
 use ceto_env::TaskQueue;
-use ceto_internode::{AnswerKind, FailureReason, RequestId};
+use ceto_internode::{AnswerKind, FailureReason};
 use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult};
 
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::node::Node;
+use crate::replies::{Outcome, Replies, ReplyFuture};
 use crate::shard_metrics::Operation;
 use ceto_storage::Applied;
 
 /// The coordinator core with the requests that wait for it.
 pub struct Pump {
     coordinator: RefCell<Coordinator>,
-    /// By slot of the request.
-    waiting: RefCell<Vec<Option<Waiting>>>,
+    replies: Replies,
     /// When the timer task will next look at the core.
     timer: RefCell<Option<Instant>>,
-}
-
-struct Waiting {
-    request: RequestId,
-    waker: Option<Waker>,
-    reply: Option<Reply>,
-    /// Texts of local failures, for the client's error message.
-    failure: Option<String>,
 }
 
 /// A failed request with what the failing replica said, when that was this node.
@@ -63,7 +55,7 @@ impl Pump {
     pub fn new(coordinator: Coordinator) -> Pump {
         Pump {
             coordinator: RefCell::new(coordinator),
-            waiting: RefCell::default(),
+            replies: Replies::default(),
             timer: RefCell::default(),
         }
     }
@@ -71,72 +63,6 @@ impl Pump {
     /// Requests in flight at the core.
     pub fn in_flight(&self) -> usize {
         self.coordinator.borrow().in_flight()
-    }
-
-    fn expect_reply(&self, request: RequestId) {
-        let mut waiting = self.waiting.borrow_mut();
-        let slot = request.slot as usize;
-        if waiting.len() <= slot {
-            waiting.resize_with(slot + 1, || None);
-        }
-        waiting[slot] = Some(Waiting {
-            request,
-            waker: None,
-            reply: None,
-            failure: None,
-        });
-    }
-
-    fn deliver(&self, request: RequestId, reply: Reply) {
-        let mut waiting = self.waiting.borrow_mut();
-        if let Some(Some(entry)) = waiting.get_mut(request.slot as usize)
-            && entry.request == request
-        {
-            entry.reply = Some(reply);
-            if let Some(waker) = entry.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    fn note_failure(&self, request: RequestId, text: &str) {
-        let mut waiting = self.waiting.borrow_mut();
-        if let Some(Some(entry)) = waiting.get_mut(request.slot as usize)
-            && entry.request == request
-        {
-            entry.failure = Some(text.to_owned());
-        }
-    }
-}
-
-/// Waits for the core's reply to a request.
-struct ReplyFuture<'a> {
-    pump: &'a Pump,
-    request: RequestId,
-}
-
-impl Future for ReplyFuture<'_> {
-    type Output = (Reply, Option<String>);
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut waiting = self.pump.waiting.borrow_mut();
-        let entry = waiting.get_mut(self.request.slot as usize);
-        let Some(slot) = entry.filter(|slot| slot.as_ref().is_some_and(|w| w.request == self.request)) else {
-            return Poll::Pending;
-        };
-        if let Some(Waiting { reply: Some(_), .. }) = slot
-            && let Some(Waiting {
-                reply: Some(reply),
-                failure,
-                ..
-            }) = slot.take()
-        {
-            return Poll::Ready((reply, failure));
-        }
-        if let Some(entry) = slot {
-            entry.waker = Some(context.waker().clone());
-        }
-        Poll::Pending
     }
 }
 
@@ -155,9 +81,9 @@ impl Node {
                 .borrow_mut()
                 .begin_write(context, write_type, mutation, &mut actions);
         let request = begun?;
-        self.pump.expect_reply(request);
+        let reply = self.pump.replies.expect(request);
         self.perform(&mut actions);
-        let (reply, cause) = self.reply_to(request).await;
+        let (reply, cause) = self.reply_to(reply).await;
         match reply {
             Reply::Write(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
             Reply::Read(_) => unreachable!("a write got the reply of a read"),
@@ -179,9 +105,9 @@ impl Node {
                 .borrow_mut()
                 .begin_read(now, context, *options, command, &mut actions);
         let request = begun?;
-        self.pump.expect_reply(request);
+        let reply = self.pump.replies.expect(request);
         self.perform(&mut actions);
-        let (reply, cause) = self.reply_to(request).await;
+        let (reply, cause) = self.reply_to(reply).await;
         match reply {
             Reply::Read(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
             Reply::Write(_) => unreachable!("a read got the reply of a write"),
@@ -189,17 +115,13 @@ impl Node {
     }
 
     /// The timer is armed only for requests that really wait.
-    async fn reply_to(self: &Rc<Self>, request: RequestId) -> (Reply, Option<String>) {
-        let mut future = ReplyFuture {
-            pump: &self.pump,
-            request,
-        };
-        let ready = Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(reply) = ready {
-            return reply;
+    async fn reply_to(self: &Rc<Self>, mut reply: ReplyFuture<'_>) -> Outcome {
+        let ready = Pin::new(&mut reply).poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(outcome) = ready {
+            return outcome;
         }
         self.arm_timer();
-        future.await
+        reply.await
     }
 
     /// Performs actions until none is left; outcomes that are known at once go straight back into the core.
@@ -212,7 +134,7 @@ impl Node {
                     kind,
                     command,
                 } => self.perform_read(reply_to, kind, command, actions),
-                Action::Reply { request, reply } => self.pump.deliver(request, reply),
+                Action::Reply { request, reply } => self.pump.replies.deliver(request, reply),
                 // One node: the ring has no peer to send to and nobody to keep hints for.
                 Action::Send { to, .. } => {
                     tracing::error!(%to, "a message to a node that is not in the ring")
@@ -255,6 +177,7 @@ impl Node {
     fn feed_applied(&self, reply_to: ReplyTo, outcome: Result<(), ReplicaFailure>, actions: &mut Actions) {
         if let Err(failure) = &outcome {
             self.pump
+                .replies
                 .note_failure(reply_to.exchange.request, &failure.message);
         }
         let now = self.env.clock().now();
@@ -307,6 +230,7 @@ impl Node {
     ) {
         if let Err(failure) = &outcome {
             self.pump
+                .replies
                 .note_failure(reply_to.exchange.request, &failure.message);
         }
         let now = self.env.clock().now();
