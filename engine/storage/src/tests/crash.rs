@@ -103,7 +103,8 @@ fn run(seed: u64, mode: Crash) {
             let database = open(&env, crash_options(mode))
                 .await
                 .unwrap_or_else(|e| panic!("{context}: {e}"));
-            oracle.borrow().check(&stored(&database).await, &context);
+            let found = stored(&database).await;
+            oracle.borrow().check(&found, &context);
             database.verify(TABLE).await.unwrap();
         });
         assert!(done.is_some(), "{context}: stands still");
