@@ -11,7 +11,7 @@ import pytest
 
 import cassandra
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import RoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy, TokenAwarePolicy
 
 from server import Server
 
@@ -47,7 +47,8 @@ def connect(server, variant, **options):
     """A new cluster object for a server."""
     version, compression = VARIANTS[variant]
     profile = ExecutionProfile(
-        request_timeout=REQUEST_TIMEOUT_SECONDS, load_balancing_policy=TokenAwarePolicy(RoundRobinPolicy())
+        request_timeout=REQUEST_TIMEOUT_SECONDS, load_balancing_policy=TokenAwarePolicy(RoundRobinPolicy()),
+        retry_policy=FallthroughRetryPolicy(),
     )
     options = {
         "protocol_version": version,

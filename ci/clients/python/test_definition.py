@@ -2,7 +2,8 @@
 
 import pytest
 
-from cassandra import AlreadyExists, ConfigurationException, InvalidRequest
+from cassandra import AlreadyExists, InvalidRequest
+from cassandra.protocol import ConfigurationException
 
 
 def metadata_of(session):
@@ -24,7 +25,7 @@ def test_keyspace(session):
         execute("CREATE KEYSPACE IF NOT EXISTS made WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
         with pytest.raises(AlreadyExists) as raised:
             execute("CREATE KEYSPACE made WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
-        assert (raised.value.keyspace, raised.value.table) == ("made", None)
+        assert (raised.value.keyspace, raised.value.table) == ("made", "")
         execute("ALTER KEYSPACE made WITH replication = {'class': 'SimpleStrategy', 'replication_factor': '1'}")
         row = execute("SELECT * FROM system_schema.keyspaces WHERE keyspace_name = 'made'").one()
         assert row.replication["class"] == "org.apache.cassandra.locator.SimpleStrategy"

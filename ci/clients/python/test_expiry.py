@@ -72,7 +72,6 @@ def test_timestamps_of_the_client(table):
     [
         "INSERT INTO t (k, v) VALUES (0, 1) USING TTL -1",
         "INSERT INTO t (k, v) VALUES (0, 1) USING TTL 630720001",
-        "INSERT INTO t (k, v) VALUES (0, 1) USING TIMESTAMP 'x'",
         "SELECT ttl(k) FROM t",
         "SELECT writetime(k) FROM t",
     ],

@@ -58,10 +58,10 @@ def test_unset_and_missing_values(table):
     table.execute(insert.bind((1, "x", 1)))
     table.execute(insert, (1, "x", 1, UNSET_VALUE, 6))
     assert table.execute("SELECT v, w FROM t").one() == ("kept", 6)
-    with pytest.raises((InvalidRequest, ValueError)):
-        table.execute(insert, (1, UNSET_VALUE, 1, "v", 1))
-    with pytest.raises((InvalidRequest, ValueError)):
-        table.execute(insert, (1, None, 1, "v", 1))
+    # The driver may refuse these itself, when it computes the token.
+    for absent in (UNSET_VALUE, None):
+        with pytest.raises((InvalidRequest, ValueError, TypeError)):
+            table.execute(insert, (1, absent, 1, "v", 1))
     with pytest.raises(InvalidRequest):
         table.execute(insert, (1, "x", None, "v", 1))
 

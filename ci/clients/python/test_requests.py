@@ -41,7 +41,7 @@ def test_tracing(session):
         assert trace.coordinator == "127.0.0.1" and trace.client == "127.0.0.1"
         assert trace.request_type.startswith("Execute CQL3"), trace.request_type
         assert trace.events and all(event.description for event in trace.events)
-    assert session.execute("SELECT * FROM t").response_future.get_query_trace_ids() == []
+    assert session.execute("SELECT * FROM t").response_future.get_query_trace() is None
 
 
 def test_warnings(session):

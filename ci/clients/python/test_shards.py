@@ -41,7 +41,7 @@ def test_requests_take_no_hop_and_shards_work_alike(session, server):
     shards = [str(shard) for shard in range(server.shards)]
 
     def executed():
-        return [server.counter("ceto_requests_total", shard=shard, message="EXECUTE") for shard in shards]
+        return [server.counter("ceto_requests_total", shard=shard, message="execute") for shard in shards]
 
     def hops():
         return server.counter("ceto_replica_hops_total")

@@ -98,7 +98,9 @@ def test_json(rows):
 def test_static_columns(rows):
     assert {row.s for row in rows.execute("SELECT s FROM rows WHERE k = 2")} == {"static 2"}
     rows.execute("UPDATE rows SET s = 'changed' WHERE k = 2")
-    assert rows.execute("SELECT s FROM rows WHERE k = 2 AND a = 0 AND b = 'x'").one().s == "changed"
+    assert rows.execute("SELECT s, v FROM rows WHERE k = 2 AND a = 0 AND b = 'x'").one().s == "changed"
+    with pytest.raises(InvalidRequest, match="only static columns"):
+        rows.execute("SELECT s FROM rows WHERE k = 2 AND a = 0 AND b = 'x'")
     rows.execute("INSERT INTO rows (k, s) VALUES (8, 'alone')")
     row = rows.execute("SELECT k, a, b, s, v FROM rows WHERE k = 8").one()
     assert tuple(row) == (8, None, None, "alone", None), "a partition of only a static row has one row"
