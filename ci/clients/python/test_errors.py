@@ -125,7 +125,7 @@ def test_already_exists(table):
 @pytest.mark.parametrize(
     "text",
     [
-        "INSERT INTO system.local (key) VALUES ('x')", "DROP TABLE system.local", "DROP KEYSPACE system",
+        "INSERT INTO system_schema.keyspaces (keyspace_name) VALUES ('x')", "DROP TABLE system.local", "DROP KEYSPACE system",
         "CREATE TABLE system.bad (k int PRIMARY KEY)", "TRUNCATE system_schema.tables",
         "ALTER KEYSPACE system_schema WITH durable_writes = false",
     ],

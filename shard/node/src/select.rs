@@ -27,6 +27,9 @@ pub(crate) async fn run(
     client_metadata_id: Option<&[u8]>,
 ) -> Result<Answer, ErrorMessage> {
     validate_for_read(context.consistency).map_err(invalid)?;
+    if let Some(warning) = plan.warning() {
+        context.warn(warning.to_owned());
+    }
     let random = NodeRandom(&context.node);
     let plan_context = context.plan_context(&random);
     let mut body = BytesMut::with_capacity(RESULT_CAPACITY);

@@ -128,6 +128,18 @@ impl SelectPlan {
         self.timeout_nanos
     }
 
+    /// What the client should be told beside the rows, in Cassandra's words.
+    pub fn warning(&self) -> Option<&'static str> {
+        if self.select.selection.aggregates().is_empty() {
+            return None;
+        }
+        if self.is_range() {
+            return Some("Aggregation query used without partition key");
+        }
+        let many = self.keys.len() > 1;
+        many.then_some("Aggregation query used on multiple partition keys (IN restriction)")
+    }
+
     /// Takes the answer to [`Self::command`] and moves on to the next.
     pub fn feed(
         &mut self,
