@@ -164,11 +164,11 @@ impl Database {
             });
         }
         let this = self.this.upgrade().expect("a method of a living database runs");
+        let place = WaitingWrite::new(this.clone());
         Ok(Applied::Later(Box::pin(async move {
-            this.waiting_writes.set(this.waiting_writes.get() + 1);
-            let done = this.apply_when_room(mutation).await;
-            this.waiting_writes.set(this.waiting_writes.get() - 1);
-            match done? {
+            let applied = this.apply_when_room(mutation).await;
+            drop(place);
+            match applied? {
                 Applied::Done => Ok(()),
                 Applied::Later(synced) => synced.await,
             }
@@ -195,5 +195,21 @@ impl Database {
     /// Writes that wait for room.
     pub(crate) fn waiting_writes(&self) -> usize {
         self.waiting_writes.get()
+    }
+}
+
+/// A place among the writes that wait, given back when it is dropped (also by a write that is given up).
+struct WaitingWrite(Rc<Database>);
+
+impl WaitingWrite {
+    fn new(database: Rc<Database>) -> WaitingWrite {
+        database.waiting_writes.set(database.waiting_writes.get() + 1);
+        WaitingWrite(database)
+    }
+}
+
+impl Drop for WaitingWrite {
+    fn drop(&mut self) {
+        self.0.waiting_writes.set(self.0.waiting_writes.get() - 1);
     }
 }

@@ -214,8 +214,9 @@ fn random_cell(dice: &mut Dice, shape: Shape, timestamp: i64) -> Cell {
     match dice.below(10) {
         0 => Cell::tombstone(Timestamp(timestamp), UnixSeconds(NOW.0 - 10)),
         1 => {
-            // Long dead, or alive for longer than any test's clock goes.
-            let ttl = if dice.one_in(2) { 10 } else { 10_000_000 };
+            // Long dead, or alive for longer than any test's clock goes; the same for equal timestamps, where the later
+            // death wins over the earlier one only until compaction has made a tombstone of that.
+            let ttl = if timestamp % 2 == 0 { 10 } else { 10_000_000 };
             let expiry = Expiry::after(UnixSeconds(NOW.0 - 20), Ttl(ttl));
             Cell::with_expiry(Timestamp(timestamp), random_value(dice, shape), Some(expiry))
         }

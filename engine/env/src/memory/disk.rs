@@ -212,6 +212,13 @@ impl MemoryDisk {
         file.borrow_mut().sync();
     }
 
+    /// Removes a file, on the device too.
+    pub fn delete(&self, path: &Path) {
+        let mut state = self.state.borrow_mut();
+        state.names.remove(path);
+        state.device_names.remove(path);
+    }
+
     /// Flips bits of one byte of a file.
     ///
     /// # Panics

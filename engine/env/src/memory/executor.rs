@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::{MemoryClock, MemoryDisk, Random};
 use crate::LocalFuture;
 
+/// Virtual time after which `block_on` gives up: what is not done by then waits for ever, beside tasks that tick.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// The task that `block_on` was called with.
 const MAIN: u64 = 0;
 
@@ -111,7 +114,8 @@ impl Executor {
     ) -> Option<T> {
         let mut main = pin!(future);
         self.waker(MAIN).wake();
-        while !disk.has_crashed() {
+        let deadline = clock.elapsed() + PATIENCE;
+        while !disk.has_crashed() && clock.elapsed() < deadline {
             self.elapsed.set(clock.elapsed());
             let Some(id) = self.next_ready() else {
                 self.advance_to_next_timer(clock)?;

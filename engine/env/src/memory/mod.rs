@@ -59,8 +59,8 @@ impl MemoryEnv {
         })
     }
 
-    /// Runs `future` and every spawned task until `future` is done. None when the disk crashed on the way or when
-    /// nothing can run any more.
+    /// Runs `future` and every spawned task until `future` is done. None when the disk crashed on the way, when
+    /// nothing can run any more, or after a day of virtual time.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.executor.block_on(future, &self.clock, &self.disk)
     }

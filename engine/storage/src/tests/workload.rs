@@ -14,7 +14,7 @@ use crate::testing::*;
 
 #[test]
 fn what_is_written_is_read_after_flush_compaction_and_restart() {
-    for seed in 0..30 {
+    for seed in 0..20 {
         run(seed);
     }
 }
