@@ -20,6 +20,7 @@ function connect(options = {}) {
     contactPoints: [`127.0.0.1:${server.port}`],
     localDataCenter: 'datacenter1',
     socketOptions: { readTimeout: 30_000 },
+    policies: { retry: new cassandra.policies.retry.FallthroughRetryPolicy() },
     ...options,
   });
 }

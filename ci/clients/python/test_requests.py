@@ -37,7 +37,7 @@ def test_tracing(session):
     for statement, arguments in [(insert, (1, 2)), ("SELECT * FROM t WHERE k = 1", None), ("SELECT * FROM t", None)]:
         result = session.execute(statement, arguments, trace=True)
         trace = result.get_query_trace(max_wait_sec=20)
-        assert trace.duration.total_seconds() > 0 and trace.started_at
+        assert trace.duration is not None and trace.started_at
         assert trace.coordinator == "127.0.0.1" and trace.client == "127.0.0.1"
         assert trace.request_type.startswith("Execute CQL3"), trace.request_type
         assert trace.events and all(event.description for event in trace.events)
