@@ -32,13 +32,13 @@ impl Database {
         let mut answer = Answer::new(command, &definition.dropped);
         let disk_bytes = Cell::new(0);
         let view = table.view();
-        let read = if is_in_active_memtable(&view, key) {
-            let mut reader = MemtableReader::new(view.active.clone(), scan_of(command));
-            pump(&mut reader, &mut answer)
-        } else {
-            let sources = point_sources(&view, key, command, &disk_bytes, &mut answer);
-            pump(&mut Merge::new(sources, command.reversed), &mut answer)
-        };
+        let read =
+            if is_in_active_memtable(&view, key) && view.active.answer(key, scan_of(command), &mut answer) {
+                Ok(true)
+            } else {
+                let sources = point_sources(&view, key, command, &disk_bytes, &mut answer);
+                pump(&mut Merge::new(sources, command.reversed), &mut answer)
+            };
         match read {
             Ok(true) => {
                 add(&table.counters.reads, 1);

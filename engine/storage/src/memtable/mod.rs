@@ -21,9 +21,10 @@ use std::ops::Bound;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ceto_model::{DecoratedKey, Mutation, PartitionKey, RingPosition, Timestamp, Token};
+use ceto_model::{ClusteringKey, DecoratedKey, Mutation, PartitionKey, RingPosition, Row, Timestamp, Token};
 
 use crate::commitlog::ReplayPosition;
+use crate::reader::{Answer, Flow, Fragment, Scan};
 pub(crate) use partition::MemtablePartition;
 pub(crate) use reader::MemtableReader;
 
@@ -134,6 +135,37 @@ impl Memtable {
     /// Has something of this partition.
     pub(crate) fn contains(&self, key: &DecoratedKey) -> bool {
         self.partitions.borrow().contains_key(key)
+    }
+
+    /// Answers a read of one partition that lies nowhere else, without copying what the answer does not need. False
+    /// (and nothing is answered) when the partition has range deletions: then it must be read as a stream.
+    pub(crate) fn answer(&self, key: &DecoratedKey, scan: Scan<'_>, answer: &mut Answer<'_>) -> bool {
+        let partitions = self.partitions.borrow();
+        let Some(partition) = partitions.get(key) else {
+            return true;
+        };
+        if !partition.range_tombstones.is_empty() {
+            return false;
+        }
+        answer.start(key.clone(), partition.deletion);
+        if let Some(row) = &partition.static_row {
+            answer.push(Fragment::StaticRow((**row).clone()));
+        }
+        let mut take = |(key, row): (&ClusteringKey, &Row)| answer.row_at(key, row) == Flow::Continue;
+        let is_whole = if scan.reversed {
+            scan.slices
+                .iter()
+                .rev()
+                .all(|slice| partition.rows.within(slice).rev().all(&mut take))
+        } else {
+            scan.slices
+                .iter()
+                .all(|slice| partition.rows.within(slice).all(&mut take))
+        };
+        if is_whole {
+            answer.end();
+        }
+        true
     }
 
     /// A partition, while the borrow lasts.

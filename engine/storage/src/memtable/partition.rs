@@ -11,7 +11,7 @@ use ceto_model::{
 
 /// Rows kept in a sorted vector; more move to a B-tree.
 const FEW_ROWS: usize = 32;
-/// A collection with more cells is not measured again after a merge.
+/// A collection with more cells is not measured before and after a merge.
 const MEASURED_CELLS: usize = 64;
 
 /// What a memtable knows of one partition.
@@ -255,20 +255,52 @@ fn shadow(row: &mut Row, deletion: Deletion) -> usize {
     before.saturating_sub(row.memory_size())
 }
 
-/// Merges; measures the row before and after, unless it is large: then the merged part counts in full.
-fn merge_measured(own: &mut Row, row: Row) -> isize {
-    let large = |row: &Row| {
-        row.columns
-            .iter()
-            .any(|(_, data)| data.cell_count() > MEASURED_CELLS)
-    };
-    if large(own) || large(&row) {
-        let grown = row.memory_size() - size_of::<Row>();
+/// Merges a row; returns by how many bytes the memory in use grew. Measures only the columns that change, and large
+/// collections not at all: there the merged part counts in full.
+fn merge_measured(own: &mut Row, mut row: Row) -> isize {
+    if own.deletion.is_some() || row.deletion.is_some() {
+        let before = own.memory_size();
         own.merge(row);
+        return own.memory_size() as isize - before as isize;
+    }
+    let columns = std::mem::take(&mut row.columns);
+    own.merge(row);
+    let mut grown = 0;
+    let mut at = 0;
+    for (id, data) in columns {
+        // Both are sorted: the place is never before the last one.
+        while own.columns.get(at).is_some_and(|(own, _)| *own < id) {
+            at += 1;
+        }
+        match own.columns.get_mut(at) {
+            Some((own, mine)) if *own == id => grown += merge_column_measured(mine, data),
+            _ => {
+                grown += data.memory_size() as isize;
+                own.columns.insert(at, (id, data));
+            }
+        }
+    }
+    grown
+}
+
+fn merge_column_measured(own: &mut ColumnData, data: ColumnData) -> isize {
+    if let (ColumnData::Cell(mine), ColumnData::Cell(_)) = (&mut *own, &data) {
+        let before = mine.heap_size();
+        own.merge(data);
+        let after = if let ColumnData::Cell(mine) = own {
+            mine.heap_size()
+        } else {
+            0
+        };
+        return after as isize - before as isize;
+    }
+    if own.cell_count() > MEASURED_CELLS {
+        let grown = data.memory_size();
+        own.merge(data);
         return grown as isize;
     }
     let before = own.memory_size();
-    own.merge(row);
+    own.merge(data);
     own.memory_size() as isize - before as isize
 }
 

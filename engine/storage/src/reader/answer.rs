@@ -11,8 +11,8 @@ use ceto_model::key::DecoratedKey;
 use ceto_model::read::{ColumnSelection, PartitionResult, ReadCommand, ResumePoint};
 use ceto_model::schema::DroppedColumn;
 use ceto_model::{
-    ClusteringKey, ColumnData, Deletion, Partition, Position, RangeTombstone, ReadResult, ReadTarget,
-    RingPosition, Row, Slice, UnixSeconds,
+    ClusteringKey, Collection, ColumnData, Deletion, Partition, Position, RangeTombstone, ReadResult,
+    ReadTarget, RingPosition, Row, Slice, UnixSeconds,
 };
 
 use super::{Fragment, after_row, before_row};
@@ -32,6 +32,7 @@ pub(crate) enum Flow {
 pub(crate) struct Answer<'a> {
     command: &'a ReadCommand,
     dropped: &'a [DroppedColumn],
+    /// The partition being taken is the last one in it.
     result: ReadResult,
     current: Option<Current>,
     rows: u64,
@@ -39,13 +40,14 @@ pub(crate) struct Answer<'a> {
     bytes: u64,
 }
 
+/// What the answer does not say of the partition being taken.
+#[derive(Default)]
 struct Current {
-    key: DecoratedKey,
-    partition: Partition,
     is_static_live: bool,
     /// Live rows in it.
     rows: u64,
-    last_row: Option<ClusteringKey>,
+    /// The row taken last, when it is not the last one in the answer.
+    last_dead: Option<ClusteringKey>,
     /// A range deletion that has begun, and where.
     open: Option<(Position, Deletion)>,
 }
@@ -71,6 +73,7 @@ impl<'a> Answer<'a> {
 
     /// The answer.
     pub(crate) fn finish(mut self) -> ReadResult {
+        self.drop_empty();
         self.result.work.live_rows = self.rows;
         self.result
     }
@@ -87,56 +90,83 @@ impl<'a> Answer<'a> {
         Flow::Continue
     }
 
-    fn start(&mut self, key: DecoratedKey, deletion: Option<Deletion>) {
+    /// Begins a partition.
+    pub(crate) fn start(&mut self, key: DecoratedKey, deletion: Option<Deletion>) {
         self.result.work.tombstones += u64::from(deletion.is_some());
-        self.current = Some(Current {
+        self.current = Some(Current::default());
+        if matches!(self.command.target, ReadTarget::Partition(_)) {
+            self.result.partitions.reserve_exact(1);
+        }
+        self.result.partitions.push(PartitionResult {
             key,
             partition: Partition {
                 deletion: deletion.filter(|_| self.command.keep_tombstones),
                 ..Partition::default()
             },
-            is_static_live: false,
-            rows: 0,
-            last_row: None,
-            open: None,
         });
     }
 
     fn static_row(&mut self, row: Row) {
         let (row, is_live) = self.wanted(row);
-        if let (Some(row), Some(current)) = (row, &mut self.current) {
+        let partition = self.result.partitions.last_mut();
+        if let (Some(row), Some(current), Some(partition)) = (row, &mut self.current, partition) {
             self.bytes += row.memory_size() as u64;
-            current.partition.static_row = row;
+            partition.partition.static_row = row;
             current.is_static_live = is_live;
         }
     }
 
     fn deletion_change(&mut self, position: Position, deletion: Option<Deletion>) {
         self.result.work.tombstones += u64::from(deletion.is_some());
-        if !self.command.keep_tombstones {
-            return;
-        }
-        let reversed = self.command.reversed;
-        if let Some(current) = &mut self.current {
-            current.close_deletion(&position, reversed);
-            current.open = deletion.map(|deletion| (position, deletion));
+        if self.command.keep_tombstones {
+            self.close_deletion(&position);
+            if let Some(current) = &mut self.current {
+                current.open = deletion.map(|deletion| (position, deletion));
+            }
         }
     }
 
+    /// Takes a row from a source that is the only one, leaving it where it is.
+    pub(crate) fn row_at(&mut self, key: &ClusteringKey, row: &Row) -> Flow {
+        if self.command.keep_tombstones || !self.dropped.is_empty() {
+            return self.row(key.clone(), row.clone());
+        }
+        let (row, dead) = live_part(row, &self.command.columns, self.command.now);
+        self.result.work.tombstones += dead;
+        let is_live = row.is_some();
+        self.take(
+            row.map_or_else(|| Err(key.clone()), |row| Ok((key.clone(), row))),
+            is_live,
+        )
+    }
+
     fn row(&mut self, key: ClusteringKey, row: Row) -> Flow {
-        let limits = &self.command.limits;
         let (row, is_live) = self.wanted(row);
-        let Some(current) = &mut self.current else {
+        match row {
+            Some(row) => self.take(Ok((key, row)), is_live),
+            None => self.take(Err(key), is_live),
+        }
+    }
+
+    /// Takes a row, or the key of one that does not belong into the answer.
+    fn take(&mut self, row: Result<(ClusteringKey, Row), ClusteringKey>, is_live: bool) -> Flow {
+        let limits = &self.command.limits;
+        let (Some(current), Some(answer)) = (&mut self.current, self.result.partitions.last_mut()) else {
             return Flow::Continue;
         };
-        if let Some(row) = row {
-            self.bytes += (size_of::<ClusteringKey>() + key.0.len() + row.memory_size()) as u64;
-            if current.partition.rows.is_empty() && limits.rows.min(limits.rows_per_partition) == 1 {
-                current.partition.rows.reserve_exact(1);
+        match row {
+            Ok((key, row)) => {
+                self.bytes += (size_of::<ClusteringKey>() + key.0.len() + row.memory_size()) as u64;
+                let rows = &mut answer.partition.rows;
+                if rows.is_empty() {
+                    // Most partitions have one row; a vector's own first step is to four.
+                    rows.reserve_exact(1);
+                }
+                rows.push((key, row));
+                current.last_dead = None;
             }
-            current.partition.rows.push((key.clone(), row));
+            Err(key) => current.last_dead = Some(key),
         }
-        current.last_row = Some(key);
         if is_live {
             current.rows += 1;
             self.rows += 1;
@@ -148,78 +178,100 @@ impl<'a> Answer<'a> {
                 stop => stop,
             };
         }
-        if self.rows >= limits.rows
-            || self.bytes >= limits.bytes
-            || self.result.work.tombstones >= limits.tombstones
-        {
+        if self.is_full() {
             return self.stop_in_partition();
         }
         Flow::Continue
     }
 
+    fn is_full(&self) -> bool {
+        let limits = &self.command.limits;
+        self.rows >= limits.rows
+            || self.partitions >= limits.partitions
+            || self.bytes >= limits.bytes
+            || self.result.work.tombstones >= limits.tombstones
+    }
+
+    /// The key of the row taken last.
+    fn last_row(&self) -> Option<ClusteringKey> {
+        let dead = self.current.as_ref()?.last_dead.clone();
+        dead.or_else(|| {
+            let rows = &self.result.partitions.last()?.partition.rows;
+            rows.last().map(|(key, _)| key.clone())
+        })
+    }
+
     /// A limit was reached at the row just taken.
     fn stop_in_partition(&mut self) -> Flow {
-        let reversed = self.command.reversed;
-        if let Some(mut current) = self.current.take() {
-            if let Some(last) = current.last_row.take() {
-                let cut = if reversed {
-                    before_row(&last)
-                } else {
-                    after_row(&last)
-                };
-                current.close_deletion(&cut, reversed);
-                self.result.resume = Some(ResumePoint::Row(current.key.clone(), last));
-            }
-            self.add(current);
+        self.cut_deletion();
+        if let (Some(last), Some(answer)) = (self.last_row(), self.result.partitions.last()) {
+            self.result.resume = Some(ResumePoint::Row(answer.key.clone(), last));
         }
+        self.drop_empty();
         Flow::Stop
     }
 
-    fn end(&mut self) -> Flow {
-        let Some(mut current) = self.current.take() else {
+    /// Ends the partition.
+    pub(crate) fn end(&mut self) -> Flow {
+        // Only when the partition is cut short by its row limit: no stream ends with an open deletion.
+        self.cut_deletion();
+        let (Some(current), Some(answer)) = (self.current.take(), self.result.partitions.last()) else {
             return Flow::Continue;
         };
-        if let Some(last) = current.last_row.take().filter(|_| current.open.is_some()) {
-            // Only when the partition was cut short by its row limit: no stream ends with an open deletion.
-            let reversed = self.command.reversed;
-            let cut = if reversed {
-                before_row(&last)
-            } else {
-                after_row(&last)
-            };
-            current.close_deletion(&cut, reversed);
-        }
-        let key = current.key.clone();
         if current.rows == 0 && current.is_static_live {
             self.rows += 1;
         }
         self.partitions += u64::from(current.rows > 0 || current.is_static_live);
-        self.add(current);
-        let limits = &self.command.limits;
-        let is_full = self.rows >= limits.rows
-            || self.partitions >= limits.partitions
-            || self.bytes >= limits.bytes
-            || self.result.work.tombstones >= limits.tombstones;
-        if !is_full {
-            return Flow::Continue;
+        self.bytes += (size_of::<PartitionResult>() + answer.key.key.0.len()) as u64;
+        let is_full = self.is_full();
+        if is_full && matches!(self.command.target, ReadTarget::Range(_)) {
+            self.result.resume = Some(ResumePoint::Ring(RingPosition::AfterKey(answer.key.clone())));
         }
-        if matches!(self.command.target, ReadTarget::Range(_)) {
-            self.result.resume = Some(ResumePoint::Ring(RingPosition::AfterKey(key)));
-        }
-        Flow::Stop
+        self.drop_empty();
+        if is_full { Flow::Stop } else { Flow::Continue }
     }
 
-    fn add(&mut self, current: Current) {
-        if current.partition.is_empty() {
+    /// A partition of which nothing belongs into the answer is not in it.
+    fn drop_empty(&mut self) {
+        self.current = None;
+        if self
+            .result
+            .partitions
+            .last()
+            .is_some_and(|answer| answer.partition.is_empty())
+        {
+            self.result.partitions.pop();
+        }
+    }
+
+    /// Ends an open range deletion at the row taken last.
+    fn cut_deletion(&mut self) {
+        if self.current.as_ref().is_none_or(|current| current.open.is_none()) {
             return;
         }
-        self.bytes += (size_of::<PartitionResult>() + current.key.key.0.len()) as u64;
-        if matches!(self.command.target, ReadTarget::Partition(_)) {
-            self.result.partitions.reserve_exact(1);
+        if let Some(last) = self.last_row() {
+            let cut = if self.command.reversed {
+                before_row(&last)
+            } else {
+                after_row(&last)
+            };
+            self.close_deletion(&cut);
         }
-        self.result.partitions.push(PartitionResult {
-            key: current.key,
-            partition: current.partition,
+    }
+
+    fn close_deletion(&mut self, at: &Position) {
+        let open = self.current.as_mut().and_then(|current| current.open.take());
+        let (Some((from, deletion)), Some(answer)) = (open, self.result.partitions.last_mut()) else {
+            return;
+        };
+        let (start, end) = if self.command.reversed {
+            (at.clone(), from)
+        } else {
+            (from, at.clone())
+        };
+        answer.partition.delete_range(RangeTombstone {
+            slice: Slice { start, end },
+            deletion,
         });
     }
 
@@ -249,21 +301,52 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl Current {
-    fn close_deletion(&mut self, at: &Position, reversed: bool) {
-        let Some((from, deletion)) = self.open.take() else {
-            return;
-        };
-        let (start, end) = if reversed {
-            (at.clone(), from)
-        } else {
-            (from, at.clone())
-        };
-        self.partition.delete_range(RangeTombstone {
-            slice: Slice { start, end },
-            deletion,
-        });
+/// The live part of a row, of the selected columns, as a copy; None when the row is not live. With the number of
+/// tombstones and dead cells passed over.
+fn live_part(row: &Row, selection: &ColumnSelection, now: UnixSeconds) -> (Option<Row>, u64) {
+    let mut dead = u64::from(row.deletion.is_some());
+    let liveness = row.liveness.filter(|liveness| liveness.is_live(now));
+    dead += u64::from(liveness.is_none() && row.liveness.is_some());
+    let wanted = match selection {
+        ColumnSelection::All => row.columns.len(),
+        ColumnSelection::Only(ids) => ids.len().min(row.columns.len()),
+    };
+    let mut columns = Vec::with_capacity(wanted);
+    let mut is_live = liveness.is_some();
+    for (id, data) in &row.columns {
+        let is_selected = selection.contains(*id);
+        match data {
+            ColumnData::Cell(cell) if cell.is_live(now) => {
+                is_live = true;
+                if is_selected {
+                    columns.push((*id, ColumnData::Cell(cell.clone())));
+                }
+            }
+            ColumnData::Cell(_) => dead += 1,
+            ColumnData::Collection(collection) => {
+                let mut kept = Collection::default();
+                let mut live_cells = 0;
+                for (path, cell) in collection.cells.iter().filter(|(_, cell)| cell.is_live(now)) {
+                    live_cells += 1;
+                    if is_selected {
+                        kept.cells.push((path.clone(), cell.clone()));
+                    }
+                }
+                dead +=
+                    (collection.cells.len() - live_cells) as u64 + u64::from(collection.deletion.is_some());
+                is_live |= live_cells > 0;
+                if !kept.cells.is_empty() {
+                    columns.push((*id, ColumnData::Collection(kept)));
+                }
+            }
+        }
     }
+    let row = Row {
+        liveness,
+        deletion: None,
+        columns,
+    };
+    (is_live.then_some(row), dead)
 }
 
 /// Keeps the live cells and marker; returns the number of tombstones and dead cells removed.
