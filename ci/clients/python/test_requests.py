@@ -198,6 +198,15 @@ def test_a_request_before_startup_is_a_protocol_error(server):
         assert (opcode, struct.unpack(">I", body[:4])[0]) == (0, 0x0A)
 
 
+@pytest.mark.parametrize("text, opcode", [(b"3.0.0", 2), (b"3.4.7", 2), (b"4.0.0", 2), (b"2.0.0", 0), (b"three", 0)])
+def test_versions_of_the_language(server, text, opcode):
+    """The Rust driver asks for 4.0.0, and Cassandra takes whatever is not below 3."""
+    body = struct.pack(">HH", 1, 11) + b"CQL_VERSION" + struct.pack(">H", len(text)) + text
+    with socket.create_connection(("127.0.0.1", server.native_port), timeout=30) as connection:
+        connection.sendall(frame(4, 1, body))
+        assert read_frame(connection)[3] == opcode
+
+
 def test_heartbeats(server, variant):
     """OPTIONS on an idle connection, as drivers send it."""
     cluster = connect(server, variant, idle_heartbeat_interval=1)

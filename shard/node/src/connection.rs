@@ -239,10 +239,15 @@ impl ConnectionState {
         let Some(version) = startup.option("CQL_VERSION") else {
             return self.protocol_error(stream, "Missing value CQL_VERSION in STARTUP message".to_owned());
         };
-        if !version.starts_with("3.") {
+        // Greater ones are fine: the Rust driver asks for 4.0.0.
+        let major = version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok());
+        if major.is_none_or(|major| major < 3) {
             return self.protocol_error(
                 stream,
-                format!("CQL version {version} is not supported; use 3.x.y"),
+                format!("CQL version {version} is not supported by the binary protocol (supported versions are >= 3.0.0)"),
             );
         }
         let dialect = self.dialect();
