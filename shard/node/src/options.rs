@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-/// Cassandra version that drivers are told; they choose their schema parser by it.
-pub const RELEASE_VERSION: &str = "4.1.8";
+/// Cassandra version that clients are told: drivers choose their schema parser by it, and cqlsh 6.2 warns when it is
+/// another than the one it was built against.
+pub const RELEASE_VERSION: &str = "5.0.0";
 /// CQL version.
 pub const CQL_VERSION: &str = "3.4.7";
 

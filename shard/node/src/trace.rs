@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
 
 use ceto_model::value::Value;
 use ceto_model::{Expiry, Liveness, Mutation, Schema, Timestamp, Ttl, UnixSeconds};
@@ -25,7 +24,6 @@ const EVENTS_MAX: usize = 1000;
 pub(crate) struct Trace {
     /// Of the session.
     pub id: Uuid,
-    started: Instant,
     started_micros: i64,
     client: SocketAddr,
     request: &'static str,
@@ -36,10 +34,9 @@ pub(crate) struct Trace {
 impl Trace {
     /// Begins a trace.
     pub(crate) fn begin(node: &Node, client: SocketAddr, request: &'static str) -> Rc<Trace> {
-        let started_micros = node.next_timestamp();
+        let started_micros = node.env.clock().unix_micros();
         Rc::new(Trace {
             id: time_uuid(started_micros, node.env.random()),
-            started: node.env.clock().now(),
             started_micros,
             client,
             request,
@@ -66,9 +63,10 @@ impl Trace {
         }
     }
 
+    /// At least one: the shard's monotonic clock may stand still within a turn, so this is the other one.
     fn elapsed_micros(&self, node: &Node) -> i32 {
-        let elapsed = node.env.clock().now().saturating_duration_since(self.started);
-        i32::try_from(elapsed.as_micros()).unwrap_or(i32::MAX)
+        let elapsed = node.env.clock().unix_micros() - self.started_micros;
+        i32::try_from(elapsed.max(1)).unwrap_or(i32::MAX)
     }
 
     /// Writes the trace.
