@@ -163,7 +163,7 @@ def test_copy(shell, tmp_path):
 
 def test_capture_and_source(shell, tmp_path):
     (tmp_path / "more.cql").write_text("INSERT INTO shell.people (id, name) VALUES (9, 'sourced');\n")
-    shell.run(f"SOURCE '{tmp_path}/more.cql'\nCAPTURE '{tmp_path}/captured.txt'\nSELECT name FROM shell.people WHERE id = 9;\nCAPTURE OFF")
+    shell.run(f"SOURCE '{tmp_path}/more.cql'\nCAPTURE '{tmp_path}/captured.txt'\nSELECT name FROM shell.people WHERE id = 9;\nCAPTURE OFF;\n")
     assert "sourced" in (tmp_path / "captured.txt").read_text()
 
 
