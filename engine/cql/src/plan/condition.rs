@@ -14,9 +14,10 @@ use crate::prepare::modification::{
     ConditionPart, ConditionValue, PreparedColumnCondition, PreparedCondition, PreparedModification,
 };
 use crate::restrictions::InValues;
-use crate::restrictions::clustering::Rows;
+use crate::restrictions::clustering::{Rows, row_key};
 use crate::{BoundValue, ColumnSpecification, CqlError};
 use bytes::Bytes;
+use ceto_model::comparable::KEY_END;
 use ceto_model::read::{ColumnSelection, ReadLimits, ReadTarget, Slices};
 use ceto_model::value::compare;
 use ceto_model::value::wire::Elements;
@@ -39,6 +40,8 @@ pub struct ConditionalWrite {
     reads: Vec<ReadCommand>,
     is_conditional: bool,
     is_batch: bool,
+    /// The last read is the first row of the partition: what a rejected batch shows whose conditions are all static.
+    shows_first_row: bool,
 }
 
 /// What a [`ConditionalWrite`] comes to.
@@ -64,7 +67,7 @@ impl ConditionalWrite {
         for (statement, values) in &statements {
             let located = statement.locate(&Evaluation::new(values, context))?;
             for key in &located.keys {
-                let slices = slices_of(&located.rows);
+                let slices = slices_of(statement, &located.rows);
                 let target = ReadTarget::Partition(key.clone());
                 match reads
                     .iter_mut()
@@ -80,13 +83,27 @@ impl ConditionalWrite {
                 "Batch with conditions cannot span multiple partitions",
             ));
         }
+        let rows_of_conditions = check_conditions(&statements, context)?;
+        let is_batch = kind != WriteKind::Simple;
+        let shows_first_row = is_conditional && is_batch && rows_of_conditions.iter().all(Option::is_none);
         for read in &mut reads {
             read.slices.sort_by(|a, b| a.start.cmp(&b.start));
             read.slices.dedup();
         }
+        if let (true, Some(first)) = (shows_first_row, reads.first().cloned()) {
+            reads.push(ReadCommand {
+                slices: Slices::from_iter([Slice::full()]),
+                limits: ReadLimits {
+                    rows: 1,
+                    ..ReadLimits::NONE
+                },
+                ..first
+            });
+        }
         Ok(Plan::Conditional(Box::new(Self {
             kind,
-            is_batch: kind != WriteKind::Simple,
+            is_batch,
+            shows_first_row,
             statements,
             timestamp,
             reads,
@@ -158,7 +175,10 @@ impl ConditionalWrite {
         {
             let located = statement.locate(&Evaluation::new(values, context))?;
             let Some(key) = located.keys.first() else { continue };
-            let clustering = row_of(&located);
+            let clustering = match self.shows_first_row {
+                true => state.first_row_of_last_read(),
+                false => row_of(statement, &located),
+            };
             if seen.contains(&clustering) {
                 continue;
             }
@@ -208,6 +228,46 @@ impl ConditionalWrite {
     }
 }
 
+/// The row of each condition (None: the static row). One row cannot be wanted both there and not there.
+fn check_conditions(
+    statements: &[(Arc<PreparedModification>, Vec<BoundValue>)],
+    context: &PlanContext<'_>,
+) -> Result<Vec<Option<ClusteringKey>>, CqlError> {
+    let mut rows = Vec::new();
+    let mut conditions: Vec<&PreparedCondition> = Vec::new();
+    for (statement, values) in statements {
+        let condition = &statement.condition;
+        if !statement.is_conditional() {
+            continue;
+        }
+        let row = row_of(statement, &statement.locate(&Evaluation::new(values, context))?);
+        let others = rows.iter().zip(&conditions).filter(|(own, _)| **own == row);
+        for (_, other) in others {
+            let message = match (*other, condition) {
+                (PreparedCondition::Exists, PreparedCondition::NotExists)
+                | (PreparedCondition::NotExists, PreparedCondition::Exists) => {
+                    "Cannot mix IF EXISTS and IF NOT EXISTS conditions for the same row"
+                }
+                (PreparedCondition::Columns(_), PreparedCondition::Exists) => {
+                    "Cannot mix IF conditions and IF EXISTS for the same row"
+                }
+                (PreparedCondition::Columns(_), PreparedCondition::NotExists)
+                | (PreparedCondition::Exists | PreparedCondition::NotExists, PreparedCondition::Columns(_)) => {
+                    "Cannot mix IF conditions and IF NOT EXISTS for the same row"
+                }
+                _ => continue,
+            };
+            // Static conditions stand beside each other.
+            if row.is_some() {
+                return Err(CqlError::invalid(message));
+            }
+        }
+        rows.push(row);
+        conditions.push(condition);
+    }
+    Ok(rows)
+}
+
 fn applied_column(table: &Table) -> ColumnSpecification {
     ColumnSpecification::new(table, APPLIED, CqlType::Boolean)
 }
@@ -227,26 +287,34 @@ fn read_of(table: &Table, target: ReadTarget, slices: Slices, context: &PlanCont
     }
 }
 
-fn slices_of(rows: &LocatedRows) -> Slices {
-    let LocatedRows::Rows(rows) = rows else {
-        return Slices::new();
-    };
-    rows.iter()
-        .map(|row| match row {
-            Rows::Slice(slice) => slice.clone(),
-            Rows::Row(key) => Slice::of_row(key),
-        })
-        .collect()
+fn slices_of(statement: &PreparedModification, rows: &LocatedRows) -> Slices {
+    match rows {
+        LocatedRows::Rows(rows) => rows
+            .iter()
+            .map(|row| match row {
+                Rows::Slice(slice) => slice.clone(),
+                Rows::Row(key) => Slice::of_row(key),
+            })
+            .collect(),
+        LocatedRows::Partition => only_row(&statement.table).iter().map(Slice::of_row).collect(),
+        LocatedRows::Static => Slices::new(),
+    }
+}
+
+/// The row of a partition that cannot have more than one.
+fn only_row(table: &Table) -> Option<ClusteringKey> {
+    table.clustering().is_empty().then(|| row_key(&[KEY_END]))
 }
 
 /// The one row that a conditional statement is about; None: the static row.
-fn row_of(located: &Located) -> Option<ClusteringKey> {
+fn row_of(statement: &PreparedModification, located: &Located) -> Option<ClusteringKey> {
     match &located.rows {
         LocatedRows::Rows(rows) => rows.iter().find_map(|row| match row {
             Rows::Row(key) => Some(key.clone()),
             Rows::Slice(_) => None,
         }),
-        LocatedRows::Static | LocatedRows::Partition => None,
+        LocatedRows::Partition => only_row(&statement.table),
+        LocatedRows::Static => None,
     }
 }
 
@@ -282,21 +350,28 @@ fn find_row<'p>(partition: &'p Partition, key: &ClusteringKey) -> Option<&'p Row
 }
 
 impl State<'_> {
-    fn partition(&self, table: TableId, key: &DecoratedKey) -> Option<&Partition> {
-        let of_table = self
-            .reads
-            .iter()
-            .zip(self.results)
-            .filter(|(read, _)| read.table == table);
-        let mut partitions = of_table.flat_map(|(_, result)| &result.partitions);
-        partitions
-            .find(|partition| partition.key == *key)
+    /// What the reads say of one partition.
+    fn partitions(&self, table: TableId, key: &DecoratedKey) -> impl Iterator<Item = &Partition> {
+        let of_table = self.reads.iter().zip(self.results);
+        of_table
+            .filter(move |(read, _)| read.table == table)
+            .flat_map(|(_, result)| &result.partitions)
+            .filter(move |partition| partition.key == *key)
             .map(|partition| &partition.partition)
+    }
+
+    fn partition(&self, table: TableId, key: &DecoratedKey) -> Option<&Partition> {
+        self.partitions(table, key).next()
+    }
+
+    fn first_row_of_last_read(&self) -> Option<ClusteringKey> {
+        let partition = self.results.last()?.partitions.first()?;
+        partition.partition.rows.first().map(|(row, _)| row.clone())
     }
 
     fn holds(&self, statement: &PreparedModification, evaluation: &Evaluation<'_>) -> Result<bool, CqlError> {
         let located = statement.locate(evaluation)?;
-        let clustering = row_of(&located);
+        let clustering = row_of(statement, &located);
         let partition = located
             .keys
             .first()
@@ -356,15 +431,20 @@ impl State<'_> {
             },
         };
         match &condition.value {
-            ConditionValue::One(value) => test(
-                condition.operator,
-                &condition.cql_type,
-                own,
-                wanted(value, evaluation)?,
-            ),
+            ConditionValue::One(value) => {
+                let is_contains = matches!(condition.operator, Operator::Contains | Operator::ContainsKey);
+                let wanted = match is_contains && value.evaluate(evaluation)?.is_unset() {
+                    true => return Ok(false),
+                    false => wanted(value, evaluation)?,
+                };
+                test(condition.operator, &condition.cql_type, own, wanted)
+            }
             ConditionValue::Many(InValues::List(values)) => {
                 for value in values {
-                    let wanted = wanted(value, evaluation)?;
+                    let wanted = match value.evaluate(evaluation)? {
+                        BoundValue::Unset => continue,
+                        given => given.bytes().cloned(),
+                    };
                     if test(Operator::Equal, &condition.cql_type, own.clone(), wanted)? {
                         return Ok(true);
                     }
@@ -401,7 +481,10 @@ impl State<'_> {
         let Some(partition) = self.partition(table.id, key) else {
             return Ok(None);
         };
-        let row = clustering.and_then(|clustering| find_row(partition, clustering));
+        let row = clustering.and_then(|clustering| {
+            let mut partitions = self.partitions(table.id, key);
+            partitions.find_map(|partition| find_row(partition, clustering))
+        });
         if row.is_none() && partition.static_row.is_empty() {
             return Ok(None);
         }
@@ -439,23 +522,23 @@ fn test(
     wanted: Option<Bytes>,
 ) -> Result<bool, CqlError> {
     if let Operator::Contains | Operator::ContainsKey = operator {
-        let (Some(own), Some(wanted)) = (own, wanted) else {
-            return Ok(false);
+        let Some(wanted) = wanted else {
+            return Err(compared_with_null(operator));
         };
-        return contains(operator, cql_type, &own, &wanted);
+        return own.map_or(Ok(false), |own| contains(operator, cql_type, &own, &wanted));
     }
-    // A collection that is not frozen and has no elements is null.
-    let wanted =
-        wanted.filter(|wire| !(cql_type.is_multicell() && cql_type.is_collection() && is_empty(wire)));
+    // A collection that is not frozen and has no elements is null, and compares as one without elements.
+    let is_multicell = cql_type.is_multicell() && cql_type.is_collection();
+    let own = match own {
+        None if is_multicell && wanted.is_some() => Some(Bytes::from_static(&[0; 4])),
+        own => own,
+    };
     let order = match (own, wanted) {
         (own, None) => {
             return match operator {
                 Operator::Equal => Ok(own.is_none()),
                 Operator::NotEqual => Ok(own.is_some()),
-                _ => Err(CqlError::Invalid(format!(
-                    "Invalid comparison with null for operator \"{}\"",
-                    operator.symbol()
-                ))),
+                _ => Err(compared_with_null(operator)),
             };
         }
         (None, Some(_)) => return Ok(operator == Operator::NotEqual),
@@ -477,8 +560,11 @@ fn test(
     })
 }
 
-fn is_empty(collection: &[u8]) -> bool {
-    matches!(collection, [] | [0, 0, 0, 0])
+fn compared_with_null(operator: Operator) -> CqlError {
+    CqlError::Invalid(format!(
+        "Invalid comparison with null for operator \"{}\"",
+        operator.symbol()
+    ))
 }
 
 fn contains(operator: Operator, cql_type: &CqlType, own: &Bytes, wanted: &[u8]) -> Result<bool, CqlError> {

@@ -356,18 +356,27 @@ fn prepare_delete(
         only_static,
     )?;
     let has_regular = operations.iter().any(|operation| !operation.is_static);
-    if has_regular && !restrictions.clustering.names_rows() {
-        return Err(CqlError::invalid(
-            "Range deletions are not supported for specific columns",
-        ));
-    }
     let condition = PreparedCondition::prepare(preparation, &table, &delete.condition)?;
     check_conditional_in(&restrictions, &condition, "deletions")?;
     let conditional = !matches!(condition, PreparedCondition::None);
-    if conditional && operations.is_empty() && !restrictions.clustering.names_rows() {
+    if conditional && !restrictions.clustering.names_rows() {
+        let purpose = match (
+            has_regular || operations.is_empty(),
+            restricts_regular_condition(&table, &delete.condition),
+        ) {
+            (true, _) => Some("delete non static columns"),
+            (false, true) => Some("use IF condition on non static columns"),
+            (false, false) => None,
+        };
+        if let Some(purpose) = purpose {
+            return Err(CqlError::Invalid(format!(
+                "DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to {purpose}"
+            )));
+        }
+    }
+    if has_regular && !restrictions.clustering.names_rows() {
         return Err(CqlError::invalid(
-            "DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to delete non \
-             static columns",
+            "Range deletions are not supported for specific columns",
         ));
     }
     Ok(PreparedModification {
