@@ -6,7 +6,6 @@ use crate::prepare::assignment::{ColumnOperation, OperationKind};
 use crate::prepare::modification::PreparedModification;
 use crate::{BoundValue, CqlError};
 use bytes::Bytes;
-use ceto_model::key::KEY_SIZE_MAX;
 use ceto_model::timestamp::{Deletion, Expiry};
 use ceto_model::value::compare;
 use ceto_model::value::wire::{Elements, take_value};
@@ -14,6 +13,7 @@ use ceto_model::{
     Cell, ClusteringKey, Collection, ColumnData, ColumnId, ColumnKind, CqlType, DecoratedKey, Row, Timestamp,
     UnixSeconds,
 };
+use std::borrow::Cow;
 
 /// What one execution writes with.
 pub(super) struct Parameters {
@@ -85,15 +85,15 @@ impl RowTarget<'_> {
             .iter()
             .filter(|operation| operation.is_static == self.row.is_none());
         for operation in own {
-            if let Some(data) = self.apply(operation)? {
+            if let Some(data) = self.apply(operation, row)? {
                 put(row, operation.column, data);
             }
         }
         Ok(())
     }
 
-    /// What the operation writes; None: nothing.
-    fn apply(&self, operation: &ColumnOperation) -> Result<Option<ColumnData>, CqlError> {
+    /// What the operation writes; None: nothing. `row` holds what those before it write: list positions count it in.
+    fn apply(&self, operation: &ColumnOperation, row: &Row) -> Result<Option<ColumnData>, CqlError> {
         let cql_type = &operation.cql_type;
         let value = |expression: &Expression| expression.evaluate(self.evaluation);
         let cells = |cells: Vec<(Bytes, Cell)>| {
@@ -193,14 +193,17 @@ impl RowTarget<'_> {
                     BoundValue::Unset => return Ok(None),
                     other => self.parameters.cell(other.bytes().cloned()),
                 };
-                cells(vec![(self.index_path(operation, value(index)?)?, new)])
+                cells(vec![(self.index_path(operation, value(index)?, row)?, new)])
             }
-            OperationKind::DeleteIndex(index) => cells(vec![(
-                self.index_path(operation, value(index)?)?,
-                self.parameters.tombstone(),
-            )]),
+            OperationKind::DeleteIndex(index) => match value(index)? {
+                BoundValue::Unset => Ok(None),
+                index => cells(vec![(
+                    self.index_path(operation, index, row)?,
+                    self.parameters.tombstone(),
+                )]),
+            },
             OperationKind::RemoveValues(expression) => match value(expression)? {
-                BoundValue::Bytes(wire) => cells(self.removed_values(operation, &wire)?),
+                BoundValue::Bytes(wire) => cells(self.removed_values(operation, &wire, row)?),
                 _ => Ok(None),
             },
         }
@@ -249,13 +252,11 @@ impl RowTarget<'_> {
         match cql_type {
             CqlType::Map { key, .. } => {
                 while let (Some(entry_key), Some(value)) = (elements.next(), elements.next()) {
-                    check_path(&entry_key, "Map key", "Map keys", "keys")?;
                     cells.push((path_of(key, &entry_key)?, self.parameters.live(value)));
                 }
             }
             CqlType::Set { element, .. } => {
                 for value in elements {
-                    check_path(&value, "Set value", "Set values", "value")?;
                     cells.push((path_of(element, &value)?, self.parameters.live(Bytes::new())));
                 }
             }
@@ -291,12 +292,24 @@ impl RowTarget<'_> {
         }
     }
 
-    /// The present cells of a list column.
-    fn present_list(&self, operation: &ColumnOperation) -> Option<&Collection> {
-        self.present_rows?.list(self.key, self.row, operation.column)
+    /// The cells of a list column: those that are stored, and those that `row` writes.
+    fn present_list(&self, operation: &ColumnOperation, row: &Row) -> Cow<'_, Collection> {
+        let stored = self
+            .present_rows
+            .and_then(|rows| rows.list(self.key, self.row, operation.column));
+        let mut list = stored.map_or_else(|| Cow::Owned(Collection::default()), Cow::Borrowed);
+        if let Some(ColumnData::Collection(pending)) = row.column(operation.column) {
+            list.to_mut().merge(pending.clone());
+        }
+        list
     }
 
-    fn index_path(&self, operation: &ColumnOperation, index: BoundValue) -> Result<Bytes, CqlError> {
+    fn index_path(
+        &self,
+        operation: &ColumnOperation,
+        index: BoundValue,
+        row: &Row,
+    ) -> Result<Bytes, CqlError> {
         let index = match index {
             BoundValue::Bytes(bytes) => bytes.as_ref().try_into().map(i32::from_be_bytes),
             BoundValue::Null => return Err(CqlError::invalid("Invalid null value for list index")),
@@ -304,11 +317,8 @@ impl RowTarget<'_> {
         };
         let index = index.map_err(|_| CqlError::invalid("Invalid value for list index"))?;
         let now = self.parameters.now;
-        let live = self
-            .present_list(operation)
-            .into_iter()
-            .flat_map(|list| &list.cells);
-        let mut live = live.filter(|(_, cell)| cell.is_live(now));
+        let list = self.present_list(operation, row);
+        let mut live = list.cells.iter().filter(|(_, cell)| cell.is_live(now));
         let size = live.clone().count();
         if size == 0 {
             return Err(CqlError::invalid(match operation.kind {
@@ -326,17 +336,15 @@ impl RowTarget<'_> {
         &self,
         operation: &ColumnOperation,
         wire: &Bytes,
+        row: &Row,
     ) -> Result<Vec<(Bytes, Cell)>, CqlError> {
         let CqlType::List { element, .. } = &operation.cql_type else {
             return Ok(Vec::new());
         };
         let removed = elements_of(&operation.cql_type, wire)?;
         let now = self.parameters.now;
-        let live = self
-            .present_list(operation)
-            .into_iter()
-            .flat_map(|list| &list.cells);
-        let equal = live.filter(|(_, cell)| {
+        let list = self.present_list(operation, row);
+        let equal = list.cells.iter().filter(|(_, cell)| {
             cell.value(now)
                 .is_some_and(|own| removed.iter().any(|value| compare(element, value, &own).is_eq()))
         });
@@ -357,16 +365,6 @@ fn put(row: &mut Row, column: ColumnId, data: ColumnData) {
 
 fn field_path(field: usize) -> Bytes {
     Bytes::copy_from_slice(&(field as u16).to_be_bytes())
-}
-
-fn check_path(value: &[u8], what: &str, plural: &str, noun: &str) -> Result<(), CqlError> {
-    if value.len() <= KEY_SIZE_MAX {
-        return Ok(());
-    }
-    Err(CqlError::Invalid(format!(
-        "{what} is too long. {plural} are limited to {KEY_SIZE_MAX} bytes but {} bytes {noun} provided",
-        value.len()
-    )))
 }
 
 /// Elements; of a map keys and values in turn.

@@ -96,6 +96,7 @@ pub fn plan_batch(
         statements.push((modification, check_values(item.prepared, item.values)?));
     }
     check_kinds(kind, statements.iter().map(|(modification, _)| &***modification))?;
+    let write_kind = kind_of(kind, statements.iter().map(|(modification, _)| *modification));
     let mut builder = WriteBuilder::new(context, None);
     if statements
         .iter()
@@ -104,17 +105,22 @@ pub fn plan_batch(
         let statements = statements
             .into_iter()
             .map(|(m, values)| (Arc::clone(m), values.into_owned()));
-        return ConditionalWrite::plan(kind_of(kind), statements.collect(), context, None);
+        return ConditionalWrite::plan(write_kind, statements.collect(), context, None);
     }
     for (modification, values) in &statements {
         builder.add(modification, values, None)?;
     }
-    Ok(Plan::Write(builder.finish(kind_of(kind))))
+    Ok(Plan::Write(builder.finish(write_kind)))
 }
 
-fn kind_of(kind: BatchKind) -> WriteKind {
+/// An unlogged batch of counter statements is a counter batch.
+fn kind_of<'m>(
+    kind: BatchKind,
+    mut statements: impl Iterator<Item = &'m Arc<PreparedModification>>,
+) -> WriteKind {
     match kind {
         BatchKind::Logged => WriteKind::LoggedBatch,
+        BatchKind::Unlogged if statements.any(|statement| statement.is_counter()) => WriteKind::Counter,
         BatchKind::Unlogged => WriteKind::UnloggedBatch,
         BatchKind::Counter => WriteKind::Counter,
     }
@@ -156,7 +162,7 @@ pub(super) fn plan_prepared_batch(
 ) -> Result<Plan, CqlError> {
     let evaluation = Evaluation::new(values, context);
     let timestamp = batch.attributes.timestamp(&evaluation)?;
-    let kind = kind_of(batch.kind);
+    let kind = kind_of(batch.kind, batch.statements.iter());
     if batch
         .statements
         .iter()
@@ -342,8 +348,9 @@ impl PreparedModification {
     }
 
     fn row_of(&self, values: &[Bytes]) -> Result<LocatedRows, CqlError> {
-        if let Some(long) = values.iter().find(|value| value.len() > KEY_SIZE_MAX) {
-            return Err(key_too_long(long.len()));
+        let size = values.iter().map(Bytes::len).sum();
+        if size > KEY_SIZE_MAX {
+            return Err(key_too_long(size));
         }
         let key = match values {
             [] => row_key(&[KEY_END]),
