@@ -140,6 +140,10 @@ impl ResultBuilder {
             return Ok(Step::Go);
         }
         for (clustering, row) in &result.partition.rows {
+            // One row of a partition stands for all of them.
+            if select.distinct && self.saw_row {
+                break;
+            }
             self.saw_row = true;
             if self.in_partition >= self.per_partition {
                 break;

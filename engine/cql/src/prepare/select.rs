@@ -216,6 +216,11 @@ fn group_by(table: &Table, select: &Select, restrictions: &Restrictions) -> Resu
             "Group by is not supported on only a part of the partition key",
         ));
     }
+    if select.distinct && next > table.partition_key().len() {
+        return Err(CqlError::invalid(
+            "Grouping on clustering columns is not allowed for SELECT DISTINCT queries",
+        ));
+    }
     Ok(Some(next.max(table.partition_key().len())))
 }
 
@@ -287,8 +292,8 @@ fn order(
     Ok((reversed.unwrap_or(false), order))
 }
 
-/// The non-key columns that a replica must return. Of static columns only those that matter: a partition without rows
-/// is in the answer only when one of them has a value.
+/// The non-key columns that a replica must return. All static columns when whole partitions are asked for: one without
+/// rows is in the answer when any of them has a value.
 fn read_columns(
     table: &Table,
     selection: &Selection,
@@ -307,7 +312,7 @@ fn read_columns(
         .filter(|column| !column.is_primary_key())
         .map(|column| column.id)
         .collect();
-    if distinct {
+    if distinct || !restrictions.restricts_clustering && !restrictions.restricts_regular {
         wanted.extend(table.statics().iter().map(|column| column.id));
     }
     wanted.sort_unstable();
