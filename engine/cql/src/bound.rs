@@ -6,6 +6,7 @@ use crate::{ColumnSpecification, CqlError, Prepared};
 use bytes::Bytes;
 use ceto_model::{CqlType, value};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The value that a request gives for one bind variable, or that an expression evaluates to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,12 +45,15 @@ impl From<Option<Bytes>> for BoundValue {
 pub(crate) struct BindVariables {
     names: Vec<Option<Name>>,
     specifications: Vec<Option<ColumnSpecification>>,
+    /// Names of the receivers, which a variable's own name hides.
+    columns: Vec<Arc<str>>,
 }
 
 impl BindVariables {
     pub(crate) fn new(names: Vec<Option<Name>>) -> Self {
         Self {
             specifications: vec![None; names.len()],
+            columns: vec!["".into(); names.len()],
             names,
         }
     }
@@ -60,9 +64,17 @@ impl BindVariables {
         if let Some(Some(name)) = self.names.get(marker.index) {
             specification.name = name.clone();
         }
+        if let Some(slot) = self.columns.get_mut(marker.index) {
+            *slot = receiver.name.clone();
+        }
         if let Some(slot) = self.specifications.get_mut(marker.index) {
             *slot = Some(specification);
         }
+    }
+
+    /// For each variable the name of what it stands for.
+    pub(crate) fn columns(&self) -> Vec<Arc<str>> {
+        self.columns.clone()
     }
 
     /// All variables in order of appearance.

@@ -38,3 +38,18 @@ golden! {
     time
     types
 }
+
+#[test]
+fn variables_of_the_partition_key_are_found_whatever_their_names() {
+    let mut database = support::Database::new();
+    database
+        .run("CREATE TABLE t (a int, b int, c int, PRIMARY KEY ((a, b), c))")
+        .unwrap();
+    let indices = |text: &str| database.prepare(text).unwrap().partition_key_indices().to_vec();
+    assert_eq!(
+        indices("SELECT * FROM t WHERE b = :x AND c = :a AND a = :y"),
+        [2, 0]
+    );
+    assert_eq!(indices("INSERT INTO t (c, b, a) VALUES (:a, ?, :b)"), [2, 1]);
+    assert!(indices("SELECT * FROM t WHERE a = :a AND b = 1").is_empty());
+}

@@ -78,6 +78,7 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
         table: None,
     };
     let kind = preparation.prepare(parsed.statement)?;
+    let columns_of_variables = preparation.variables.columns();
     let variables = preparation.variables.finish()?;
     let tables = match &kind {
         PreparedKind::Select(select) => SmallVec::from_buf([select.table.clone()]),
@@ -87,7 +88,7 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
         PreparedKind::Use(_) | PreparedKind::Other(_) => SmallVec::new(),
     };
     let partition_key_indices = match tables.first() {
-        Some(table) => partition_key_indices(table, &variables),
+        Some(table) => partition_key_indices(table, &variables, &columns_of_variables),
         None => Vec::new(),
     };
     Ok(Prepared {
@@ -200,10 +201,11 @@ impl Prepared {
     }
 }
 
-fn partition_key_indices(table: &Table, variables: &[ColumnSpecification]) -> Vec<u16> {
+/// `columns`: what each variable stands for, whatever its own name.
+fn partition_key_indices(table: &Table, variables: &[ColumnSpecification], columns: &[Arc<str>]) -> Vec<u16> {
     let of_column = |name: &str| {
-        let found = variables.iter().position(|variable| {
-            *variable.name == *name && variable.table == table.name && variable.keyspace == table.keyspace
+        let found = variables.iter().zip(columns).position(|(variable, column)| {
+            **column == *name && variable.table == table.name && variable.keyspace == table.keyspace
         });
         found.and_then(|index| u16::try_from(index).ok())
     };

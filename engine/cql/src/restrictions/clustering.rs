@@ -56,6 +56,8 @@ struct StepColumn {
     name: Arc<str>,
     cql_type: CqlType,
     descending: bool,
+    /// Values beyond the limit of keys are refused. A read has none: it just does not find them.
+    limits_size: bool,
 }
 
 /// An encoded prefix of a clustering key.
@@ -92,17 +94,20 @@ impl ClusteringRestrictions {
             total: columns.len(),
             ..Self::default()
         };
+        let limits_size = !matches!(kind, StatementKind::Select { .. });
         let mut sliced: Option<&Column> = None;
         while let Some(column) = columns.get(restrictions.fixed) {
             let index = first + restrictions.fixed;
             let of = |indices: &[usize]| -> Vec<StepColumn> {
                 let columns = indices.iter().filter_map(|index| table.columns().get(*index));
-                columns.map(StepColumn::new).collect()
+                columns
+                    .map(|column| StepColumn::new(column, limits_size))
+                    .collect()
             };
             if let Some(demand) = merged.take_single(index) {
                 let step = match demand {
-                    Demand::Equal(value) => Step::Equal(StepColumn::new(column), value),
-                    Demand::In(values) => Step::In(StepColumn::new(column), values),
+                    Demand::Equal(value) => Step::Equal(StepColumn::new(column, limits_size), value),
+                    Demand::In(values) => Step::In(StepColumn::new(column, limits_size), values),
                     Demand::Slice { lower, upper } => {
                         sliced = Some(column);
                         let tuple = |bound: Bound<Expression>| Bound {
@@ -110,7 +115,7 @@ impl ClusteringRestrictions {
                             inclusive: bound.inclusive,
                         };
                         Step::Slice {
-                            columns: vec![StepColumn::new(column)],
+                            columns: vec![StepColumn::new(column, limits_size)],
                             lower: lower.map(tuple),
                             upper: upper.map(tuple),
                         }
@@ -498,8 +503,9 @@ fn beyond(
 }
 
 impl StepColumn {
-    fn new(column: &Column) -> Self {
+    fn new(column: &Column, limits_size: bool) -> Self {
         Self {
+            limits_size,
             name: column.name.clone(),
             cql_type: column.cql_type.clone(),
             descending: column.descending,
@@ -507,7 +513,7 @@ impl StepColumn {
     }
 
     fn encode(&self, value: &[u8], prefix: &mut Prefix) -> Result<(), CqlError> {
-        if value.len() > KEY_SIZE_MAX {
+        if self.limits_size && value.len() > KEY_SIZE_MAX {
             return Err(key_too_long(value.len()));
         }
         encode_component(&self.cql_type, self.descending, value, prefix).map_err(of_value)

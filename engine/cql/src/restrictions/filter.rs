@@ -110,10 +110,23 @@ impl Filter {
             }
             FilterTest::Contains(value) => ReadyTest::Contains(present(value)?),
             FilterTest::ContainsKey(value) => ReadyTest::ContainsKey(present(value)?),
-            FilterTest::Entry { key, value } => ReadyTest::Entry {
-                key: present(key)?,
-                value: present(value)?,
-            },
+            FilterTest::Entry { key, value } => {
+                let present = |part: &str, value: &Expression| {
+                    let absent = match value.evaluate(evaluation)? {
+                        BoundValue::Bytes(bytes) => return Ok(bytes),
+                        BoundValue::Null => "null",
+                        BoundValue::Unset => "unset",
+                    };
+                    Err(CqlError::Invalid(format!(
+                        "Unsupported {absent} map {part} for column {}",
+                        names()
+                    )))
+                };
+                ReadyTest::Entry {
+                    key: present("key", key)?,
+                    value: present("value", value)?,
+                }
+            }
             FilterTest::Token(operator, value) => {
                 let bytes = present(value)?;
                 let token = bytes.as_ref().try_into().map(i64::from_be_bytes);

@@ -64,13 +64,17 @@ impl Merged {
         column: &Column,
         demand: Demand<Expression>,
     ) -> Result<(), CqlError> {
-        let overlapping = self.multi.iter().find(|(indices, _)| indices.contains(&index));
-        if let Some((_, other)) = overlapping {
-            return Err(overlap(
-                &column.name,
-                other,
-                matches!(demand, Demand::Slice { .. }),
-            ));
+        let overlapping = self
+            .multi
+            .iter_mut()
+            .find(|(indices, _)| indices.contains(&index));
+        if let Some((indices, other)) = overlapping {
+            if let (Demand::Slice { .. }, Demand::Slice { .. }) = (&*other, &demand)
+                && indices.first() != Some(&index)
+            {
+                return Err(two_inequalities(&column.name));
+            }
+            return merge(other, as_tuples(demand), &column.name);
         }
         match self.single.iter_mut().find(|(own, _)| *own == index) {
             Some((_, own)) => merge(own, demand, &column.name),
@@ -88,9 +92,18 @@ impl Merged {
         names: &str,
         demand: Demand<TupleValue>,
     ) -> Result<(), CqlError> {
-        let overlapping = self.single.iter().find(|(index, _)| indices.contains(index));
-        if let Some((_, other)) = overlapping {
-            return Err(overlap(names, &demand, matches!(other, Demand::Slice { .. })));
+        let overlapping = self.single.iter().position(|(index, _)| indices.contains(index));
+        if let Some(at) = overlapping {
+            let (index, own) = self.single.remove(at);
+            if let (Demand::Slice { .. }, Demand::Slice { .. }) = (&own, &demand)
+                && indices.first() != Some(&index)
+            {
+                return Err(two_inequalities(names));
+            }
+            let mut own = as_tuples(own);
+            merge(&mut own, demand, names)?;
+            self.multi.push((indices, own));
+            return Ok(());
         }
         let overlaps = self
             .multi
@@ -192,16 +205,32 @@ fn into_tests<T>(demand: Demand<T>) -> Vec<Test<T>> {
     }
 }
 
-fn overlap<T>(names: &str, multi: &Demand<T>, single_is_slice: bool) -> CqlError {
-    CqlError::Invalid(match multi {
-        Demand::Slice { .. } if single_is_slice => format!(
-            "Column \"{names}\" cannot be restricted by both a tuple notation inequality and a single column inequality"
-        ),
-        Demand::In(_) => {
-            format!("{names} cannot be restricted by more than one relation if it includes a IN")
+/// The demand on one column as one on a list of one.
+fn as_tuples(demand: Demand<Expression>) -> Demand<TupleValue> {
+    let tuple = |value| TupleValue::Elements(vec![value]);
+    let bound = |bound: Option<Bound<Expression>>| {
+        bound.map(|Bound { value, inclusive }| Bound {
+            value: tuple(value),
+            inclusive,
+        })
+    };
+    match demand {
+        Demand::Equal(value) => Demand::Equal(tuple(value)),
+        Demand::In(InValues::List(values)) => {
+            Demand::In(InValues::List(values.into_iter().map(tuple).collect()))
         }
-        _ => format!("{names} cannot be restricted by more than one relation if it includes an Equal"),
-    })
+        Demand::In(InValues::Bound { list, element }) => Demand::In(InValues::Bound { list, element }),
+        Demand::Slice { lower, upper } => Demand::Slice {
+            lower: bound(lower),
+            upper: bound(upper),
+        },
+    }
+}
+
+fn two_inequalities(names: &str) -> CqlError {
+    CqlError::Invalid(format!(
+        "Column \"{names}\" cannot be restricted by two inequalities not starting with the same column"
+    ))
 }
 
 fn merge<T>(own: &mut Demand<T>, other: Demand<T>, names: &str) -> Result<(), CqlError> {

@@ -67,6 +67,9 @@ fn single(
         }
         _ => {}
     }
+    if is_slice(relation.operator) && has_duration(&column.cql_type) {
+        return Err(CqlError::Invalid(duration_message(&column.cql_type)));
+    }
     if column.cql_type.is_multicell() {
         return Err(CqlError::Invalid(match &column.cql_type {
             CqlType::Udt { .. } => format!(
@@ -78,9 +81,6 @@ fn single(
                 relation.operator.symbol()
             ),
         }));
-    }
-    if is_slice(relation.operator) && has_duration(&column.cql_type) {
-        return Err(CqlError::Invalid(duration_message(&column.cql_type)));
     }
     for demand in demands(preparation, relation, &receiver, &|preparation, term| {
         prepare_term(preparation, term, &receiver)
@@ -282,6 +282,9 @@ fn multi(
     names: &[Name],
     merged: &mut Merged,
 ) -> Result<(), CqlError> {
+    if matches!(relation.operator, Operator::NotEqual | Operator::NotIn) {
+        return Err(unsupported(relation));
+    }
     let mut indices = Vec::with_capacity(names.len());
     let mut receivers = Vec::with_capacity(names.len());
     for name in names {
@@ -359,9 +362,19 @@ fn token(
             kind.name()
         )));
     }
-    if given.iter().any(|name| !key.contains(name)) || given.len() != key.len() {
+    if key.iter().any(|name| !given.contains(name)) {
         return Err(CqlError::invalid(
             "The token() function must be applied to all partition key components or none of them",
+        ));
+    }
+    if (1..given.len()).any(|at| given.get(..at).is_some_and(|before| before.contains(&given[at]))) {
+        return Err(CqlError::invalid(
+            "The token() function contains duplicate partition key components",
+        ));
+    }
+    if given.iter().any(|name| !key.contains(name)) {
+        return Err(CqlError::invalid(
+            "The token() function must contains only partition key components",
         ));
     }
     if given != key {
@@ -370,10 +383,10 @@ fn token(
             key.join(", ")
         )));
     }
-    if matches!(
-        relation.operator,
-        Operator::In | Operator::NotEqual | Operator::NotIn
-    ) {
+    if matches!(relation.operator, Operator::NotEqual | Operator::NotIn) {
+        return Err(unsupported(relation));
+    }
+    if relation.operator == Operator::In {
         return Err(CqlError::Invalid(format!(
             "{} cannot be used with the token function",
             relation.operator.symbol()
