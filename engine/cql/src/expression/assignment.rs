@@ -2,7 +2,7 @@
 
 use super::typing::{Partial, PartialKind};
 use crate::ast::LiteralKind;
-use ceto_model::CqlType;
+use ceto_model::{CqlType, value};
 
 /// How well something fits a type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,10 +17,10 @@ pub(crate) enum Assignment {
 
 /// The bytes of a `from` are also bytes of a `to`, with the meaning that Cassandra gives them.
 fn is_value_compatible(to: &CqlType, from: &CqlType) -> bool {
-    use CqlType::{Ascii, Bigint, Blob, Counter, Int, Text, Timestamp, Timeuuid, Uuid, Varint};
+    use CqlType::{Ascii, Bigint, Blob, Date, Int, Text, Time, Timestamp, Timeuuid, Uuid, Varint};
     match (to, from) {
-        (Text, Ascii) | (Uuid, Timeuuid) | (Bigint, Timestamp | Counter) | (Timestamp, Bigint) => true,
-        (Counter, Bigint) | (Varint, Int | Bigint) | (Blob, _) => true,
+        (Text, Ascii) | (Uuid, Timeuuid) | (Bigint, Timestamp) | (Timestamp | Time, Bigint) => true,
+        (Date, Int) | (Varint, Int | Bigint | Timestamp) | (Blob, _) => true,
         (CqlType::List { element: a, .. }, CqlType::List { element: b, .. })
         | (CqlType::Set { element: a, .. }, CqlType::Set { element: b, .. }) => is_value_compatible(a, b),
         (
@@ -55,7 +55,10 @@ fn is_value_compatible(to: &CqlType, from: &CqlType) -> bool {
 pub(crate) fn literal_fits(kind: LiteralKind, to: &CqlType) -> bool {
     use CqlType::*;
     match kind {
-        LiteralKind::String => matches!(to, Ascii | Text | Inet | Date | Time | Timestamp | Custom(_)),
+        LiteralKind::String => matches!(
+            to,
+            Ascii | Text | Inet | Date | Time | Timestamp | Tuple(_) | Custom(_)
+        ),
         LiteralKind::Integer => matches!(
             to,
             Bigint
@@ -87,11 +90,25 @@ pub(crate) fn natural_type(kind: LiteralKind, text: &str) -> CqlType {
         LiteralKind::Integer if text.parse::<i32>().is_ok() => CqlType::Int,
         LiteralKind::Integer if text.parse::<i64>().is_ok() => CqlType::Bigint,
         LiteralKind::Integer => CqlType::Varint,
-        LiteralKind::Float => CqlType::Double,
+        LiteralKind::Float if is_exact_double(text) => CqlType::Double,
+        LiteralKind::Float => CqlType::Decimal,
         LiteralKind::Boolean => CqlType::Boolean,
         LiteralKind::Duration => CqlType::Duration,
         LiteralKind::Uuid => CqlType::Uuid,
         LiteralKind::Hex => CqlType::Blob,
+    }
+}
+
+/// A double holds the number as it is written; others are decimals.
+fn is_exact_double(text: &str) -> bool {
+    let Ok(double) = text.parse::<f64>() else {
+        return false;
+    };
+    let parse = |text: &str| value::parse_literal(&CqlType::Decimal, text)?.to_wire(&CqlType::Decimal);
+    match (parse(text), parse(&format!("{double:e}"))) {
+        (Ok(written), Ok(held)) => value::compare(&CqlType::Decimal, &written, &held).is_eq(),
+        // NaN and the infinities are no decimals.
+        _ => true,
     }
 }
 

@@ -138,13 +138,14 @@ pub(crate) fn vector_elements<'a>(element: &CqlType, wire: &'a [u8]) -> impl Ite
     })
 }
 
-/// The elements of a set or map between two keys, both included.
+/// The elements of a set or map between two keys, both included. None of a collection that is not frozen: it is null
+/// when it has no elements.
 pub(crate) fn slice_of(
     collection: &CqlType,
     wire: &[u8],
     from: Option<&[u8]>,
     to: Option<&[u8]>,
-) -> Result<Bytes, CqlError> {
+) -> Result<Option<Bytes>, CqlError> {
     let (key_type, is_map) = match collection {
         CqlType::Map { key, .. } => (key, true),
         CqlType::Set { element, .. } => (element, false),
@@ -170,5 +171,8 @@ pub(crate) fn slice_of(
             count += 1;
         }
     }
-    Ok(pack_collection(count, kept).into())
+    if count == 0 && collection.is_multicell() {
+        return Ok(None);
+    }
+    Ok(Some(pack_collection(count, kept).into()))
 }

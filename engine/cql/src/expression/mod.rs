@@ -169,6 +169,17 @@ impl Expression {
         }
     }
 
+    /// The value as an operand of arithmetic, which unset cannot be.
+    fn operand(&self, evaluation: &Evaluation<'_>) -> Result<Option<Bytes>, CqlError> {
+        match self.evaluate(evaluation)? {
+            BoundValue::Bytes(bytes) => Ok(Some(bytes)),
+            BoundValue::Null => Ok(None),
+            BoundValue::Unset => Err(CqlError::invalid(
+                "Invalid unset value for an operand of an operation",
+            )),
+        }
+    }
+
     fn compute(&self, evaluation: &Evaluation<'_>) -> Result<Option<Bytes>, CqlError> {
         match self {
             Self::Constant(_) | Self::Bind(_) => self.value(evaluation),
@@ -200,14 +211,14 @@ impl Expression {
                 None => Ok(None),
             },
             Self::Operation(operation) => {
-                let left = operation.left.value(evaluation)?;
-                let right = operation.right.value(evaluation)?;
+                let left = operation.left.operand(evaluation)?;
+                let right = operation.right.operand(evaluation)?;
                 match (left, right) {
                     (Some(left), Some(right)) => arithmetic::operate(operation, &left, &right),
                     _ => Ok(None),
                 }
             }
-            Self::Negation { cql_type, operand } => match operand.value(evaluation)? {
+            Self::Negation { cql_type, operand } => match operand.operand(evaluation)? {
                 Some(bytes) => arithmetic::negate(cql_type, &bytes),
                 None => Ok(None),
             },
@@ -237,7 +248,6 @@ impl Expression {
                     None => Ok(None),
                 };
                 element::slice_of(collection, &bytes, bound(from)?.as_deref(), bound(to)?.as_deref())
-                    .map(Some)
             }
         }
     }

@@ -118,7 +118,13 @@ impl Typing<'_, '_> {
             Raw::CellMetadata { kind, operand } => self.cell_metadata(*kind, operand)?,
             Raw::Cast { operand, target } => {
                 let partial = self.infer(operand)?;
-                let (operand, from) = self.settle(partial)?;
+                let (operand, from) = self.settle_operand_of_cast(partial, target)?;
+                if from == **target {
+                    return Ok(Partial {
+                        raw,
+                        kind: PartialKind::Typed(operand, from),
+                    });
+                }
                 cast::check(&from, target)?;
                 let expression = Expression::Cast {
                     from,
@@ -231,6 +237,9 @@ impl Typing<'_, '_> {
                 }
                 Ok(expression)
             }
+            PartialKind::Null if receiver.cql_type == CqlType::Counter => Err(CqlError::invalid(
+                "Invalid null value for counter increment/decrement",
+            )),
             PartialKind::Null => Ok(Expression::Constant(None)),
             PartialKind::Marker(marker) => {
                 self.preparation.variables.bind(marker, receiver);
@@ -359,13 +368,16 @@ impl Typing<'_, '_> {
         elements: impl Iterator<Item = (Partial<'r>, ColumnSpecification)>,
     ) -> Result<Expression, CqlError> {
         let mut prepared = Vec::with_capacity(elements.size_hint().0);
-        for (partial, element) in elements {
+        for (at, (partial, element)) in elements.enumerate() {
             if partial.assignment(&element.cql_type) == Assignment::Impossible {
+                let part = match what {
+                    "tuple" => format!("component {at}"),
+                    "map" if at % 2 == 0 => format!("key {}", partial.raw.text()),
+                    _ => format!("value {}", partial.raw.text()),
+                };
                 return Err(CqlError::Invalid(format!(
-                    "Invalid {what} literal for {}: value {} is not of type {}",
-                    receiver.name,
-                    partial.raw.text(),
-                    element.cql_type
+                    "Invalid {what} literal for {}: {part} is not of type {}",
+                    receiver.name, element.cql_type
                 )));
             }
             prepared.push(self.assign(partial, &element)?);
@@ -429,6 +441,22 @@ impl Typing<'_, '_> {
                 Ok((self.assign(partial, &receiver)?, cql_type))
             }
             None => Err(cannot_infer(&partial)),
+        }
+    }
+
+    /// As [`Self::settle`]; a literal has its natural type.
+    fn settle_operand_of_cast(
+        &mut self,
+        partial: Partial<'_>,
+        target: &CqlType,
+    ) -> Result<(Expression, CqlType), CqlError> {
+        match (&partial.kind, self.natural(&partial)) {
+            (PartialKind::Marker(_), _) => Err(ambiguous_cast(target)),
+            (PartialKind::Literal(_) | PartialKind::Negation(_), Some(cql_type)) => {
+                let receiver = self.receiver(&partial.raw.text(), cql_type.clone());
+                Ok((self.assign(partial, &receiver)?, cql_type))
+            }
+            _ => self.settle(partial),
         }
     }
 
@@ -527,11 +555,9 @@ impl Typing<'_, '_> {
         arguments: Vec<Expression>,
     ) -> Result<PartialKind<'r>, CqlError> {
         let Some(aggregates) = self.aggregates.as_mut() else {
-            return Err(CqlError::Invalid(format!(
-                "Invalid call to function {}: aggregate functions are not supported in the where clause, in values \
-                 or as arguments of other statements",
-                function.name()
-            )));
+            return Err(CqlError::invalid(
+                "Aggregation function are not supported in the where clause",
+            ));
         };
         let return_type = function.return_type();
         aggregates.push(AggregateCall { function, arguments });
@@ -614,7 +640,23 @@ pub(crate) fn undefined_column(table: &Table, name: &str) -> CqlError {
     ))
 }
 
+/// A bind marker could be of any type that there is a cast from.
+fn ambiguous_cast(target: &CqlType) -> CqlError {
+    let name = target.to_string();
+    let (first, rest) = name.split_at_checked(1).unwrap_or_default();
+    CqlError::Invalid(format!(
+        "Ambiguous call to function system.castAs{}{rest}: use type hint to disambiguate, example '({name}) ?'",
+        first.to_uppercase()
+    ))
+}
+
 fn cannot_infer(partial: &Partial<'_>) -> CqlError {
+    if let (PartialKind::FromJson(_), Raw::Function { name, .. }) = (&partial.kind, partial.raw) {
+        return CqlError::Invalid(format!(
+            "{}() cannot be used in the selection clause of a SELECT statement",
+            name.name
+        ));
+    }
     CqlError::Invalid(format!(
         "Cannot infer type for term {} in selection clause (try using a cast to force a type)",
         partial.raw.text()

@@ -66,17 +66,6 @@ impl AggregateFunction {
         }
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::CountRows => "countRows",
-            Kind::Count => "count",
-            Kind::Min => "min",
-            Kind::Max => "max",
-            Kind::Sum => "sum",
-            Kind::Average => "avg",
-        }
-    }
-
     pub(crate) fn argument_types(&self) -> Vec<CqlType> {
         match self.kind {
             Kind::CountRows => Vec::new(),

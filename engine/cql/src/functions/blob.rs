@@ -1,6 +1,7 @@
 //! `<type>_as_blob`, `blob_as_<type>` and their older names without underscores.
 
 use super::{ScalarFunction, first};
+use crate::CqlError;
 use ceto_model::{CqlType, value};
 
 const NATIVE_TYPES: [(&str, CqlType); 20] = [
@@ -55,7 +56,7 @@ pub(super) fn candidates(name: &str, out: &mut Vec<ScalarFunction>) {
             let bytes = first(arguments);
             match value::validate(&function.return_type, &bytes) {
                 Ok(()) => Ok(Some(bytes)),
-                Err(_) => Err(function.failure(format!(
+                Err(_) => Err(CqlError::Invalid(format!(
                     "In call to function system.{}, value 0x{} is not a valid binary representation for type {}",
                     function.name,
                     super::mask::hex(&bytes),

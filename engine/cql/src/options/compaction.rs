@@ -211,6 +211,9 @@ fn check_value(name: &str, text: &mut String, kind: Value) -> Result<(), CqlErro
         Value::Boolean => format!("'{name}' should either be 'true' or 'false', not {text}"),
         Value::Integer { least } => match text.parse::<i64>() {
             Ok(number) if number >= least => return Ok(()),
+            Ok(number) if name == "compaction_window_size" => {
+                format!("{number} must be greater than 1 for {name}")
+            }
             Ok(number) if least == 1 => format!("{name} must be larger than 0, but was {number}"),
             Ok(number) => format!("{name} must be non negative: {number}"),
             Err(_) if name == MIN_THRESHOLD || name == MAX_THRESHOLD => {
@@ -220,11 +223,7 @@ fn check_value(name: &str, text: &mut String, kind: Value) -> Result<(), CqlErro
         },
         Value::Number { least } => match parse_double(text) {
             Some(number) if number >= least => return Ok(()),
-            Some(number) => format!(
-                "{name} must be greater than {}, but was {}",
-                format_double(least),
-                format_double(number)
-            ),
+            Some(number) => format!("{name} must be greater than {least}, but was {number:.6}"),
             None => format!("{text} is not a parsable int (base10) for {name}"),
         },
         Value::Fraction => match parse_fraction(text) {

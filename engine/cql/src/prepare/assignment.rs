@@ -153,6 +153,12 @@ impl ColumnOperation {
                 }
             }
             ColumnPart::Field(field) => {
+                if !matches!(column.cql_type, CqlType::Udt { .. }) {
+                    return Err(CqlError::Invalid(format!(
+                        "Invalid field deletion operation for non-UDT column {}",
+                        column.name
+                    )));
+                }
                 if !matches!(column.cql_type, CqlType::Udt { frozen: false, .. }) {
                     return Err(CqlError::Invalid(format!(
                         "Frozen UDT column {} does not support field deletions",
@@ -221,6 +227,7 @@ fn add(
         CqlType::Set { .. } | CqlType::Map { .. } => {
             OperationKind::AddElements(prepare_term(preparation, term, receiver)?)
         }
+        CqlType::Tuple(_) | CqlType::Udt { .. } => return Err(invalid_operation(&text, "tuple", column)),
         _ => return Err(invalid_operation(&text, "non counter", column)),
     })
 }

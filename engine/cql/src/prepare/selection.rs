@@ -64,7 +64,7 @@ impl Selection {
             let name: Arc<str> = match (&selector.alias, &selector.selectable) {
                 (Some(alias), _) => alias.clone(),
                 (None, Selectable::Column(name)) => name.clone(),
-                (None, selectable) => Raw::from(selectable).text().into(),
+                (None, selectable) => name_of(selectable, &expression, table),
             };
             expressions.push(expression);
             columns.push(ColumnSpecification::new(table, name, cql_type));
@@ -135,6 +135,17 @@ impl Selection {
             return vec![ColumnSpecification::new(table, JSON_COLUMN, CqlType::Text)];
         }
         self.columns.clone()
+    }
+}
+
+/// The name of a result column without an alias. A cast to the type that the column has already is not there at all.
+fn name_of(selectable: &Selectable, expression: &Expression, table: &Table) -> Arc<str> {
+    match (selectable, expression) {
+        (Selectable::Cast { .. }, Expression::Column(index)) => match table.columns().get(*index) {
+            Some(column) => column.name.clone(),
+            None => Raw::from(selectable).text().into(),
+        },
+        _ => Raw::from(selectable).text().into(),
     }
 }
 

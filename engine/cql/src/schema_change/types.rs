@@ -68,8 +68,9 @@ impl TypeScope<'_> {
                 frozen,
             },
             RawType::Set(element) => {
-                self.refuse(element, &CqlType::Duration, || {
-                    format!("Durations are not allowed inside sets: {raw}")
+                self.refuse(element, &CqlType::Duration, || match frozen {
+                    true => format!("Durations are not allowed inside sets: frozen<{raw}>"),
+                    false => format!("Durations are not allowed inside sets: {raw}"),
                 })?;
                 CqlType::Set {
                     element: self.element(raw, element, frozen)?,
