@@ -25,7 +25,7 @@ pub use cql::parse_cql_type;
 pub use marshal::{MARSHAL_PACKAGE, marshal_class, parse_marshal_class};
 
 /// How deep types may nest, fields of user-defined types included.
-pub const DEPTH_MAX: usize = 32;
+pub const DEPTH_MAX: usize = 64;
 
 /// A text is no type.
 #[derive(Clone, PartialEq, Eq, Debug)]
