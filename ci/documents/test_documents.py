@@ -92,7 +92,7 @@ def test_nodetool_verbs(server):
         if verb == "version":
             assert re.match(r"ReleaseVersion: \d+\.\d+", output)
         if verb == "tablestats":
-            assert "Keyspace: system" in output and "Table: local" in output
+            assert "Keyspace: system_schema" in output and "Table: keyspaces" in output
 
 
 def test_nodetool_info(server):
@@ -164,7 +164,7 @@ def test_the_tour(server):
 
 
 def run_shell(server, script, status):
-    command = [str(pathlib.Path(sys.executable).parent / "cqlsh"), "127.0.0.1", str(server.native_port), "--no-color", "-e", script]
+    command = [str(pathlib.Path(sys.executable).parent / "cqlsh"), "127.0.0.1", str(server.native_port), "--no-color", "-e", script.strip()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     assert result.returncode == status, f"{script}\n{result.stdout}{result.stderr}"
     return result.stdout

@@ -10,7 +10,7 @@ from cassandra.cluster import Cluster
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import SimpleStatement
 
-from conftest import IS_SHARD_AWARE_DRIVER, VARIANTS, connect
+from conftest import VARIANTS, connect
 
 
 def test_the_version_is_the_one_asked_for(cluster, shared_session, variant):
@@ -26,7 +26,7 @@ def test_versions_are_negotiated(server):
     try:
         session = cluster.connect()
         assert session.execute("SELECT key FROM system.local").one().key == "local"
-        assert cluster.protocol_version == (4 if IS_SHARD_AWARE_DRIVER else 5)
+        assert cluster.protocol_version == 5
     finally:
         cluster.shutdown()
 
