@@ -118,7 +118,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition().await {
             assert!(Instant::now() < deadline, "it did not happen: {what}");
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

@@ -127,7 +127,7 @@ fn values() -> Vec<(&'static str, CqlValue)> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_comes_back() {
     let (_server, session) = start(1).await;
     for (number, (name, value)) in values().into_iter().enumerate() {
@@ -149,7 +149,7 @@ async fn every_type_comes_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn user_defined_types_counters_null_and_unset() {
     let (_server, session) = start(2).await;
     run(&session, "CREATE TYPE phone (country int, number text)").await;
@@ -222,7 +222,7 @@ async fn fill(session: &Session, partitions: i32, rows: i32) {
         .unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_hold_every_row_once() {
     let (_server, session) = start(2).await;
     fill(&session, 10, 30).await;
@@ -259,7 +259,7 @@ async fn pages_hold_every_row_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_take_no_hop_and_shards_work_alike() {
     let (server, session) = start(2).await;
     run(&session, "CREATE TABLE t (k int PRIMARY KEY, v int)").await;
@@ -268,6 +268,7 @@ async fn requests_take_no_hop_and_shards_work_alike() {
         .await
         .unwrap();
     let select = session.prepare("SELECT v FROM t WHERE k = ?").await.unwrap();
+    // The driver opens one connection to each shard in the background, beside the one it controls the node with.
     server
         .eventually("a connection to each shard", || async {
             let state = session.get_cluster_state();
@@ -275,8 +276,8 @@ async fn requests_take_no_hop_and_shards_work_alike() {
             let sharder = nodes.first().and_then(|node| node.sharder());
             let open = server.metric("ceto_connections", "shard");
             sharder.is_some_and(|sharder| sharder.nr_shards.get() == 2)
-                && open.len() == 2
-                && open.values().all(|n| *n >= 1.0)
+                && open.values().sum::<f64>() >= 3.0
+                && open.values().all(|count| *count >= 1.0)
         })
         .await;
     let executed = || server.metric("ceto_requests_total", "shard");
@@ -309,7 +310,7 @@ async fn requests_take_no_hop_and_shards_work_alike() {
     assert!(all >= 4000.0 && least / all > 0.45, "{served:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches() {
     let (_server, session) = start(2).await;
     run(&session, "CREATE TABLE t (k int PRIMARY KEY, v int)").await;
@@ -337,7 +338,7 @@ async fn batches() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_is_prepared_again_after_the_table_has_changed() {
     let (_server, session) = start(2).await;
     fill(&session, 3, 3).await;
@@ -369,7 +370,7 @@ async fn a_statement_is_prepared_again_after_the_table_has_changed() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compressed_connections_carry_large_values() {
     let server = Server::start(2);
     for compression in [Compression::Lz4, Compression::Snappy] {
@@ -399,7 +400,7 @@ async fn compressed_connections_carry_large_values() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_session_sees_schema_changes() {
     let (server, session) = start(1).await;
     let other = connect(&server).await;
@@ -422,7 +423,7 @@ async fn another_session_sees_schema_changes() {
     assert!(table(&other).unwrap().columns.contains_key("v"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracing_and_warnings() {
     let (_server, session) = start(1).await;
     run(&session, "CREATE TABLE t (k int PRIMARY KEY)").await;
@@ -449,7 +450,7 @@ async fn failure(session: &Session, statement: impl Into<Statement>) -> DbError 
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_have_their_codes_and_bodies() {
     let (_server, session) = start(1).await;
     run(&session, "CREATE TABLE t (k int PRIMARY KEY)").await;
