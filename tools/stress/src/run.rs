@@ -55,7 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         words.first().map(String::as_str),
         Some("help" | "-help" | "--help" | "-h")
     ) {
-        print!("{HELP}");
+        say(HELP);
         return SUCCESS;
     }
     let options = match parse(&words) {
@@ -69,7 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => SUCCESS,
         Err(error) => {
             eprintln!("stress: {error}");
-            println!("\nFAILURE");
+            say("\nFAILURE\n");
             FAILURE
         }
     }
@@ -77,30 +77,42 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 fn execute(options: &Options) -> Result<(), String> {
     let cluster = runtime()?.block_on(Cluster::open(options))?;
-    println!(
-        "Connected to cluster: {}, {} node(s)",
-        cluster.name,
-        cluster.nodes.len()
-    );
-    for node in &cluster.nodes {
-        match node.shards {
-            Some(shards) => println!(
-                "Node {}: {} shard(s), port {}",
-                node.address, shards.count, shards.port
-            ),
-            None => println!("Node {}: no shards announced", node.address),
-        }
-    }
+    describe(&cluster);
     warm_up(&cluster, options)?;
     let workers = options.mode.workers.min(options.rate.threads);
-    println!("Running {} with {} threads", names(options), options.rate.threads);
-    println!("{}", report::heading());
+    say(&format!(
+        "Running {} with {} threads\n{}\n",
+        names(options),
+        options.rate.threads,
+        report::heading()
+    ));
     let phase = Phase::new(options.operations, options.duration, workers);
     let (progress, elapsed) = perform(&cluster, options, &phase, Some(options.log_interval))?;
-    print!("{}", report::results(progress.total(), elapsed));
-    print!("{}", report::distribution(&progress.total().total()));
-    println!("\nEND");
+    say(&report::results(progress.total(), elapsed));
+    say(&report::distribution(&progress.total().total()));
+    say("\nEND\n");
     Ok(())
+}
+
+fn describe(cluster: &Cluster) {
+    say(&format!(
+        "Connected to cluster: {}, {} node(s)\n",
+        cluster.name,
+        cluster.nodes.len()
+    ));
+    for node in &cluster.nodes {
+        let shards = match node.shards {
+            Some(shards) => format!("{} shard(s), port {}", shards.count, shards.port),
+            None => "no shards announced".to_owned(),
+        };
+        say(&format!("Node {}: {shards}\n", node.address));
+    }
+}
+
+/// Writes to standard output. Nobody may be reading any more; the load that was asked for goes on.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn names(options: &Options) -> String {
@@ -124,7 +136,10 @@ fn warm_up(cluster: &Cluster, options: &Options) -> Result<(), String> {
     if !options.warm_up || operations == 0 || counts {
         return Ok(());
     }
-    println!("Warming up {} with {operations} iterations...", names(options));
+    say(&format!(
+        "Warming up {} with {operations} iterations...\n",
+        names(options)
+    ));
     let mut unpaced = options.clone();
     unpaced.rate.limit = None;
     let workers = options.mode.workers.min(options.rate.threads);
@@ -236,8 +251,7 @@ fn report(
     let measurements = phase.take_measurements();
     let lines = progress.interval(&measurements, until - from, until - start);
     if interval.is_some() && !measurements.each().is_empty() {
-        lines.iter().for_each(|line| println!("{line}"));
-        let _ = std::io::stdout().flush();
+        say(&(lines.join("\n") + "\n"));
     }
 }
 
