@@ -32,13 +32,22 @@ impl Database {
         let mut answer = Answer::new(command, &definition.dropped);
         let disk_bytes = Cell::new(0);
         let view = table.view();
-        let read =
-            if is_in_active_memtable(&view, key) && view.active.answer(key, scan_of(command), &mut answer) {
-                Ok(true)
-            } else {
-                let sources = point_sources(&view, key, command, &disk_bytes, &mut answer);
-                pump(&mut Merge::new(sources, command.reversed), &mut answer)
-            };
+        let scan = scan_of(command);
+        let mut sources = sstable_sources(&view, key, command, &disk_bytes, &mut answer);
+        let is_in_active = sources.is_empty() && view.flushing.is_empty();
+        let read = if is_in_active && view.active.answer(key, scan, &mut answer) {
+            Ok(true)
+        } else {
+            add_memtables(&view, key, scan, &mut sources);
+            match (sources.pop(), sources.is_empty()) {
+                // One source is in normal form already.
+                (Some(mut only), true) => pump(&mut *only, &mut answer),
+                (last, _) => {
+                    sources.extend(last);
+                    pump(&mut Merge::new(sources, command.reversed), &mut answer)
+                }
+            }
+        };
         match read {
             Ok(true) => {
                 add(&table.counters.reads, 1);
@@ -61,7 +70,10 @@ impl Database {
         let disk_bytes = Cell::new(0);
         let sources = match &command.target {
             ReadTarget::Partition(key) => {
-                point_sources(&table.view(), key, command, &disk_bytes, &mut answer)
+                let view = table.view();
+                let mut sources = sstable_sources(&view, key, command, &disk_bytes, &mut answer);
+                add_memtables(&view, key, scan_of(command), &mut sources);
+                sources
             }
             ReadTarget::Range(range) => {
                 range_sources(&table.view(), range, command, &disk_bytes, &mut answer)
@@ -98,7 +110,7 @@ fn scan_of(command: &ReadCommand) -> Scan<'_> {
 }
 
 /// Moves fragments from a source to the answer; false when the source must load.
-fn pump(source: &mut impl FragmentSource, answer: &mut Answer<'_>) -> Result<bool> {
+fn pump(source: &mut dyn FragmentSource, answer: &mut Answer<'_>) -> Result<bool> {
     loop {
         match source.step()? {
             Step::End => return Ok(true),
@@ -112,12 +124,8 @@ fn pump(source: &mut impl FragmentSource, answer: &mut Answer<'_>) -> Result<boo
     }
 }
 
-/// Nothing but the active memtable can hold the partition.
-fn is_in_active_memtable(view: &View, key: &DecoratedKey) -> bool {
-    view.flushing.is_empty() && !view.sstables.iter().any(|sstable| sstable.may_contain(key))
-}
-
-fn point_sources<'a>(
+/// The sstables that may hold the partition.
+fn sstable_sources<'a>(
     view: &View,
     key: &DecoratedKey,
     command: &'a ReadCommand,
@@ -126,9 +134,6 @@ fn point_sources<'a>(
 ) -> Sources<'a> {
     let scan = scan_of(command);
     let mut sources = Sources::new();
-    for memtable in view.memtables().filter(|memtable| memtable.contains(key)) {
-        sources.push(Box::new(MemtableReader::new(memtable.clone(), scan)));
-    }
     for sstable in view.sstables.iter().filter(|sstable| sstable.may_contain(key)) {
         answer.work().sstables += 1;
         let caches = !command.bypass_cache;
@@ -140,6 +145,13 @@ fn point_sources<'a>(
         )));
     }
     sources
+}
+
+/// The memtables that hold the partition.
+fn add_memtables<'a>(view: &View, key: &DecoratedKey, scan: Scan<'a>, sources: &mut Sources<'a>) {
+    for memtable in view.memtables().filter(|memtable| memtable.contains(key)) {
+        sources.push(Box::new(MemtableReader::new(memtable.clone(), scan)));
+    }
 }
 
 fn range_sources<'a>(

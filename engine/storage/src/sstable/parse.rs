@@ -158,8 +158,30 @@ impl Partitions {
     }
 
     fn compare(&self, at: usize, key: &DecoratedKey) -> Parsed<std::cmp::Ordering> {
-        let own = self.decoder(at)?.bytes("partition key")?;
-        Ok(Token::of(&own).cmp(&key.token).then_with(|| own.cmp(&key.key.0)))
+        let own = self.key_bytes(at).ok_or(DecodeError {
+            what: "partition key",
+            remaining: self.raw.len(),
+        })?;
+        Ok(Token::of(own).cmp(&key.token).then_with(|| own.cmp(&key.key.0)))
+    }
+
+    /// The key of partition number `at`, in place.
+    fn key_bytes(&self, at: usize) -> Option<&[u8]> {
+        let slot = self.offsets + 4 * at;
+        let start = self.raw.get(slot..slot + 4).filter(|_| at < self.count)?;
+        let start = u32::from_le_bytes(start.try_into().expect("four bytes")) as usize;
+        let mut bytes = self.raw.get(start..self.offsets)?;
+        let mut length = 0usize;
+        // Keys have at most 65535 bytes: three bytes of length.
+        for shift in [0, 7, 14] {
+            let (byte, rest) = bytes.split_first()?;
+            bytes = rest;
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return bytes.get(..length);
+            }
+        }
+        None
     }
 
     /// The number of the partition with this key, or of the first one behind it.
