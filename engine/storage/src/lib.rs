@@ -34,7 +34,6 @@ mod truncation;
 mod wait;
 
 pub use commitlog::{CommitlogStats, ReplayPosition};
-pub use compaction::validate_compaction;
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
 pub use options::{CommitlogSync, StorageOptions};

@@ -29,7 +29,7 @@ use crate::transaction::{self, Transaction};
 use crate::truncation::Truncation;
 use crate::wait::join_all;
 
-/// Tables opened at the same time.
+/// Tables opened at the same time, and sstables of each.
 const CONCURRENT_OPENS: usize = 16;
 
 /// What is left to replay.
@@ -231,25 +231,34 @@ impl Database {
         ));
         let truncation = Truncation::read(&*disk, &dir, self.options.shard).await?;
         store.flushed_through.set(truncation.position);
-        for descriptor in files.sstables {
-            if descriptor.shard != self.options.shard {
-                continue;
-            }
-            let sstable = Sstable::open(self.env.clone(), descriptor, self.cache.clone()).await?;
-            let written_for = sstable.statistics.shard_count;
-            if written_for != self.options.shard_count {
-                let file = sstable.data_path().display();
-                let count = self.options.shard_count;
-                let text = format!("{file} was written for {written_for} shards, not {count}: reshard first");
-                return Err(Error::Layout(text.into()));
-            }
-            let through = sstable.statistics.flushed_through.unwrap_or_default();
-            store
-                .flushed_through
-                .set(store.flushed_through.get().max(through));
-            store.add_sstables([sstable]);
+        let shard = self.options.shard;
+        let own: Vec<Descriptor> = files.sstables.into_iter().filter(|d| d.shard == shard).collect();
+        for descriptors in own.chunks(CONCURRENT_OPENS) {
+            let opens = descriptors
+                .iter()
+                .map(|descriptor| -> LocalFuture<'_, Result<()>> {
+                    Box::pin(self.open_sstable(&store, descriptor))
+                });
+            join_all(opens.collect()).await?;
         }
         Ok(store)
+    }
+
+    async fn open_sstable(&self, store: &TableStore, descriptor: &Descriptor) -> Result<()> {
+        let sstable = Sstable::open(self.env.clone(), descriptor.clone(), self.cache.clone()).await?;
+        let written_for = sstable.statistics.shard_count;
+        if written_for != self.options.shard_count {
+            let file = sstable.data_path().display();
+            let count = self.options.shard_count;
+            let text = format!("{file} was written for {written_for} shards, not {count}: reshard first");
+            return Err(Error::Layout(text.into()));
+        }
+        let through = sstable.statistics.flushed_through.unwrap_or_default();
+        store
+            .flushed_through
+            .set(store.flushed_through.get().max(through));
+        store.add_sstables([sstable]);
+        Ok(())
     }
 }
 
@@ -305,7 +314,9 @@ impl TableFiles {
             .into_iter()
             .filter(|entry| !entry.is_dir)
         {
-            if let Some((shard, number)) = transaction::parse_file_name(&entry.name) {
+            if let Some(shard) = temporary_of(dir, &entry.name) {
+                files.temporary.push((shard, dir.join(&entry.name)));
+            } else if let Some((shard, number)) = transaction::parse_file_name(&entry.name) {
                 files.last_number = files.last_number.max(number);
                 files.transactions.push((shard, dir.join(&entry.name)));
             } else if let Some(shard) = Truncation::parse_file_name(&entry.name) {
@@ -317,7 +328,8 @@ impl TableFiles {
                         files.sstables.insert(descriptor.clone());
                     }
                     Some(_) => {}
-                    None => files.temporary.push((descriptor.shard, dir.join(&entry.name))),
+                    // Of a later version: it goes with its sstable.
+                    None => {}
                 }
                 all.insert(descriptor);
             }
@@ -380,4 +392,14 @@ impl TableFiles {
         }
         Ok(files)
     }
+}
+
+/// The shard that wrote a file under a temporary name.
+fn temporary_of(dir: &Path, name: &str) -> Option<u16> {
+    let name = name.strip_suffix(".tmp")?;
+    let transaction = transaction::parse_file_name(name).map(|(shard, _)| shard);
+    let sstable = || Descriptor::parse(dir, name).map(|(descriptor, _)| descriptor.shard);
+    transaction
+        .or_else(|| Truncation::parse_file_name(name))
+        .or_else(sstable)
 }

@@ -36,6 +36,8 @@ pub(crate) struct TableStore {
     /// Grows when the table is truncated or dropped: what was begun before counts no more.
     pub(crate) epoch: Cell<u64>,
     pub(crate) is_dropped: Cell<bool>,
+    /// Its sstables or their state changed since compaction last looked.
+    pub(crate) has_changed: Cell<bool>,
     /// A compaction of all sstables waits for the running ones: no other starts.
     pub(crate) major_compaction_waits: Cell<bool>,
     /// After a failure: when the next compaction may start by itself.
@@ -105,6 +107,7 @@ impl TableStore {
             is_flushing: Cell::new(false),
             epoch: Cell::new(0),
             is_dropped: Cell::new(false),
+            has_changed: Cell::new(true),
             major_compaction_waits: Cell::new(false),
             compaction_retry_at: Cell::new(None),
             counters: TableCounters::default(),
@@ -174,6 +177,7 @@ impl TableStore {
 
     /// The memtable's sstable takes its place. None: it held nothing.
     pub(crate) fn finish_flush(&self, flushed: &Flushing, sstable: Option<Rc<Sstable>>) {
+        self.has_changed.set(true);
         let view = &mut *self.view.borrow_mut();
         view.flushing
             .retain(|flushing| !Rc::ptr_eq(&flushing.memtable, &flushed.memtable));
@@ -189,6 +193,7 @@ impl TableStore {
 
     /// New sstables take the place of old ones; false (and nothing happens) when an old one is no longer there.
     pub(crate) fn replace_sstables(&self, old: &[Rc<Sstable>], new: Vec<Rc<Sstable>>) -> bool {
+        self.has_changed.set(true);
         let view = &mut *self.view.borrow_mut();
         let is_old = |sstable: &Rc<Sstable>| old.iter().any(|old| Rc::ptr_eq(old, sstable));
         if view.sstables.iter().filter(|sstable| is_old(sstable)).count() != old.len() {

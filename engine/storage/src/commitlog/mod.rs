@@ -15,8 +15,6 @@ mod format;
 mod replay;
 mod segments;
 mod sync;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 pub(crate) use replay::{Replayed, SegmentFile, SegmentFiles, replay};

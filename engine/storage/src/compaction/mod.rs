@@ -27,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::sstable::Sstable;
 use crate::table::TableStore;
 use crate::wait::Event;
-pub use strategy::validate_compaction;
 use strategy::{Candidate, strategy_of};
 
 /// Time after a failed compaction of a table before the next one starts by itself.
@@ -116,9 +115,11 @@ impl Database {
 
     /// Starts a compaction of a table when its strategy wants one.
     pub(crate) fn compact_when_due(&self, table: &Rc<TableStore>) {
-        let is_free = self.compactions.running.borrow().len() < self.options.concurrent_compactions;
+        if self.compactions.running.borrow().len() >= self.options.concurrent_compactions {
+            table.has_changed.set(true);
+            return;
+        }
         let may_start = self.options.automatic_compaction
-            && is_free
             && !self.compactions.is_stopped.get()
             && table.is_recovered.get()
             && !table.is_dropped.get()

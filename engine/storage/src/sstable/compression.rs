@@ -25,6 +25,8 @@ pub enum Codec {
     Zstd = 2,
     /// Snappy, raw.
     Snappy = 3,
+    /// Deflate with zlib's header.
+    Deflate = 4,
 }
 
 /// Largest block that is decompressed, in bytes: what a damaged length may cost at most.
@@ -33,6 +35,8 @@ pub(crate) const RAW_BLOCK_MAX: usize = 256 << 20;
 const DEFAULT_CHUNK_LENGTH: usize = 16 << 10;
 /// Cassandra's default level for Zstandard.
 const DEFAULT_ZSTD_LEVEL: i32 = 3;
+/// zlib's default level.
+const DEFLATE_LEVEL: u8 = 6;
 /// Savings below which a block is stored as it is: one part in this many.
 const MIN_SAVING: usize = 16;
 
@@ -52,6 +56,7 @@ impl Compression {
             "LZ4Compressor" => Codec::Lz4,
             "ZstdCompressor" => Codec::Zstd,
             "SnappyCompressor" => Codec::Snappy,
+            "DeflateCompressor" => Codec::Deflate,
             other => return Err(format!("Could not create Compression for type {other}")),
         };
         let chunk_length = match options
@@ -98,6 +103,14 @@ impl Default for Compression {
 }
 
 impl Codec {
+    const ALL: [Codec; 5] = [
+        Codec::None,
+        Codec::Lz4,
+        Codec::Zstd,
+        Codec::Snappy,
+        Codec::Deflate,
+    ];
+
     /// As in Cassandra's class names.
     pub fn name(self) -> &'static str {
         match self {
@@ -105,13 +118,12 @@ impl Codec {
             Codec::Lz4 => "LZ4Compressor",
             Codec::Zstd => "ZstdCompressor",
             Codec::Snappy => "SnappyCompressor",
+            Codec::Deflate => "DeflateCompressor",
         }
     }
 
     pub(crate) fn from_number(number: u8) -> Option<Codec> {
-        [Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy]
-            .into_iter()
-            .find(|codec| *codec as u8 == number)
+        Codec::ALL.into_iter().find(|codec| *codec as u8 == number)
     }
 }
 
@@ -131,6 +143,11 @@ pub(crate) fn compress(compression: &Compression, raw: &[u8], out: &mut Vec<u8>)
         Codec::Snappy => {
             out.resize(start + snap::raw::max_compress_len(raw.len()), 0);
             snap::raw::Encoder::new().compress(raw, &mut out[start..]).ok()
+        }
+        Codec::Deflate => {
+            let deflated = miniz_oxide::deflate::compress_to_vec_zlib(raw, DEFLATE_LEVEL);
+            out.extend_from_slice(&deflated);
+            Some(deflated.len())
         }
     };
     match written {
@@ -162,6 +179,10 @@ pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_length: usize) -> Opti
             }
             snap::raw::Decoder::new().decompress(stored, &mut raw).ok()?
         }
+        Codec::Deflate => {
+            let chunks = std::iter::once(stored);
+            miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut raw, chunks, true, false).ok()?
+        }
     };
     (written == raw_length).then_some(raw)
 }
@@ -172,12 +193,10 @@ mod tests {
 
     use super::*;
 
-    const CODECS: [Codec; 4] = [Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy];
-
     #[test]
     fn every_codec_round_trips_and_refuses_other_bytes() {
         let text = b"the quick brown fox jumps over the lazy dog ".repeat(200);
-        for codec in CODECS {
+        for codec in Codec::ALL {
             let compression = Compression {
                 codec,
                 ..Compression::default()

@@ -29,8 +29,6 @@ mod parse;
 mod reader;
 mod statistics;
 mod table;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 pub(crate) use block_cache::BlockCache;

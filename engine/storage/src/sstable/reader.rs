@@ -20,8 +20,9 @@ use super::table::Sstable;
 use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
 
-/// Bytes read at once by a scan over many partitions.
-const SCAN_READ_AHEAD: usize = 256 << 10;
+/// Bytes read at once by a scan over many partitions: at first, so that a short page costs little, and at most.
+const SCAN_READ_AHEAD_MIN: usize = 32 << 10;
+const SCAN_READ_AHEAD_MAX: usize = 256 << 10;
 /// Bytes read at once inside one large partition, when the length of the next block is not known.
 const PARTITION_READ_AHEAD: usize = 32 << 10;
 
@@ -41,6 +42,8 @@ pub(crate) struct SstableReader<'a> {
     page: Option<(u64, Bytes)>,
     /// Bytes of Data read ahead, from an offset.
     ahead: (u64, Bytes),
+    /// How much a scan reads next time.
+    read_ahead: usize,
     /// Counts the bytes read from disk.
     disk_bytes: &'a Cell<u64>,
     /// A lookup of one partition has found it, or has been counted as vain.
@@ -125,6 +128,7 @@ impl<'a> SstableReader<'a> {
             block: None,
             page: None,
             ahead: (0, Bytes::new()),
+            read_ahead: SCAN_READ_AHEAD_MIN,
             disk_bytes,
             is_lookup_noted: false,
         }
@@ -199,7 +203,11 @@ impl<'a> SstableReader<'a> {
         let length = match location.length as usize {
             0 if is_point => PARTITION_READ_AHEAD,
             length if is_point => length,
-            length => length.max(SCAN_READ_AHEAD),
+            length => {
+                let ahead = self.read_ahead;
+                self.read_ahead = (ahead * 2).min(SCAN_READ_AHEAD_MAX);
+                length.max(ahead)
+            }
         };
         let mut bytes = self.read_data(location.offset, length).await?;
         let header = BlockHeader::read(&bytes)
