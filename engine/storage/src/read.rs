@@ -171,11 +171,12 @@ fn range_sources<'a>(
         |sstable: &&std::rc::Rc<Sstable>| sstable.first.token <= end && start <= sstable.last.token;
     for sstable in view.sstables.iter().filter(overlaps) {
         answer.work().sstables += 1;
-        // A scan over many partitions would only push others' blocks out.
+        // A scan of a large table would only push others' blocks out.
+        let caches = !command.bypass_cache && sstable.fits_cache();
         sources.push(Box::new(SstableReader::new(
             sstable.clone(),
             scan,
-            false,
+            caches,
             disk_bytes,
         )));
     }

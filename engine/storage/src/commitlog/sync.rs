@@ -20,26 +20,27 @@ impl Commitlog {
 
     /// Completes when the entry at `position` survives power loss.
     pub(crate) async fn wait_synced(&self, position: ReplayPosition) -> Result<()> {
-        loop {
-            let done = self.sync_done.listen();
-            if self.synced.get() > position {
-                return Ok(());
-            }
-            self.poison.check()?;
-            self.sync_wanted.notify();
-            done.await;
-        }
+        self.wait_until(|synced| synced > position).await
     }
 
     /// Makes everything appended so far survive power loss.
     pub(crate) async fn sync(&self) -> Result<()> {
         let end = self.end.get();
+        self.wait_until(|synced| synced >= end).await
+    }
+
+    async fn wait_until(&self, is_enough: impl Fn(ReplayPosition) -> bool) -> Result<()> {
         loop {
             let done = self.sync_done.listen();
-            if self.synced.get() >= end {
+            if is_enough(self.synced.get()) {
                 return Ok(());
             }
             self.poison.check()?;
+            if self.is_closed.get() {
+                // The task that syncs has ended.
+                return self.sync_once().await;
+            }
+            self.is_sync_asked.set(true);
             self.sync_wanted.notify();
             done.await;
         }

@@ -81,6 +81,11 @@ impl BlockCache {
         }
     }
 
+    /// Bytes that it may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(crate) fn get(&self, key: CacheKey) -> Option<Cached> {
         let entries = &mut *self.entries.borrow_mut();
         let Some(slot) = entries.by_key.get(&key).copied() else {

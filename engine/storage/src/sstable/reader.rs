@@ -162,7 +162,9 @@ impl<'a> SstableReader<'a> {
                 return self.sstable.block(&bytes, offset, self.caches).map(Some);
             }
         }
-        if let Some(block) = self.sstable.cached_block(offset) {
+        if self.caches
+            && let Some(block) = self.sstable.cached_block(offset)
+        {
             return Ok(Some(block));
         }
         self.wanted = Some(Wanted::Block(location));

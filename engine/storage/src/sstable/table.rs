@@ -22,6 +22,8 @@ use crate::reader::{Fragment, FragmentSource, Scan, Step};
 
 /// Largest small component (filter, statistics, digest, contents) that is read, in bytes.
 const COMPONENT_MAX: u64 = 1 << 32;
+/// An sstable whose content is less than one part in this many of the block cache is small.
+const SMALL_TABLE: u64 = 16;
 /// Bytes read at a time when a whole file is checked.
 const VERIFY_SIZE: usize = 1 << 20;
 
@@ -178,6 +180,11 @@ impl Sstable {
     /// Bytes of Data.
     pub(crate) fn data_size(&self) -> u64 {
         self.data.size()
+    }
+
+    /// Small enough to be kept in the cache as a whole.
+    pub(crate) fn fits_cache(&self) -> bool {
+        self.statistics.raw_size <= self.cache.capacity() as u64 / SMALL_TABLE
     }
 
     /// A block of Data, when it is cached.

@@ -266,3 +266,60 @@ fn users_tables_are_replayed_when_their_schema_is_known() {
     .unwrap();
     env.kill();
 }
+
+#[test]
+fn a_drained_shard_takes_no_writes_and_has_nothing_to_replay() {
+    let (disk, env) = machine(9);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        for number in 0..30 {
+            database.write(row_write(number, 1, 1, &[0; 200])).await.unwrap();
+        }
+        database.drain().await.unwrap();
+        assert!(matches!(
+            database.write(row_write(1, 1, 1, b"late")).await,
+            Err(Error::Closed)
+        ));
+        database.sync().await.unwrap();
+        assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 30);
+    })
+    .expect("nothing stands still");
+    env.kill();
+    let env = MemoryEnv::new(disk, 10);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        assert_eq!(database.table_stats(TABLE).unwrap().memtable_partitions, 0);
+        assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 30);
+    })
+    .unwrap();
+    env.kill();
+}
+
+#[test]
+fn a_read_of_one_partition_needs_no_wait_once_its_block_is_cached() {
+    let (_, env) = machine(11);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        let command = read_of(ceto_model::ReadTarget::Partition(key(1)));
+        database.write(row_write(1, 1, 1, b"value")).await.unwrap();
+        assert_eq!(database.try_read(&command).unwrap().unwrap().partitions.len(), 1);
+        database.flush(None).await.unwrap();
+        assert!(database.try_read(&command).is_none(), "the block must be read");
+        assert_eq!(database.read(&command).await.unwrap().partitions.len(), 1);
+        let result = database.try_read(&command).unwrap().unwrap();
+        assert_eq!((result.partitions.len(), result.work.sstables), (1, 1));
+        // The sstable is known to have nothing of another key.
+        let absent = key(2);
+        let command = read_of(ceto_model::ReadTarget::Partition(absent));
+        assert!(
+            database
+                .try_read(&command)
+                .unwrap()
+                .unwrap()
+                .partitions
+                .is_empty()
+        );
+    })
+    .unwrap();
+    env.kill();
+}
