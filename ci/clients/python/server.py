@@ -47,12 +47,15 @@ class Server:
         self.ready_line = None
         self.ready_seconds = None
 
-    def start(self):
-        command = [
+    def command(self):
+        return [
             binary(), "dev", "--shards", str(self.shards), "--data", self.data, "--listen", "127.0.0.1",
             "--native-port", str(self.native_port), "--shard-aware-port", str(self.shard_aware_port),
             "--admin-port", str(self.admin_port), "--metrics-port", str(self.metrics_port), *self.arguments,
         ]
+
+    def start(self):
+        command = self.command()
         began = time.monotonic()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)

@@ -52,7 +52,10 @@ impl DiskAccess {
 }
 
 fn disk_error(access: &DiskAccess, operation: &'static str, path: &Path, source: io::Error) -> DiskError {
-    access.metrics().disk_errors.add(1);
+    // That a file is not there is an answer, not a failure of the disk.
+    if source.kind() != io::ErrorKind::NotFound {
+        access.metrics().disk_errors.add(1);
+    }
     DiskError {
         operation,
         path: path.to_path_buf(),
