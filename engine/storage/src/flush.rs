@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::memtable::MemtableReader;
 use crate::reader::{FragmentSource, Scan, Step};
 use crate::sstable::{
-    Compression, Descriptor, Sstable, SstableWriter, WriterOptions, remove_files, write_toc,
+    Compression, Descriptor, Origin, SerializationHeader, Sstable, SstableWriter, WriterOptions,
+    remove_files, write_toc,
 };
 use crate::table::{Flushing, TableStore, add};
 use crate::wait::Event;
@@ -203,7 +204,8 @@ impl Database {
     ) -> Result<Option<Rc<Sstable>>> {
         let disk = self.env.disk();
         let partitions = flushing.memtable.partition_count() as u64;
-        let options = self.writer_options(table, partitions, Some(flushing.through));
+        let mut options = self.writer_options(table, partitions, Some(flushing.through));
+        options.origin = Origin::Flush;
         let mut writer = SstableWriter::create(disk.clone(), descriptor, options).await?;
         self.write_memtable(flushing, &mut writer).await?;
         let Some(descriptor) = writer.finish().await? else {
@@ -245,7 +247,7 @@ impl Database {
         Ok(())
     }
 
-    /// How sstables of a table are written now.
+    /// How sstables of a table are written now by a compaction; a flush says so itself.
     pub(crate) fn writer_options(
         &self,
         table: &TableStore,
@@ -259,14 +261,15 @@ impl Database {
                 Compression::default()
             });
         WriterOptions {
-            table: table.id,
             shard_count: self.options.shard_count,
             compression,
             bloom_filter_fp_chance: definition.options.bloom_filter_fp_chance,
             expected_partitions,
             flushed_through,
             created_at: self.env.clock().unix_micros(),
-            level: 0,
+            origin: Origin::Compaction,
+            header: Some(Rc::new(SerializationHeader::of(&definition))),
+            ..WriterOptions::new(table.id)
         }
     }
 

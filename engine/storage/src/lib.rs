@@ -38,5 +38,8 @@ pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
 pub use options::{CommitlogSync, StorageOptions};
 pub use reshard::reshard;
-pub use sstable::{Codec, Component, Compression, Descriptor, Generation, Statistics};
+pub use sstable::{
+    Codec, Component, Compression, Descriptor, Generation, HeaderColumn, Origin, SerializationHeader,
+    Statistics,
+};
 pub use stats::{CompactionStats, StorageStats, TableStats};

@@ -28,8 +28,8 @@ use crate::options::StorageOptions;
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::recovery::{TableFiles, create_dirs};
 use crate::sstable::{
-    BlockCache, Compression, Descriptor, Generation, Sstable, SstableReader, SstableWriter, WriterOptions,
-    remove_files, write_toc,
+    BlockCache, Compression, Descriptor, Generation, Origin, Sstable, SstableReader, SstableWriter,
+    WriterOptions, remove_files, write_toc,
 };
 use crate::transaction::{self, CommitFailure, Transaction};
 use crate::truncation::Truncation;
@@ -255,7 +255,6 @@ impl Reshard {
         bloom_filter_fp_chance: f64,
     ) -> WriterOptions {
         WriterOptions {
-            table,
             shard_count: self.target,
             compression,
             bloom_filter_fp_chance,
@@ -263,7 +262,8 @@ impl Reshard {
             // Positions in the log of a shard of the old layout mean nothing in the new one.
             flushed_through: None,
             created_at: self.env.clock().unix_micros(),
-            level: 0,
+            origin: Origin::Reshard,
+            ..WriterOptions::new(table)
         }
     }
 
@@ -343,6 +343,12 @@ impl Reshard {
                 old.compression,
                 old.bloom_filter_fp_chance,
             );
+            let options = WriterOptions {
+                repaired_at: old.repaired_at,
+                pending_repair: old.pending_repair,
+                header: old.header.clone(),
+                ..options
+            };
             let descriptor = table.next_descriptor(shard);
             vacant.insert(SstableWriter::create(self.env.disk(), descriptor, options).await?);
         }

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use ceto_model::{PartitionKey, Timestamp};
+use ceto_model::Timestamp;
 
 use super::size_tiered::SizeTiered;
 use super::strategy::{Candidate, CompactionStrategy};
-use crate::sstable::{Compression, Statistics};
+use crate::sstable::Statistics;
 use crate::testing::TABLE;
 
 const MIB: u64 = 1 << 20;
@@ -16,8 +15,6 @@ const MIB: u64 = 1 << 20;
 fn statistics(timestamps: (i64, i64), tombstones: u64) -> Statistics {
     Statistics {
         table: TABLE,
-        shard: 0,
-        shard_count: 1,
         partitions: 10,
         rows: 50,
         cells: 50,
@@ -25,19 +22,8 @@ fn statistics(timestamps: (i64, i64), tombstones: u64) -> Statistics {
         min_timestamp: Timestamp(timestamps.0),
         max_timestamp: Timestamp(timestamps.1),
         max_expiry: 0,
-        data_size: 0,
-        raw_size: 0,
-        largest_partition: 0,
-        first_key: PartitionKey(Bytes::new()),
-        last_key: PartitionKey(Bytes::new()),
-        compression: Compression::default(),
-        bloom_filter_fp_chance: 0.01,
-        flushed_through: None,
-        created_at: 0,
-        level: 0,
-        repaired_at: 0,
         tombstone_times: vec![(1000, tombstones)],
-        partition_sizes: Vec::new(),
+        ..Statistics::default()
     }
 }
 

@@ -130,14 +130,10 @@ impl World {
             generation: Generation(generation),
         };
         let options = WriterOptions {
-            table: TABLE,
-            shard_count: 1,
             compression,
             bloom_filter_fp_chance: 0.1,
             expected_partitions: 10,
-            flushed_through: None,
-            created_at: 0,
-            level: 0,
+            ..WriterOptions::new(TABLE)
         };
         let disk = self.env.disk();
         let mut writer = SstableWriter::create(disk.clone(), descriptor, options)
@@ -227,6 +223,7 @@ async fn check_world(seed: u64, env: Rc<MemoryEnv>) {
         codec: [Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy][seed as usize % 4],
         chunk_length: 64 << dice.below(8),
         level: 1,
+        ..Compression::default()
     };
     let sstable = world.sstable(&whole, compression).await;
     let mut part_tables = Vec::new();

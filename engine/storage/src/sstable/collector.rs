@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ceto_model::{CellState, ColumnData, DecoratedKey, Deletion, PartitionKey, Row, Timestamp};
+use bytes::Bytes;
+use ceto_model::{
+    CellState, ColumnData, DecoratedKey, Deletion, Expiry, PartitionKey, Position, Row, Timestamp,
+};
 
 use super::statistics::Statistics;
 
@@ -21,6 +24,15 @@ pub(crate) struct Collector {
     largest_partition: u64,
     first_key: Option<PartitionKey>,
     last_key: Option<PartitionKey>,
+    cells_before_partition: u64,
+    cell_counts: Vec<u64>,
+    ttls: Vec<u64>,
+    ttl_range: Option<(u32, u32)>,
+    deletion_times: Option<(i64, i64)>,
+    partition_deletions: u64,
+    static_rows: u64,
+    first_position: Option<Bytes>,
+    last_position: Option<Bytes>,
     tombstone_times: BTreeMap<i64, u64>,
     /// Tombstone times are rounded up to a multiple of it, in seconds.
     rounding: i64,
@@ -40,6 +52,15 @@ impl Default for Collector {
             largest_partition: 0,
             first_key: None,
             last_key: None,
+            cells_before_partition: 0,
+            cell_counts: vec![0; 64],
+            ttls: vec![0; 33],
+            ttl_range: None,
+            deletion_times: None,
+            partition_deletions: 0,
+            static_rows: 0,
+            first_position: None,
+            last_position: None,
             tombstone_times: BTreeMap::new(),
             rounding: 60,
             partition_sizes: vec![0; 64],
@@ -52,15 +73,33 @@ impl Collector {
         self.partitions += 1;
         self.first_key.get_or_insert_with(|| key.key.clone());
         self.last_key = Some(key.key.clone());
-        deletion.iter().for_each(|deletion| self.deletion(*deletion));
+        if let Some(deletion) = deletion {
+            self.partition_deletions += 1;
+            self.deletion(deletion);
+        }
     }
 
-    pub(crate) fn end_partition(&mut self, raw_size: u64) {
+    /// `last` is where the partition's last row or deletion change lies.
+    pub(crate) fn end_partition(&mut self, raw_size: u64, last: Option<Bytes>) {
         self.largest_partition = self.largest_partition.max(raw_size);
-        let bits = 64 - raw_size.leading_zeros();
-        if let Some(count) = self.partition_sizes.get_mut(bits as usize) {
-            *count += 1;
+        count_bits(&mut self.partition_sizes, raw_size);
+        count_bits(&mut self.cell_counts, self.cells - self.cells_before_partition);
+        self.cells_before_partition = self.cells;
+        if last > self.last_position {
+            self.last_position = last;
         }
+    }
+
+    /// Notes where the first row or deletion change of a partition lies.
+    pub(crate) fn first_position(&mut self, place: &Bytes) {
+        if self.first_position.as_ref().is_none_or(|first| place < first) {
+            self.first_position = Some(place.clone());
+        }
+    }
+
+    pub(crate) fn static_row(&mut self, row: &Row) {
+        self.static_rows += 1;
+        self.row(row);
     }
 
     pub(crate) fn deletion(&mut self, deletion: Deletion) {
@@ -73,7 +112,7 @@ impl Collector {
             self.timestamp(liveness.timestamp);
             match liveness.expiry {
                 None => self.max_expiry = i64::MAX,
-                Some(expiry) => self.expiring(expiry.deleted_at().0, expiry.expires_at.0),
+                Some(expiry) => self.expiring(expiry),
             }
         }
         row.deletion.iter().for_each(|deletion| self.deletion(*deletion));
@@ -99,7 +138,7 @@ impl Collector {
         self.timestamp(timestamp);
         match state {
             CellState::Live(_) => self.max_expiry = i64::MAX,
-            CellState::Expiring { expiry, .. } => self.expiring(expiry.deleted_at().0, expiry.expires_at.0),
+            CellState::Expiring { expiry, .. } => self.expiring(*expiry),
             CellState::Tombstone { deleted_at } => self.tombstone(deleted_at.0),
         }
     }
@@ -115,13 +154,19 @@ impl Collector {
         self.tombstone_time(deleted_at);
     }
 
-    /// What expires counts as a tombstone from then on; its time for gc grace is when it was written.
-    fn expiring(&mut self, written_at: i64, expires_at: i64) {
+    /// What expires counts as a tombstone from then on.
+    fn expiring(&mut self, expiry: Expiry) {
+        let (expires_at, ttl) = (expiry.expires_at.0, expiry.ttl.0);
         self.max_expiry = self.max_expiry.max(expires_at);
-        self.tombstone_time(written_at.max(expires_at));
+        count_bits(&mut self.ttls, u64::from(ttl));
+        let (least, greatest) = self.ttl_range.unwrap_or((ttl, ttl));
+        self.ttl_range = Some((least.min(ttl), greatest.max(ttl)));
+        self.tombstone_time(expires_at);
     }
 
     fn tombstone_time(&mut self, time: i64) {
+        let (first, last) = self.deletion_times.unwrap_or((time, time));
+        self.deletion_times = Some((first.min(time), last.max(time)));
         let rounded = round_up(time, self.rounding);
         *self.tombstone_times.entry(rounded).or_default() += 1;
         while self.tombstone_times.len() > TOMBSTONE_TIMES_MAX {
@@ -149,8 +194,35 @@ impl Collector {
             statistics.last_key = last;
         }
         statistics.tombstone_times = self.tombstone_times.into_iter().collect();
-        statistics.partition_sizes = self.partition_sizes;
+        statistics.partition_sizes = trimmed(self.partition_sizes);
+        statistics.cell_counts = trimmed(self.cell_counts);
+        statistics.ttls = trimmed(self.ttls);
+        statistics.ttl_range = self.ttl_range.unwrap_or_default();
+        statistics.deletion_times = self.deletion_times;
+        statistics.partition_deletions = self.partition_deletions;
+        statistics.static_rows = self.static_rows;
+        let bounds = self.first_position.zip(self.last_position);
+        statistics.clustering_bounds = bounds.map(|(first, last)| (Position(first), Position(last)));
     }
+}
+
+/// Counts a value in a histogram by its number of bits.
+fn count_bits(histogram: &mut [u64], value: u64) {
+    let bits = 64 - value.leading_zeros();
+    if let Some(count) = histogram.get_mut(bits as usize) {
+        *count += 1;
+    }
+}
+
+/// Without the zeros at its end.
+fn trimmed(mut histogram: Vec<u64>) -> Vec<u64> {
+    histogram.truncate(
+        histogram
+            .iter()
+            .rposition(|count| *count > 0)
+            .map_or(0, |last| last + 1),
+    );
+    histogram
 }
 
 fn round_up(time: i64, unit: i64) -> i64 {

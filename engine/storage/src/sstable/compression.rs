@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// How blocks of a table are compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Compression {
     /// By which algorithm.
     pub codec: Codec,
@@ -11,6 +11,8 @@ pub struct Compression {
     pub chunk_length: usize,
     /// Level, for codecs that have one.
     pub level: i32,
+    /// A block is stored compressed only when this many times smaller, at least; 0: when it gets smaller by a sixteenth.
+    pub min_compress_ratio: f64,
 }
 
 /// Compression algorithms; the number stands in each block.
@@ -88,6 +90,7 @@ impl Compression {
             codec,
             chunk_length,
             level,
+            min_compress_ratio: 0.0,
         })
     }
 }
@@ -98,6 +101,7 @@ impl Default for Compression {
             codec: Codec::Lz4,
             chunk_length: DEFAULT_CHUNK_LENGTH,
             level: DEFAULT_ZSTD_LEVEL,
+            min_compress_ratio: 0.0,
         }
     }
 }
@@ -240,6 +244,7 @@ mod tests {
             codec: Codec::Zstd,
             chunk_length: 64 << 10,
             level: 7,
+            min_compress_ratio: 0.0,
         };
         assert_eq!(zstd, Ok(expected));
         assert_eq!(options(&[("enabled", "false")]).unwrap().codec, Codec::None);

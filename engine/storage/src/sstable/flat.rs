@@ -5,6 +5,7 @@
 //! table  ::= vtable:i32 fields             vtable lies at (table - vtable)
 //! vtable ::= size:u16 table size:u16 field:u16*    field: offset in the table, 0 when absent
 //! vector ::= count:u32 elements            a vector field holds the offset from itself to the vector
+//! tables ::= count:u32 (offset:u32)*       a vector of tables: each offset leads from itself to its table
 //! ```
 
 /// A table inside a buffer.
@@ -21,6 +22,11 @@ impl<'a> FlatTable<'a> {
         if buffer.get(4..8)? != identifier.as_bytes() {
             return None;
         }
+        FlatTable::at(buffer, table)
+    }
+
+    /// The table at an offset.
+    fn at(buffer: &'a [u8], table: usize) -> Option<FlatTable<'a>> {
         let back = u32_at(buffer, table)?.cast_signed();
         let vtable = i64::try_from(table).ok()?.checked_sub(i64::from(back))?;
         let vtable = buffer.get(usize::try_from(vtable).ok()?..)?;
@@ -38,6 +44,11 @@ impl<'a> FlatTable<'a> {
             0 => None,
             offset => self.table.checked_add(usize::from(offset)),
         }
+    }
+
+    /// The field is there.
+    pub(crate) fn has(&self, number: u16) -> bool {
+        self.field(number).is_some()
     }
 
     /// A number; 0 when absent.
@@ -62,6 +73,23 @@ impl<'a> FlatTable<'a> {
     /// A vector of bytes.
     pub(crate) fn bytes(&self, number: u16) -> Option<&'a [u8]> {
         self.vector(number, 1)
+    }
+
+    /// A vector of bytes that are UTF-8.
+    pub(crate) fn text(&self, number: u16) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes(number)?).ok()
+    }
+
+    /// A vector of tables.
+    pub(crate) fn tables(&self, number: u16) -> Option<Vec<FlatTable<'a>>> {
+        let field = self.field(number)?;
+        let vector = field.checked_add(u32_at(self.buffer, field)? as usize)?;
+        let count = self.vector(number, 4)?.len() / 4;
+        let table = |i: usize| {
+            let at = vector.checked_add(4 + 4 * i)?;
+            FlatTable::at(self.buffer, at.checked_add(u32_at(self.buffer, at)? as usize)?)
+        };
+        (0..count).map(table).collect()
     }
 
     /// A vector of numbers.

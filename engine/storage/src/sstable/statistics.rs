@@ -5,15 +5,17 @@
 //! every offset.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use ceto_model::{PartitionKey, TableId, Timestamp};
+use ceto_model::{PartitionKey, Position, Slice, TableId, Timestamp};
 use flatbuffers::{FlatBufferBuilder, VOffsetT};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::compression::{Codec, Compression};
 use super::flat::FlatTable;
+use super::serialization_header::SerializationHeader;
 use crate::commitlog::ReplayPosition;
 use crate::error::{Error, Result};
 
@@ -65,10 +67,116 @@ pub struct Statistics {
     pub level: u32,
     /// When it was repaired, in microseconds; 0: never.
     pub repaired_at: i64,
-    /// Number of tombstones by the second they were made, rounded up; sorted.
+    /// Session of the incremental repair that it takes part in.
+    pub pending_repair: Option<Uuid>,
+    /// What wrote it.
+    pub origin: Origin,
+    /// Sstables of one run do not overlap and count as one for strategies that have runs.
+    pub run: Option<Uuid>,
+    /// Number of tombstones by the second they were made, and of what expires by the second it does, rounded up; sorted.
     pub tombstone_times: Vec<(i64, u64)>,
-    /// Number of partitions by the number of bits of their size in bytes.
+    /// Number of partitions by the number of bits of their size in bytes before compression.
     pub partition_sizes: Vec<u64>,
+    /// Number of partitions by the number of bits of their number of cells.
+    pub cell_counts: Vec<u64>,
+    /// Number of cells and row markers with TTL by the number of bits of their TTL in seconds.
+    pub ttls: Vec<u64>,
+    /// Least and greatest TTL in seconds; (0, 0) when there is none.
+    pub ttl_range: (u32, u32),
+    /// First and last second at which something in it was deleted or expires; None when nothing was and does.
+    pub deletion_times: Option<(i64, i64)>,
+    /// Partition tombstones.
+    pub partition_deletions: u64,
+    /// Static rows.
+    pub static_rows: u64,
+    /// First and last clustering position over all partitions, of rows and range tombstones. None: there are neither.
+    pub clustering_bounds: Option<(Position, Position)>,
+    /// Names and types of the columns. None when it was written without knowing the schema.
+    pub header: Option<Rc<SerializationHeader>>,
+}
+
+/// What wrote an sstable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Origin {
+    /// Not known.
+    #[default]
+    Unknown = 0,
+    /// A memtable that became full, or was asked to.
+    Flush = 1,
+    /// A compaction.
+    Compaction = 2,
+    /// The node's number of shards changed.
+    Reshard = 3,
+    /// Another node sent it.
+    Streaming = 4,
+    /// What was still readable of a damaged one.
+    Scrub = 5,
+}
+
+impl Origin {
+    const ALL: [Origin; 6] = [
+        Origin::Unknown,
+        Origin::Flush,
+        Origin::Compaction,
+        Origin::Reshard,
+        Origin::Streaming,
+        Origin::Scrub,
+    ];
+
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Unknown => "unknown",
+            Origin::Flush => "flush",
+            Origin::Compaction => "compaction",
+            Origin::Reshard => "reshard",
+            Origin::Streaming => "streaming",
+            Origin::Scrub => "scrub",
+        }
+    }
+}
+
+impl Default for Statistics {
+    /// Of an sstable that holds nothing.
+    fn default() -> Statistics {
+        Statistics {
+            table: TableId(Uuid::nil()),
+            shard: 0,
+            shard_count: 1,
+            partitions: 0,
+            rows: 0,
+            cells: 0,
+            tombstones: 0,
+            min_timestamp: Timestamp(i64::MAX),
+            max_timestamp: Timestamp(i64::MIN),
+            max_expiry: i64::MIN,
+            data_size: 0,
+            raw_size: 0,
+            largest_partition: 0,
+            first_key: PartitionKey(Bytes::new()),
+            last_key: PartitionKey(Bytes::new()),
+            compression: Compression::default(),
+            bloom_filter_fp_chance: 0.01,
+            flushed_through: None,
+            created_at: 0,
+            level: 0,
+            repaired_at: 0,
+            pending_repair: None,
+            origin: Origin::Unknown,
+            run: None,
+            tombstone_times: Vec::new(),
+            partition_sizes: Vec::new(),
+            cell_counts: Vec::new(),
+            ttls: Vec::new(),
+            ttl_range: (0, 0),
+            deletion_times: None,
+            partition_deletions: 0,
+            static_rows: 0,
+            clustering_bounds: None,
+            header: None,
+        }
+    }
 }
 
 /// Field numbers in the flatbuffer table. Never change one.
@@ -99,31 +207,120 @@ mod field {
     pub(super) const REPAIRED_AT: u16 = 23;
     pub(super) const TOMBSTONE_TIMES: u16 = 24;
     pub(super) const PARTITION_SIZES: u16 = 25;
+    pub(super) const CELL_COUNTS: u16 = 26;
+    pub(super) const TTLS: u16 = 27;
+    pub(super) const MIN_TTL: u16 = 28;
+    pub(super) const MAX_TTL: u16 = 29;
+    pub(super) const MIN_DELETION_TIME: u16 = 30;
+    pub(super) const MAX_DELETION_TIME: u16 = 31;
+    pub(super) const PARTITION_DELETIONS: u16 = 32;
+    pub(super) const STATIC_ROWS: u16 = 33;
+    pub(super) const FIRST_POSITION: u16 = 34;
+    pub(super) const LAST_POSITION: u16 = 35;
+    pub(super) const ORIGIN: u16 = 36;
+    pub(super) const RUN: u16 = 37;
+    pub(super) const PENDING_REPAIR: u16 = 38;
+    pub(super) const MIN_COMPRESS_RATIO: u16 = 39;
+    pub(super) const KEYSPACE: u16 = 40;
+    pub(super) const TABLE_NAME: u16 = 41;
+    pub(super) const COLUMNS: u16 = 42;
 }
 
 impl Statistics {
-    /// The share of cells that are tombstones made before `before`.
+    /// The share of its content that are tombstones made, and cells that expired, before the second `before`: now less
+    /// gc grace. Never too high by rounding.
     pub fn droppable_tombstone_ratio(&self, before: i64) -> f64 {
+        self.droppable_tombstones(before) as f64 / (self.cells + self.rows).max(1) as f64
+    }
+
+    /// How many tombstones were made, and cells expired, before the second `before`. At most what it is.
+    pub fn droppable_tombstones(&self, before: i64) -> u64 {
         let times = self.tombstone_times.iter().filter(|(time, _)| *time < before);
-        let droppable: u64 = times.map(|(_, count)| *count).sum();
-        droppable as f64 / (self.cells + self.rows).max(1) as f64
+        times.map(|(_, count)| *count).sum()
+    }
+
+    /// False: no row, range tombstone, static row or partition tombstone in it can matter to a read of these slices.
+    pub fn may_matter_to(&self, slices: &[Slice]) -> bool {
+        if self.partition_deletions > 0 || self.static_rows > 0 {
+            return true;
+        }
+        let Some((first, last)) = &self.clustering_bounds else {
+            // Partitions without content: they can only come from a later version.
+            return true;
+        };
+        slices
+            .iter()
+            .any(|slice| slice.start <= *last && *first <= slice.end)
     }
 
     /// Its file.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut builder = FlatBufferBuilder::new();
-        let table = builder.create_vector(self.table.0.as_bytes());
-        let first_key = builder.create_vector(&self.first_key.0[..]);
-        let last_key = builder.create_vector(&self.last_key.0[..]);
+        let mut vectors = vec![
+            (field::TABLE, builder.create_vector(self.table.0.as_bytes())),
+            (field::FIRST_KEY, builder.create_vector(&self.first_key.0[..])),
+            (field::LAST_KEY, builder.create_vector(&self.last_key.0[..])),
+        ];
+        if let Some((first, last)) = &self.clustering_bounds {
+            vectors.push((field::FIRST_POSITION, builder.create_vector(&first.0[..])));
+            vectors.push((field::LAST_POSITION, builder.create_vector(&last.0[..])));
+        }
+        for (number, id) in [
+            (field::RUN, self.run),
+            (field::PENDING_REPAIR, self.pending_repair),
+        ] {
+            vectors.extend(id.map(|id| (number, builder.create_vector(id.as_bytes()))));
+        }
+        if let Some(header) = &self.header {
+            vectors.push((field::KEYSPACE, builder.create_vector(header.keyspace.as_bytes())));
+            vectors.push((field::TABLE_NAME, builder.create_vector(header.table.as_bytes())));
+        }
         let times: Vec<u64> = self
             .tombstone_times
             .iter()
             .flat_map(|(time, count)| [*time as u64, *count])
             .collect();
-        let times = builder.create_vector(&times);
-        let sizes = builder.create_vector(&self.partition_sizes);
+        let histograms = [
+            (field::TOMBSTONE_TIMES, builder.create_vector(&times)),
+            (
+                field::PARTITION_SIZES,
+                builder.create_vector(&self.partition_sizes),
+            ),
+            (field::CELL_COUNTS, builder.create_vector(&self.cell_counts)),
+            (field::TTLS, builder.create_vector(&self.ttls)),
+        ];
+        let columns = self
+            .header
+            .as_ref()
+            .map(|header| header.put_columns(&mut builder));
         let start = builder.start_table();
-        let slots = [
+        for (number, value) in self.numbers() {
+            builder.push_slot::<u64>(slot(number), value, 0);
+        }
+        if let Some((first, last)) = self.deletion_times {
+            builder.push_slot_always(slot(field::MIN_DELETION_TIME), first as u64);
+            builder.push_slot_always(slot(field::MAX_DELETION_TIME), last as u64);
+        }
+        for (number, vector) in vectors {
+            builder.push_slot_always(slot(number), vector);
+        }
+        for (number, vector) in histograms {
+            builder.push_slot_always(slot(number), vector);
+        }
+        if let Some(columns) = columns {
+            builder.push_slot_always(slot(field::COLUMNS), columns);
+        }
+        let root = builder.end_table(start);
+        builder.finish(root, Some(IDENTIFIER));
+        let mut bytes = builder.finished_data().to_vec();
+        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// The fields that are numbers.
+    fn numbers(&self) -> Vec<(u16, u64)> {
+        let flushed = self.flushed_through.unwrap_or_default();
+        vec![
             (field::SHARD, u64::from(self.shard)),
             (field::SHARD_COUNT, u64::from(self.shard_count)),
             (field::PARTITIONS, self.partitions),
@@ -140,39 +337,24 @@ impl Statistics {
             (field::CHUNK_LENGTH, self.compression.chunk_length as u64),
             (field::COMPRESSION_LEVEL, i64::from(self.compression.level) as u64),
             (
+                field::MIN_COMPRESS_RATIO,
+                self.compression.min_compress_ratio.to_bits(),
+            ),
+            (
                 field::BLOOM_FILTER_FP_CHANCE,
                 self.bloom_filter_fp_chance.to_bits(),
             ),
-            (
-                field::FLUSHED_SEGMENT,
-                self.flushed_through.map_or(0, |at| at.segment),
-            ),
-            (
-                field::FLUSHED_OFFSET,
-                self.flushed_through.map_or(0, |at| u64::from(at.offset)),
-            ),
+            (field::FLUSHED_SEGMENT, flushed.segment),
+            (field::FLUSHED_OFFSET, u64::from(flushed.offset)),
             (field::CREATED_AT, self.created_at as u64),
             (field::LEVEL, u64::from(self.level)),
             (field::REPAIRED_AT, self.repaired_at as u64),
-        ];
-        for (number, value) in slots {
-            builder.push_slot::<u64>(slot(number), value, 0);
-        }
-        for (number, vector) in [
-            (field::TABLE, table),
-            (field::FIRST_KEY, first_key),
-            (field::LAST_KEY, last_key),
-        ] {
-            builder.push_slot_always(slot(number), vector);
-        }
-        for (number, vector) in [(field::TOMBSTONE_TIMES, times), (field::PARTITION_SIZES, sizes)] {
-            builder.push_slot_always(slot(number), vector);
-        }
-        let root = builder.end_table(start);
-        builder.finish(root, Some(IDENTIFIER));
-        let mut bytes = builder.finished_data().to_vec();
-        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
-        bytes
+            (field::MIN_TTL, u64::from(self.ttl_range.0)),
+            (field::MAX_TTL, u64::from(self.ttl_range.1)),
+            (field::PARTITION_DELETIONS, self.partition_deletions),
+            (field::STATIC_ROWS, self.static_rows),
+            (field::ORIGIN, self.origin as u64),
+        ]
     }
 
     /// Reads its file.
@@ -192,7 +374,21 @@ impl Statistics {
     fn from_table(table: &FlatTable<'_>) -> Option<Statistics> {
         let number = |field| table.u64(field);
         let key = |field| Some(PartitionKey(Bytes::copy_from_slice(table.bytes(field)?)));
+        let position = |field| Some(Position(Bytes::copy_from_slice(table.bytes(field)?)));
+        let id = |field| match table.bytes(field) {
+            Some(bytes) => Uuid::from_slice(bytes).map(Some).ok(),
+            None => Some(None),
+        };
+        let header = match table.tables(field::COLUMNS) {
+            Some(columns) => Some(Rc::new(SerializationHeader {
+                keyspace: table.text(field::KEYSPACE)?.into(),
+                table: table.text(field::TABLE_NAME)?.into(),
+                columns: SerializationHeader::columns(columns)?,
+            })),
+            None => None,
+        };
         let segment = number(field::FLUSHED_SEGMENT);
+        let origin = u8::try_from(number(field::ORIGIN)).unwrap_or_default();
         let times = table.u64s(field::TOMBSTONE_TIMES)?;
         Some(Statistics {
             table: TableId(Uuid::from_slice(table.bytes(field::TABLE)?).ok()?),
@@ -214,6 +410,7 @@ impl Statistics {
                 codec: Codec::from_number(number(field::CODEC).try_into().ok()?)?,
                 chunk_length: number(field::CHUNK_LENGTH).try_into().ok()?,
                 level: (number(field::COMPRESSION_LEVEL) as i64).try_into().ok()?,
+                min_compress_ratio: f64::from_bits(number(field::MIN_COMPRESS_RATIO)),
             },
             bloom_filter_fp_chance: f64::from_bits(number(field::BLOOM_FILTER_FP_CHANCE)),
             flushed_through: (segment != 0).then_some(ReplayPosition {
@@ -228,12 +425,34 @@ impl Statistics {
                 .map(|pair| (pair[0] as i64, pair[1]))
                 .collect(),
             partition_sizes: table.u64s(field::PARTITION_SIZES)?,
+            cell_counts: table.u64s(field::CELL_COUNTS)?,
+            ttls: table.u64s(field::TTLS)?,
+            ttl_range: (
+                number(field::MIN_TTL).try_into().ok()?,
+                number(field::MAX_TTL).try_into().ok()?,
+            ),
+            deletion_times: table.has(field::MIN_DELETION_TIME).then(|| {
+                (
+                    number(field::MIN_DELETION_TIME) as i64,
+                    number(field::MAX_DELETION_TIME) as i64,
+                )
+            }),
+            partition_deletions: number(field::PARTITION_DELETIONS),
+            static_rows: number(field::STATIC_ROWS),
+            clustering_bounds: position(field::FIRST_POSITION).zip(position(field::LAST_POSITION)),
+            origin: Origin::ALL
+                .into_iter()
+                .find(|known| *known as u8 == origin)
+                .unwrap_or_default(),
+            run: id(field::RUN)?,
+            pending_repair: id(field::PENDING_REPAIR)?,
+            header,
         })
     }
 }
 
 /// A field's offset in a vtable.
-fn slot(number: u16) -> VOffsetT {
+pub(super) fn slot(number: u16) -> VOffsetT {
     4 + 2 * number
 }
 
@@ -265,6 +484,7 @@ mod tests {
                 codec: Codec::Zstd,
                 chunk_length: 4096,
                 level: -3,
+                min_compress_ratio: 1.25,
             },
             bloom_filter_fp_chance: 0.01,
             flushed_through: Some(ReplayPosition {
@@ -276,9 +496,26 @@ mod tests {
             repaired_at: 0,
             tombstone_times: vec![(-1, 2), (3600, 7)],
             partition_sizes: vec![0, 0, 5, 5],
+            pending_repair: Some(Uuid::from_u128(7)),
+            origin: Origin::Scrub,
+            run: Some(Uuid::from_u128(8)),
+            cell_counts: vec![1, 2, 3],
+            ttls: vec![0, 9],
+            ttl_range: (1, 3600),
+            deletion_times: Some((0, 0)),
+            partition_deletions: 3,
+            static_rows: 4,
+            clustering_bounds: Some((Position::before_all(), Position::after_all())),
+            header: Some(Rc::new(SerializationHeader::of(&crate::testing::table_named(
+                TableId(Uuid::from_u128(0x1234)),
+                "named",
+                |_| {},
+            )))),
         };
-        let bytes = statistics.encode();
         let file = Path::new("Statistics.db");
+        let empty = Statistics::default();
+        assert_eq!(Statistics::decode(&empty.encode().into(), file).unwrap(), empty);
+        let bytes = statistics.encode();
         assert_eq!(
             Statistics::decode(&bytes.clone().into(), file).unwrap(),
             statistics

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use ceto_env::{Disk, WriteFile};
 use ceto_model::codec::{put_bytes, put_deletion_option, put_row};
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{DecoratedKey, Deletion, PartitionKey, Row, TableId, Timestamp, Token};
+use ceto_model::{DecoratedKey, Deletion, PartitionKey, Row, TableId, Token};
+use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::block::{BlockKind, write_block};
@@ -20,7 +21,8 @@ use super::descriptor::{Component, Descriptor};
 use super::digest::{Digest, toc};
 use super::filter::BloomFilter;
 use super::index::{Location, RowIndexBuilder, Summary, SummaryEntry};
-use super::statistics::Statistics;
+use super::serialization_header::SerializationHeader;
+use super::statistics::{Origin, Statistics};
 use crate::commitlog::ReplayPosition;
 use crate::error::{Error, Result};
 use crate::reader::Fragment;
@@ -47,6 +49,33 @@ pub(crate) struct WriterOptions {
     pub(crate) flushed_through: Option<ReplayPosition>,
     pub(crate) created_at: i64,
     pub(crate) level: u32,
+    pub(crate) repaired_at: i64,
+    pub(crate) pending_repair: Option<Uuid>,
+    pub(crate) origin: Origin,
+    pub(crate) run: Option<Uuid>,
+    /// Names and types of the columns, when they are known.
+    pub(crate) header: Option<Rc<SerializationHeader>>,
+}
+
+impl WriterOptions {
+    /// For an sstable of a table, with defaults for all that can have one.
+    pub(crate) fn new(table: TableId) -> WriterOptions {
+        WriterOptions {
+            table,
+            shard_count: 1,
+            compression: Compression::default(),
+            bloom_filter_fp_chance: 0.01,
+            expected_partitions: 1,
+            flushed_through: None,
+            created_at: 0,
+            level: 0,
+            repaired_at: 0,
+            pending_repair: None,
+            origin: Origin::Unknown,
+            run: None,
+            header: None,
+        }
+    }
 }
 
 /// An sstable being written.
@@ -79,6 +108,8 @@ struct Current {
     start: usize,
     has_header: bool,
     open: Option<Deletion>,
+    /// Where its last row or deletion change lies.
+    last_place: Option<Bytes>,
     /// Once it has outgrown a block.
     large: Option<Large>,
     raw_size: u64,
@@ -186,7 +217,7 @@ impl SstableWriter {
                 Ok(())
             }
             Fragment::StaticRow(row) => {
-                self.collector.row(&row);
+                self.collector.static_row(&row);
                 self.write_header(Some(&row));
                 Ok(())
             }
@@ -200,6 +231,7 @@ impl SstableWriter {
                 self.raw.push(ITEM_ROW);
                 put_bytes(&mut self.raw, &key.0);
                 put_bytes(&mut self.raw, &self.row);
+                self.current().last_place = Some(key.0);
                 self.end_item()
             }
             Fragment::DeletionChange(position, deletion) => {
@@ -211,7 +243,9 @@ impl SstableWriter {
                 self.raw.push(ITEM_CHANGE);
                 put_bytes(&mut self.raw, &position.0);
                 put_deletion_option(&mut self.raw, deletion.as_ref());
-                self.current().open = deletion;
+                let current = self.current();
+                current.open = deletion;
+                current.last_place = Some(position.0);
                 self.end_item()
             }
             Fragment::PartitionEnd => self.end_partition(),
@@ -236,6 +270,7 @@ impl SstableWriter {
             start: self.raw.len(),
             has_header: false,
             open: None,
+            last_place: None,
             large: None,
             raw_size: 0,
             key,
@@ -257,17 +292,15 @@ impl SstableWriter {
         );
     }
 
-    /// Notes at which position a block of a large partition begins.
+    /// Notes where a partition's content begins, and a block of a large partition.
     fn start_item(&mut self, place: &Bytes) {
-        let Some(large) = &mut self
-            .current
-            .as_mut()
-            .expect("fragments lie inside partitions")
-            .large
-        else {
-            return;
-        };
-        large.block_start.get_or_insert_with(|| place.clone());
+        let current = self.current.as_mut().expect("fragments lie inside partitions");
+        if current.last_place.is_none() {
+            self.collector.first_position(place);
+        }
+        if let Some(large) = &mut current.large {
+            large.block_start.get_or_insert_with(|| place.clone());
+        }
     }
 
     fn end_item(&mut self) -> Result<()> {
@@ -300,7 +333,8 @@ impl SstableWriter {
         }
         let current = self.current.take().expect("checked above");
         let in_block = if is_large { 0 } else { self.raw.len() - start };
-        self.collector.end_partition(current.raw_size + in_block as u64);
+        let size = current.raw_size + in_block as u64;
+        self.collector.end_partition(size, current.last_place);
         self.last_token = Some(token);
         if self.raw.len() >= self.options.compression.chunk_length {
             self.cut_partitions();
@@ -478,26 +512,19 @@ impl SstableWriter {
             table: options.table,
             shard: self.descriptor.shard,
             shard_count: options.shard_count,
-            partitions: 0,
-            rows: 0,
-            cells: 0,
-            tombstones: 0,
-            min_timestamp: Timestamp(0),
-            max_timestamp: Timestamp(0),
-            max_expiry: 0,
             data_size: self.data.written,
             raw_size: self.raw_size,
-            largest_partition: 0,
-            first_key: PartitionKey(Bytes::new()),
-            last_key: PartitionKey(Bytes::new()),
             compression: options.compression,
             bloom_filter_fp_chance: options.bloom_filter_fp_chance,
             flushed_through: options.flushed_through,
             created_at: options.created_at,
             level: options.level,
-            repaired_at: 0,
-            tombstone_times: Vec::new(),
-            partition_sizes: Vec::new(),
+            repaired_at: options.repaired_at,
+            pending_repair: options.pending_repair,
+            origin: options.origin,
+            run: options.run,
+            header: options.header.clone(),
+            ..Statistics::default()
         };
         std::mem::take(&mut self.collector).fill(&mut statistics);
         statistics
