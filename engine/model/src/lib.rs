@@ -24,6 +24,7 @@ pub mod token;
 pub mod type_text;
 pub mod types;
 pub mod value;
+pub mod write_type;
 
 pub use cell::{Cell, CellState};
 pub use consistency::Consistency;
@@ -38,3 +39,4 @@ pub use timestamp::{Deletion, Expiry, Timestamp, Ttl, UnixSeconds};
 pub use token::Token;
 pub use types::{CqlType, UserType, UserTypeField};
 pub use value::{Value, ValueError};
+pub use write_type::WriteType;

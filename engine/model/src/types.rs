@@ -114,7 +114,7 @@ pub struct UserType {
 pub struct UserTypeField {
     /// Name, as stored (not quoted).
     pub name: Arc<str>,
-    /// Its type; nested UDTs and collections are frozen.
+    /// Its type as it was defined; a collection or UDT that is not frozen is one inside a frozen value all the same.
     pub cql_type: CqlType,
 }
 

@@ -24,7 +24,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ceto_model::Consistency;
+use ceto_model::{Consistency, WriteType};
 
 use crate::version::{Dialect, ProtocolVersion};
 use crate::violation::Violation;
@@ -118,48 +118,6 @@ impl ErrorCode {
             Self::AlreadyExists => "already_exists",
             Self::Unprepared => "unprepared",
             Self::RateLimit => "rate_limit",
-        }
-    }
-}
-
-/// What kind of write timed out or failed; retry policies decide by it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs)] // the names are the specification's
-pub enum WriteType {
-    Simple,
-    Batch,
-    UnloggedBatch,
-    Counter,
-    BatchLog,
-    Cas,
-    View,
-    Cdc,
-}
-
-impl WriteType {
-    /// Every type.
-    pub const ALL: [WriteType; 8] = [
-        Self::Simple,
-        Self::Batch,
-        Self::UnloggedBatch,
-        Self::Counter,
-        Self::BatchLog,
-        Self::Cas,
-        Self::View,
-        Self::Cdc,
-    ];
-
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Simple => "SIMPLE",
-            Self::Batch => "BATCH",
-            Self::UnloggedBatch => "UNLOGGED_BATCH",
-            Self::Counter => "COUNTER",
-            Self::BatchLog => "BATCH_LOG",
-            Self::Cas => "CAS",
-            Self::View => "VIEW",
-            Self::Cdc => "CDC",
         }
     }
 }

@@ -29,7 +29,6 @@ pub mod compression;
 pub mod envelope;
 pub mod error;
 pub mod frame;
-pub mod marshal;
 pub mod opcode;
 pub mod request;
 pub mod response;
@@ -41,7 +40,7 @@ pub mod wire;
 
 pub use compression::Compression;
 pub use envelope::{Direction, Envelope, Header};
-pub use error::{ErrorCode, ErrorMessage, ErrorReason, WriteType};
+pub use error::{ErrorCode, ErrorMessage, ErrorReason};
 pub use frame::{FrameDecoder, FrameEncoder, FrameWriter};
 pub use opcode::Opcode;
 pub use request::{Batch, Execute, Prepare, Query, QueryParameters, Request, RequestMessage, Startup};

@@ -4,14 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ceto_model::{Consistency, CqlType, UserType, UserTypeField};
+use ceto_model::{Consistency, CqlType, UserType, UserTypeField, WriteType};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use crate::error::{ErrorMessage, ErrorReason, FailureReason, Failures, Progress, WriteType};
+use crate::error::{ErrorMessage, ErrorReason, FailureReason, Failures, Progress};
 use crate::request::{
     Batch, BatchKind, BatchStatement, Execute, Prepare, Query, QueryParameters, Request, RequestMessage,
     Startup, StatementSource,

@@ -214,15 +214,4 @@ proptest! {
         let bytes: Vec<Bytes> = envelopes.into_iter().map(|envelope| envelope.body).collect();
         prop_assert_eq!(bytes, bodies);
     }
-
-    #[test]
-    fn types_survive_as_classes(cql_type in samples::cql_type()) {
-        prop_assert_eq!(crate::marshal::parse_class(&crate::marshal::class_name(&cql_type)), cql_type);
-    }
-
-    #[test]
-    fn class_names_of_any_text_do_not_panic(text in "[(),: a-zA-Z0-9.]{0,60}") {
-        crate::marshal::parse_class(&text);
-        crate::marshal::parse_class(&format!("UserType({text})"));
-    }
 }

@@ -19,9 +19,9 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use ceto_model::type_text::{self, marshal_class, parse_marshal_class};
 use ceto_model::{CqlType, UserType, UserTypeField};
 
-use crate::marshal::{class_name, parse_nested_class};
 use crate::version::ProtocolVersion;
 use crate::violation::Violation;
 use crate::wire::{Reader, put_string};
@@ -137,7 +137,20 @@ pub fn encode_type(out: &mut BytesMut, version: ProtocolVersion, cql_type: &CqlT
 
 fn encode_custom(out: &mut BytesMut, cql_type: &CqlType) {
     out.put_u16(CUSTOM);
-    put_string(out, &class_name(cql_type));
+    put_string(out, &marshal_class(cql_type, false));
+}
+
+/// The type of a class that stands `depth` levels inside of another type. What is no CQL type, or nests too deep, is a
+/// custom type.
+fn type_of_class(class: &str, depth: usize) -> CqlType {
+    match parse_marshal_class(class) {
+        Ok((CqlType::Custom(_), _)) | Err(_) => CqlType::Custom(class.into()),
+        Ok((cql_type, _)) if type_text::depth(&cql_type) + depth > MAX_TYPE_DEPTH => {
+            CqlType::Custom(class.into())
+        }
+        Ok((cql_type, _)) if depth > 0 => cql_type.freeze(),
+        Ok((cql_type, _)) => cql_type,
+    }
 }
 
 /// Reads the option of a type.
@@ -159,7 +172,7 @@ fn decode_nested(reader: &mut Reader<'_>, depth: usize) -> Result<CqlType, Viola
         return Ok(cql_type);
     }
     Ok(match code {
-        CUSTOM => parse_nested_class(reader.string("the class of a custom type")?, depth),
+        CUSTOM => type_of_class(reader.string("the class of a custom type")?, depth),
         LIST => CqlType::List {
             element: Arc::new(decode_nested(reader, deeper)?),
             frozen,
@@ -265,6 +278,39 @@ mod tests {
         let bytes = encoded(ProtocolVersion::V4, &map);
         assert_eq!(&bytes[..], [0, 0x21, 0, 0x0D, 0, 0x20, 0, 9]);
         assert_eq!(decode_type(&mut Reader::new(&bytes)).unwrap(), map);
+    }
+
+    #[test]
+    fn what_is_no_cql_type_is_custom() {
+        for class in [
+            "com.example.Foo",
+            "Foo",
+            "ListType(",
+            "UserType(ks,6,78:Int32Type)",
+            "Int32Type)",
+            "",
+        ] {
+            assert_eq!(type_of_class(class, 0), CqlType::Custom(class.into()));
+        }
+        let deep = |levels| format!("{}Int32Type{}", "SetType(".repeat(levels), ")".repeat(levels));
+        for (levels, depth, is_custom) in [(31, 0, false), (32, 0, true), (30, 2, true), (10_000, 0, true)] {
+            let class = deep(levels);
+            assert_eq!(
+                matches!(type_of_class(&class, depth), CqlType::Custom(_)),
+                is_custom
+            );
+        }
+    }
+
+    #[test]
+    fn a_class_inside_a_type_is_frozen() {
+        let vector = "VectorType(FloatType , 3)";
+        assert!(matches!(
+            type_of_class(vector, 1),
+            CqlType::Vector { dimension: 3, .. }
+        ));
+        assert!(type_of_class("ListType(Int32Type)", 0).is_multicell());
+        assert!(!type_of_class("ListType(Int32Type)", 1).is_multicell());
     }
 
     #[test]

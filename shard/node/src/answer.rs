@@ -1,7 +1,7 @@
 //! From what happened to what the client is told: planner and coordinator errors to protocol errors, schema changes to
 //! protocol events.
 
-use ceto_cluster::coordinator::{RequestError, WriteType};
+use ceto_cluster::coordinator::RequestError;
 use ceto_cql::{CqlError, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 use ceto_internode::{FailureReason, HostId};
 use ceto_native::error::{Failures, Progress};
@@ -112,7 +112,7 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
             write_type,
         } => ErrorReason::WriteTimeout {
             progress: progress(consistency, received, required),
-            write_type: native_write_type(write_type),
+            write_type,
             contentions: None,
         },
         RequestError::WriteFailure {
@@ -128,7 +128,7 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
             ErrorReason::WriteFailure {
                 progress: progress(consistency, received, required),
                 failures: native_failures(node, failures),
-                write_type: native_write_type(write_type),
+                write_type,
             }
         }
         RequestError::ReadTimeout {
@@ -181,19 +181,6 @@ fn native_failures(node: &Node, failures: Vec<(HostId, FailureReason)>) -> Failu
             .map(|(_, reason)| (address, code(reason)))
             .collect(),
     )
-}
-
-fn native_write_type(write_type: WriteType) -> ceto_native::WriteType {
-    match write_type {
-        WriteType::Simple => ceto_native::WriteType::Simple,
-        WriteType::Batch => ceto_native::WriteType::Batch,
-        WriteType::UnloggedBatch => ceto_native::WriteType::UnloggedBatch,
-        WriteType::Counter => ceto_native::WriteType::Counter,
-        WriteType::BatchLog => ceto_native::WriteType::BatchLog,
-        WriteType::Cas => ceto_native::WriteType::Cas,
-        WriteType::View => ceto_native::WriteType::View,
-        WriteType::Cdc => ceto_native::WriteType::Cdc,
-    }
 }
 
 /// A schema change as drivers hear of it.

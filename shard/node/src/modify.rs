@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ceto_cluster::consistency::{validate_for_counter_write, validate_for_write};
-use ceto_cluster::coordinator::{RequestContext as CoordinatorContext, WriteType};
+use ceto_cluster::coordinator::RequestContext as CoordinatorContext;
 use ceto_cql::{CounterUpdate, RowIncrements, WriteKind, WritePlan};
 use ceto_model::counter::counter_update;
 use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, Slices};
 use ceto_model::{
-    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Slice, TableId, UnixSeconds,
+    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Slice, TableId, UnixSeconds, WriteType,
 };
 use ceto_native::{ErrorMessage, ErrorReason, Response};
 
@@ -265,7 +265,7 @@ fn counter_timeout(consistency: Consistency) -> ErrorMessage {
     ErrorMessage {
         reason: ErrorReason::WriteTimeout {
             progress,
-            write_type: ceto_native::WriteType::Counter,
+            write_type: WriteType::Counter,
             contentions: None,
         },
         message: "Operation timed out waiting for other updates of the same counters".to_owned(),

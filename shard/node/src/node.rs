@@ -477,6 +477,21 @@ impl Node {
         }
     }
 
+    /// Figures of the node's tables.
+    pub(crate) async fn table_figures_of_all_shards(self: &Rc<Self>) -> Vec<TableFigures> {
+        let per_shard = self
+            .on_all_shards(|node| Box::pin(async move { node.table_figures() }))
+            .await;
+        let mut tables: Vec<TableFigures> = Vec::new();
+        for figures in per_shard.into_iter().flatten() {
+            match tables.iter_mut().find(|own| own.id == figures.id) {
+                Some(own) => own.add(&figures),
+                None => tables.push(figures),
+            }
+        }
+        tables
+    }
+
     /// Writes a table's memtable out.
     pub async fn flush(self: &Rc<Self>, table: TableId) -> Result<(), String> {
         let database = self.database().map_err(|failure| failure.message)?;

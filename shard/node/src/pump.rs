@@ -14,12 +14,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use ceto_cluster::coordinator::{
-    Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError, WriteType,
+    Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError,
 };
 use ceto_env::TaskQueue;
 use ceto_internode::{AnswerKind, FailureReason};
 use ceto_model::read::ReadTarget;
-use ceto_model::{Mutation, ReadCommand, ReadResult};
+use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
 
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::node::Node;

@@ -120,12 +120,17 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
     } else {
         Vec::new()
     };
+    let figures = match &*table.name {
+        "size_estimates" | "table_estimates" => node.table_figures_of_all_shards().await,
+        _ => Vec::new(),
+    };
     let schema = node.schema();
     let source = VirtualSource {
         options: &node.options,
         schema: &schema,
         clients: &clients,
         settings: &node.settings,
+        figures: &figures,
         started: node.started,
     };
     virtual_rows::read(table, command, &source)

@@ -8,12 +8,10 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ceto_cluster::coordinator::{
-    Action, ReadOptions, Reply, ReplyTo, RequestContext, RequestError, WriteType,
-};
+use ceto_cluster::coordinator::{Action, ReadOptions, Reply, ReplyTo, RequestContext, RequestError};
 use ceto_cluster::{Random, ReplicaMap};
 use ceto_internode::{HostId, Message, decode, encode};
-use ceto_model::{Consistency, Mutation, ReadCommand};
+use ceto_model::{Consistency, Mutation, ReadCommand, WriteType};
 
 use crate::clock::Clock;
 use crate::network::Network;

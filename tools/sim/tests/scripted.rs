@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use ceto_cluster::Strategy;
-use ceto_cluster::coordinator::{RequestError, WriteType};
+use ceto_cluster::coordinator::RequestError;
 use ceto_model::Consistency::*;
+use ceto_model::WriteType;
 use ceto_sim::Cluster;
 use ceto_sim::script::Refusal;
 

@@ -59,6 +59,15 @@ pub(super) fn partner(known: &CqlType, open: &Partial<'_>, natural: Option<CqlTy
     }
 }
 
+/// The type of what stands to the right of an operand of type `left`, when the result is to have that type too.
+pub(super) fn right_of(operator: ArithmeticOperator, left: &CqlType) -> CqlType {
+    let is_shift = matches!(operator, ArithmeticOperator::Add | ArithmeticOperator::Subtract);
+    match is_shift && is_temporal(left) {
+        true => CqlType::Duration,
+        false => left.clone(),
+    }
+}
+
 fn is_temporal(cql_type: &CqlType) -> bool {
     matches!(cql_type, CqlType::Date | CqlType::Timestamp)
 }

@@ -1,5 +1,6 @@
 //! Which values may go where, without or with a change of type.
 
+use super::arithmetic::right_of;
 use super::typing::{Partial, PartialKind};
 use crate::ast::LiteralKind;
 use ceto_model::{CqlType, value};
@@ -133,7 +134,16 @@ impl Partial<'_> {
             (PartialKind::Typed(_, own), _) => type_assignment(to, own),
             (PartialKind::Null | PartialKind::Marker(_) | PartialKind::FromJson(_), _) => Assignment::Weak,
             (PartialKind::Literal(literal), _) => weak_if(literal_fits(literal.kind, to)),
-            (PartialKind::Operation { left, right, .. }, _) => left.assignment(to).min(right.assignment(to)),
+            (
+                PartialKind::Operation {
+                    operator,
+                    left,
+                    right,
+                },
+                _,
+            ) => left
+                .assignment(to)
+                .min(right.assignment(&right_of(*operator, to))),
             (PartialKind::Negation(operand), _) => operand.assignment(to).min(Assignment::Weak),
             (PartialKind::List(elements), CqlType::List { element, .. }) => all(elements, element),
             (PartialKind::List(elements), CqlType::Vector { element, dimension }) => {

@@ -260,15 +260,12 @@ impl Typing<'_, '_> {
                 left,
                 right,
             } => {
-                let side = |side| receiver.derived(format!("{side} operand"), receiver.cql_type.clone());
-                let left = self.assign(*left, &side("left"))?;
-                let right = self.assign(*right, &side("right"))?;
-                typed_operation(
-                    operator,
-                    (left, receiver.cql_type.clone()),
-                    (right, receiver.cql_type.clone()),
-                )
-                .map(|(expression, _)| expression)
+                let own = receiver.cql_type.clone();
+                let partner = arithmetic::right_of(operator, &own);
+                let left = self.assign(*left, &receiver.derived("left operand".to_owned(), own.clone()))?;
+                let right_receiver = receiver.derived("right operand".to_owned(), partner.clone());
+                let right = self.assign(*right, &right_receiver)?;
+                typed_operation(operator, (left, own), (right, partner)).map(|(expression, _)| expression)
             }
             PartialKind::Negation(operand) => {
                 arithmetic::check_negation(&receiver.cql_type)?;
@@ -578,7 +575,8 @@ impl Typing<'_, '_> {
             _ => None,
         };
         let (left_type, right_type) = match (own(&left), own(&right)) {
-            (None, None) => {
+            // What a known duration is added to is for the receiver to say.
+            (None, None | Some(CqlType::Duration)) => {
                 let (left, right) = (Box::new(left), Box::new(right));
                 return Ok(PartialKind::Operation {
                     operator,

@@ -28,11 +28,11 @@ pub(super) fn compression(entries: &Entries) -> Result<BTreeMap<String, String>,
     if options.is_empty() {
         return disabled();
     }
-    rename(&mut options, CHUNK_LENGTH_OLD, CHUNK_LENGTH)?;
+    rename(&mut options, CHUNK_LENGTH_OLD, CHUNK_LENGTH, "chunk length")?;
     if options.get(SSTABLE_COMPRESSION) == Some(&"") {
         return disabled();
     }
-    rename(&mut options, SSTABLE_COMPRESSION, CLASS)?;
+    rename(&mut options, SSTABLE_COMPRESSION, CLASS, "compression algorithm")?;
     if !options.remove(ENABLED).is_none_or(parse_boolean) {
         if options.is_empty() {
             return disabled();
@@ -68,12 +68,17 @@ pub(super) fn compression(entries: &Entries) -> Result<BTreeMap<String, String>,
 }
 
 /// Takes the option's old name for the new one; both together are refused.
-fn rename<'o>(options: &mut BTreeMap<&'o str, &'o str>, old: &'o str, new: &'o str) -> Result<(), CqlError> {
+fn rename<'o>(
+    options: &mut BTreeMap<&'o str, &'o str>,
+    old: &'o str,
+    new: &'o str,
+    what: &str,
+) -> Result<(), CqlError> {
     if let Some(value) = options.remove(old)
         && options.insert(new, value).is_some()
     {
         return Err(CqlError::config(format!(
-            "The '{old}' option must not be used if the '{new}' option is specified as well"
+            "The '{old}' option must not be used if the {what} is already specified by the '{new}' option"
         )));
     }
     Ok(())

@@ -23,9 +23,12 @@ use ceto_model::value::compare;
 use ceto_model::value::wire::Elements;
 use ceto_model::{
     ClusteringKey, Collection, ColumnData, ColumnId, ColumnKind, CqlType, DecoratedKey, Partition,
-    ReadCommand, ReadResult, Row, Slice, Table, TableId, Timestamp,
+    ReadCommand, ReadResult, Row, Slice, Table, TableId, Timestamp, UnixSeconds,
 };
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Name of the result column that says whether the conditions held.
@@ -166,30 +169,24 @@ impl ConditionalWrite {
         };
         let table = &first.table;
         let shown = self.shown_columns(table);
+        let mut key = None;
+        let mut clusterings: BTreeSet<ClusteringKey> = BTreeSet::new();
+        for (statement, values) in &self.statements {
+            if statement.is_conditional() {
+                let located = statement.locate(&Evaluation::new(values, context))?;
+                clusterings.extend(condition_row(statement, &located));
+                key = key.or_else(|| located.keys.into_iter().next());
+            }
+        }
+        if self.shows_first_row {
+            clusterings = state.first_row_of_last_read().into_iter().collect();
+        }
         let mut rows: Vec<Vec<Option<Bytes>>> = Vec::new();
-        let mut seen: Vec<Option<ClusteringKey>> = Vec::new();
-        for (statement, values) in self
-            .statements
-            .iter()
-            .filter(|(statement, _)| statement.is_conditional())
-        {
-            let located = statement.locate(&Evaluation::new(values, context))?;
-            let Some(key) = located.keys.first() else { continue };
-            let clustering = match self.shows_first_row {
-                true => state.first_row_of_last_read(),
-                false => row_of(statement, &located),
-            };
-            if seen.contains(&clustering) {
-                continue;
+        for place in key.iter().flat_map(|key| state.places(table, key, &clusterings)) {
+            // A partition with nothing but static content is worth a row where a statement is about that.
+            if place.row.is_some() || self.is_about_static_columns(table) {
+                rows.push(place.show(table, &shown, state.now)?);
             }
-            if let Some(values) = state.show(table, key, clustering.as_ref(), &shown)? {
-                rows.push(
-                    std::iter::once(Some(Bytes::from_static(&[0])))
-                        .chain(values)
-                        .collect(),
-                );
-            }
-            seen.push(clustering);
         }
         let mut columns = vec![applied_column(table)];
         if rows.is_empty() {
@@ -205,9 +202,13 @@ impl ConditionalWrite {
         })
     }
 
-    /// Columns beside [`APPLIED`] of a rejected write.
+    /// Columns beside [`APPLIED`] of a rejected write: a batch's rows are told apart by their keys; conditions follow in
+    /// the order in which they were written, in each statement those of static columns last.
     fn shown_columns(&self, table: &Table) -> Vec<usize> {
-        let mut shown = Vec::new();
+        let mut shown = IndexSet::<usize, FxBuildHasher>::default();
+        if self.is_batch {
+            shown.extend(0..table.partition_key().len() + table.clustering().len());
+        }
         for (statement, _) in &self.statements {
             match &statement.condition {
                 PreparedCondition::None => {}
@@ -215,17 +216,32 @@ impl ConditionalWrite {
                     return (0..table.columns().len()).collect();
                 }
                 PreparedCondition::Columns(conditions) => {
-                    shown.extend(conditions.iter().map(|condition| condition.column));
+                    let (statics, others): (Vec<usize>, Vec<usize>) = conditions
+                        .iter()
+                        .map(|condition| condition.column)
+                        .partition(|column| is_static(table, *column));
+                    shown.extend(others.into_iter().chain(statics));
                 }
             }
         }
-        if self.is_batch {
-            shown.extend(0..table.partition_key().len() + table.clustering().len());
-        }
-        shown.sort_unstable();
-        shown.dedup();
-        shown
+        shown.into_iter().collect()
     }
+
+    /// A statement writes static columns or has conditions of them.
+    fn is_about_static_columns(&self, table: &Table) -> bool {
+        self.statements.iter().any(|(statement, _)| {
+            let conditions = match &statement.condition {
+                PreparedCondition::Columns(conditions) => conditions.as_slice(),
+                _ => &[],
+            };
+            statement.writes_static_columns() || conditions.iter().any(|own| is_static(table, own.column))
+        })
+    }
+}
+
+fn is_static(table: &Table, column: usize) -> bool {
+    let column = table.columns().get(column);
+    column.is_some_and(|column| column.kind == ColumnKind::Static)
 }
 
 /// The row of each condition (None: the static row). One row cannot be wanted both there and not there.
@@ -240,7 +256,7 @@ fn check_conditions(
         if !statement.is_conditional() {
             continue;
         }
-        let row = row_of(statement, &statement.locate(&Evaluation::new(values, context))?);
+        let row = condition_row(statement, &statement.locate(&Evaluation::new(values, context))?);
         let others = rows.iter().zip(&conditions).filter(|(own, _)| **own == row);
         for (_, other) in others {
             let message = match (*other, condition) {
@@ -257,10 +273,7 @@ fn check_conditions(
                 }
                 _ => continue,
             };
-            // Static conditions stand beside each other.
-            if row.is_some() {
-                return Err(CqlError::invalid(message));
-            }
+            return Err(CqlError::invalid(message));
         }
         rows.push(row);
         conditions.push(condition);
@@ -318,11 +331,23 @@ fn row_of(statement: &PreparedModification, located: &Located) -> Option<Cluster
     }
 }
 
+/// The row that a statement's condition is about; None: the static row.
+fn condition_row(statement: &PreparedModification, located: &Located) -> Option<ClusteringKey> {
+    if let PreparedCondition::Columns(conditions) = &statement.condition
+        && conditions
+            .iter()
+            .all(|own| is_static(&statement.table, own.column))
+    {
+        return None;
+    }
+    row_of(statement, located)
+}
+
 /// What was read.
 struct State<'a> {
     reads: &'a [ReadCommand],
     results: &'a [ReadResult],
-    now: ceto_model::UnixSeconds,
+    now: UnixSeconds,
 }
 
 impl PresentRows for State<'_> {
@@ -470,39 +495,62 @@ impl State<'_> {
         }
     }
 
-    /// The values of a row that is there.
-    fn show(
-        &self,
+    /// The rows of these keys that are there; if none is, the static row if it is there.
+    fn places<'s>(
+        &'s self,
         table: &Table,
-        key: &DecoratedKey,
-        clustering: Option<&ClusteringKey>,
-        shown: &[usize],
-    ) -> Result<Option<Vec<Option<Bytes>>>, CqlError> {
+        key: &'s DecoratedKey,
+        clusterings: &'s BTreeSet<ClusteringKey>,
+    ) -> Vec<Place<'s>> {
         let Some(partition) = self.partition(table.id, key) else {
-            return Ok(None);
+            return Vec::new();
         };
-        let row = clustering.and_then(|clustering| {
+        let place = |row| Place {
+            key,
+            static_row: &partition.static_row,
+            row,
+        };
+        let find = |clustering| {
             let mut partitions = self.partitions(table.id, key);
-            partitions.find_map(|partition| find_row(partition, clustering))
-        });
-        if row.is_none() && partition.static_row.is_empty() {
-            return Ok(None);
+            let row = partitions.find_map(|partition| find_row(partition, clustering))?;
+            Some((clustering, row))
+        };
+        let rows: Vec<_> = clusterings
+            .iter()
+            .filter_map(find)
+            .map(|row| place(Some(row)))
+            .collect();
+        match rows.is_empty() && !partition.static_row.is_empty() {
+            true => vec![place(None)],
+            false => rows,
         }
+    }
+}
+
+/// A row that a rejected write shows.
+struct Place<'a> {
+    key: &'a DecoratedKey,
+    static_row: &'a Row,
+    row: Option<(&'a ClusteringKey, &'a Row)>,
+}
+
+impl Place<'_> {
+    /// A row of the answer: not applied, and these columns.
+    fn show(&self, table: &Table, shown: &[usize], now: UnixSeconds) -> Result<Vec<Option<Bytes>>, CqlError> {
         let mut keys = KeyBuffers::default();
-        keys.set_partition(table, key)?;
-        keys.set_clustering(table, clustering.filter(|_| row.is_some()))?;
+        keys.set_partition(table, self.key)?;
+        keys.set_clustering(table, self.row.map(|(clustering, _)| clustering))?;
         let view = RowView {
             table,
             keys: &keys,
-            static_row: &partition.static_row,
-            row,
-            now: self.now,
+            static_row: self.static_row,
+            row: self.row.map(|(_, row)| row),
+            now,
         };
-        shown
-            .iter()
-            .map(|index| view.value(*index))
-            .collect::<Result<_, _>>()
-            .map(Some)
+        let values = shown.iter().map(|index| view.value(*index));
+        std::iter::once(Ok(Some(Bytes::from_static(&[0]))))
+            .chain(values)
+            .collect()
     }
 }
 

@@ -16,6 +16,8 @@ use ceto_model::{ClusteringKey, DecoratedKey};
 pub(crate) struct Group {
     /// What its rows agree in: clustering columns, encoded or decoded.
     pub(crate) prefix: Vec<u8>,
+    /// By column of ORDER BY over several partitions: its value in the first row.
+    pub(crate) order: Vec<Option<Bytes>>,
     accumulators: Vec<Accumulator>,
     /// By selector: its value in the first row, unless it needs aggregates.
     first: Vec<Option<Bytes>>,
@@ -30,6 +32,7 @@ impl Group {
     pub(crate) fn new(expressions: &[Expression], aggregates: &[AggregateCall]) -> Self {
         Self {
             prefix: Vec::new(),
+            order: Vec::new(),
             accumulators: aggregates
                 .iter()
                 .map(|call| Accumulator::new(&call.function))

@@ -213,7 +213,8 @@ impl ResultBuilder {
             projection => {
                 let values = self.project(projection, view, context)?;
                 if !select.order.is_empty() {
-                    return self.hold(select, values, view);
+                    let order = order_values(select, view)?;
+                    return self.hold(SortRow { order, values });
                 }
                 self.give(select, values, sink)?;
             }
@@ -305,27 +306,15 @@ impl ResultBuilder {
         }
     }
 
-    fn hold(
-        &mut self,
-        select: &PreparedSelect,
-        values: Vec<Option<Bytes>>,
-        view: &RowView<'_>,
-    ) -> Result<Step, CqlError> {
+    /// Keeps a row until all rows are there.
+    fn hold(&mut self, row: SortRow) -> Result<Step, CqlError> {
         if self.sorted.len() >= SORT_ROWS {
             return Err(CqlError::Invalid(format!(
                 "ORDER BY over several partitions sorts at most {SORT_ROWS} rows: add a restriction or drop the ORDER \
                  BY"
             )));
         }
-        let order: Result<Vec<_>, _> = select
-            .order
-            .iter()
-            .map(|(column, _)| view.value(*column))
-            .collect();
-        self.sorted.push(SortRow {
-            order: order?,
-            values,
-        });
+        self.sorted.push(row);
         self.in_partition += 1;
         Ok(Step::Go)
     }
@@ -368,6 +357,7 @@ impl ResultBuilder {
         if !continues {
             group.prefix = prefix;
             group.start(expressions, &evaluation)?;
+            group.order = order_values(select, view)?;
         }
         group.add(aggregates, &evaluation)?;
         group.last = Some((key.clone(), clustering.cloned()));
@@ -386,14 +376,22 @@ impl ResultBuilder {
         };
         let aggregates = select.selection.aggregates();
         let row = group.finish(&select.group_expressions, aggregates, &self.values, context)?;
-        self.give(select, row, sink)?;
         let Some((key, clustering)) = &group.last else {
+            self.give(select, row, sink)?;
             return Ok(Step::Go);
         };
         // Groups count for their own partition, which may be the one before.
         let is_current = self.current.as_ref() == Some(key);
         let before = self.in_partition;
-        let step = self.count(key, clustering.as_ref());
+        let step = if select.order.is_empty() {
+            self.give(select, row, sink)?;
+            self.count(key, clustering.as_ref())
+        } else {
+            self.hold(SortRow {
+                order: group.order,
+                values: row,
+            })?
+        };
         if !is_current {
             self.in_partition = before;
         }
@@ -425,6 +423,11 @@ impl ResultBuilder {
         }
         Ok(())
     }
+}
+
+fn order_values(select: &PreparedSelect, view: &RowView<'_>) -> Result<Vec<Option<Bytes>>, CqlError> {
+    let columns = select.order.iter();
+    columns.map(|(column, _)| view.value(*column)).collect()
 }
 
 fn compare(select: &PreparedSelect, a: &SortRow, b: &SortRow) -> Ordering {

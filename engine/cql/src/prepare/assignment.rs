@@ -1,7 +1,7 @@
 //! What INSERT, UPDATE and DELETE do to one column.
 
 use super::Preparation;
-use crate::ast::{AssignmentOperation, ColumnPart, Deletion, Term};
+use crate::ast::{AssignmentOperation, ColumnPart, Deletion, Name, Term};
 use crate::expression::{Expression, find_field, prepare_term};
 use crate::{ColumnSpecification, CqlError};
 use ceto_model::{Column, ColumnId, ColumnKind, CqlType, Table};
@@ -106,12 +106,7 @@ impl ColumnOperation {
                 if !column.cql_type.is_multicell() {
                     return Err(invalid_operation(&text, "frozen UDT", column));
                 }
-                let (field_index, field_type) = find_field(&column.cql_type, field).map_err(|_| {
-                    CqlError::Invalid(format!(
-                        "UDT column {} does not have a field named {field}",
-                        column.name
-                    ))
-                })?;
+                let (field_index, field_type) = field_of(column, field)?;
                 let receiver = receiver.derived(format!("{}.{field}", column.name), field_type);
                 OperationKind::SetField {
                     field: field_index,
@@ -165,11 +160,21 @@ impl ColumnOperation {
                         column.name
                     )));
                 }
-                OperationKind::DeleteField(find_field(&column.cql_type, field)?.0)
+                OperationKind::DeleteField(field_of(column, field)?.0)
             }
         };
         Ok(Self::new(column, kind))
     }
+}
+
+/// Index and type of a field of a column.
+fn field_of(column: &Column, field: &Name) -> Result<(usize, CqlType), CqlError> {
+    find_field(&column.cql_type, field).map_err(|_| {
+        CqlError::Invalid(format!(
+            "UDT column {} does not have a field named {field}",
+            column.name
+        ))
+    })
 }
 
 /// Name and type of what stands in brackets.

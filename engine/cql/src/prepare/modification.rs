@@ -114,6 +114,14 @@ impl PreparedModification {
         !matches!(self.condition, PreparedCondition::None)
     }
 
+    /// Writes columns of the static row.
+    pub(crate) fn writes_static_columns(&self) -> bool {
+        match &self.target {
+            Target::InsertJson(_) => !self.table.statics().is_empty(),
+            _ => self.operations.iter().any(|operation| operation.is_static),
+        }
+    }
+
     /// Adds to counters.
     pub(crate) fn is_counter(&self) -> bool {
         self.table.is_counter

@@ -356,17 +356,29 @@ impl ClusteringRestrictions {
     }
 }
 
-/// `a CONTAINS 1` on a clustering column needs ALLOW FILTERING.
+/// `a CONTAINS 1` on a clustering column needs ALLOW FILTERING; where a slice comes before, that is what is told.
 fn check_contains(table: &Table, merged: &Merged, filters: &[Filter]) -> Result<(), CqlError> {
     let first = table.partition_key().len();
     let range = first..first + table.clustering().len();
-    let mut all = merged.filters.iter().chain(filters);
-    if all.any(|filter| filter.columns.iter().any(|index| range.contains(index))) {
-        return Err(CqlError::invalid(
-            "Clustering columns can only be restricted with CONTAINS with a secondary index or filtering",
-        ));
+    let all = merged.filters.iter().chain(filters);
+    let mut contained = all
+        .flat_map(|filter| &filter.columns)
+        .filter(|index| range.contains(index));
+    let Some(index) = contained.next() else {
+        return Ok(());
+    };
+    let name = |index: usize| table.columns().get(index).map_or("", |column| &column.name);
+    let mut sliced = merged.sliced_columns();
+    if let Some(sliced) = sliced.find(|sliced| range.contains(sliced) && sliced < index) {
+        return Err(CqlError::Invalid(format!(
+            "Clustering column \"{}\" cannot be restricted (preceding column \"{}\" is restricted by a non-EQ relation)",
+            name(*index),
+            name(sliced)
+        )));
     }
-    Ok(())
+    Err(CqlError::invalid(
+        "Clustering columns can only be restricted with CONTAINS with a secondary index or filtering",
+    ))
 }
 
 /// An encoded key. That of tables without clustering columns is always the same.

@@ -25,6 +25,12 @@ pub(crate) enum Demand<T> {
     },
 }
 
+impl<T> Demand<T> {
+    fn is_slice(&self) -> bool {
+        matches!(self, Self::Slice { .. })
+    }
+}
+
 /// Restrictions by column, not yet shared out.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
@@ -55,6 +61,16 @@ impl Merged {
                 .get(index)
                 .is_some_and(|column| column.kind == kind)
         })
+    }
+
+    /// The first column of each restriction that is a slice.
+    pub(super) fn sliced_columns(&self) -> impl Iterator<Item = usize> + '_ {
+        let single = self.single.iter();
+        let single = single.filter_map(|(index, demand)| demand.is_slice().then_some(*index));
+        let multi = self.multi.iter();
+        let multi =
+            multi.filter_map(|(indices, demand)| indices.first().copied().filter(|_| demand.is_slice()));
+        single.chain(multi)
     }
 
     /// One more relation on one column.

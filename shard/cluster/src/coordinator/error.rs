@@ -3,37 +3,7 @@
 use std::fmt;
 
 use ceto_internode::{FailureReason, HostId};
-use ceto_model::Consistency;
-
-/// What kind of write it was; drivers decide by it whether a retry is safe.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs)] // the names are the protocol's
-pub enum WriteType {
-    Simple,
-    Batch,
-    UnloggedBatch,
-    Counter,
-    BatchLog,
-    Cas,
-    View,
-    Cdc,
-}
-
-impl WriteType {
-    /// As on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Simple => "SIMPLE",
-            Self::Batch => "BATCH",
-            Self::UnloggedBatch => "UNLOGGED_BATCH",
-            Self::Counter => "COUNTER",
-            Self::BatchLog => "BATCH_LOG",
-            Self::Cas => "CAS",
-            Self::View => "VIEW",
-            Self::Cdc => "CDC",
-        }
-    }
-}
+use ceto_model::{Consistency, WriteType};
 
 /// The coordinator's verdict on a request that failed.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use ceto_internode::{AnswerKind, ExchangeId, FailureReason, ReadAnswer, RequestId};
-use ceto_model::{Consistency, Mutation, ReadCommand, ReadTarget};
+use ceto_model::{Consistency, Mutation, ReadCommand, ReadTarget, WriteType};
 
 use super::action::{Action, Actions, Reply, ReplyTo};
 use super::dispatch::{Coordinator, InFlight, Progress, Surroundings};
-use super::error::{RequestError, WriteType};
+use super::error::RequestError;
 use crate::replication::{ReplicaMap, ReplicaSet};
 
 /// The only exchange of such a request.

@@ -34,7 +34,7 @@ mod tests;
 
 pub use action::{Action, Actions, Reply, ReplyTo};
 pub use dispatch::{Coordinator, Limits, RequestContext};
-pub use error::{RequestError, WriteType};
+pub use error::RequestError;
 pub use read::{ReadOptions, ReadRepair};
 pub use round::SHORT_READ_ROUNDS_MAX;
 pub use speculation::SpeculativeRetry;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ceto_internode::{ExchangeId, FailureReason, HostId, Message, RequestId};
-use ceto_model::{Consistency, Mutation};
+use ceto_model::{Consistency, Mutation, WriteType};
 use smallvec::SmallVec;
 
 use super::action::{Action, Actions, Reply, ReplyTo};
 use super::dispatch::{Coordinator, InFlight, Progress, RequestContext, Surroundings};
-use super::error::{RequestError, WriteType, only_timeouts};
+use super::error::{RequestError, only_timeouts};
 use super::tally::Tally;
 use crate::replication::Replica;
 

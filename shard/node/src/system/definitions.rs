@@ -49,6 +49,8 @@ const SYSTEM_TABLES: &[&str] = &[
      preferred_ip inet, preferred_port int, rack text, release_version text, schema_version uuid, tokens set<text>",
     "size_estimates: keyspace_name text!, table_name text+, range_start text+, range_end text+, \
      mean_partition_size bigint, partitions_count bigint",
+    "table_estimates: keyspace_name text!, table_name text+, range_type text+, range_start text+, range_end text+, \
+     mean_partition_size bigint, partitions_count bigint",
     "built_views: keyspace_name text!, view_name text+, status_replicated boolean",
     "IndexInfo: table_name text!, index_name text+, value blob",
 ];

@@ -8,6 +8,7 @@
 //! schema into rows and back, [`virtual_rows`] makes the virtual tables' rows.
 
 pub mod definitions;
+mod estimates;
 pub mod row;
 pub mod schema_rows;
 pub mod virtual_rows;

@@ -214,6 +214,7 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
         schema: &schema,
         clients: &[],
         settings: &[],
+        figures: &[],
         started: 7,
     };
     read(table, &command, &source)

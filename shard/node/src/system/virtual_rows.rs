@@ -9,8 +9,10 @@ use ceto_model::value::Value;
 use ceto_model::{DecoratedKey, Partition, Schema, Table, Timestamp, UnixSeconds};
 
 use super::definitions::{SYSTEM, SYSTEM_VIEWS, SYSTEM_VIRTUAL_SCHEMA};
+use super::estimates;
 use super::row::{SystemRow, text, text_map, text_set};
 use super::schema_rows::column_row;
+use crate::figures::TableFigures;
 use crate::options::{CQL_VERSION, NodeOptions, RELEASE_VERSION};
 
 /// One client connection, as `system_views.clients` shows it.
@@ -42,6 +44,8 @@ pub struct VirtualSource<'a> {
     pub clients: &'a [ClientRow],
     /// Names and values for `settings`.
     pub settings: &'a [(String, String)],
+    /// Figures of tables, of all shards together (only read for the tables of estimates).
+    pub figures: &'a [TableFigures],
     /// Seconds since the epoch at which the node started.
     pub started: i64,
 }
@@ -79,7 +83,9 @@ fn rows(table: &Table, source: &VirtualSource<'_>) -> Vec<SystemRow> {
                     .with("value", text(value))
             })
             .collect(),
-        // One node: no peers, no views, no estimates.
+        (SYSTEM, "size_estimates") => estimates::rows(source, &[]),
+        (SYSTEM, "table_estimates") => estimates::rows(source, &["local_primary", "primary"]),
+        // One node: no peers, no views.
         _ => Vec::new(),
     }
 }

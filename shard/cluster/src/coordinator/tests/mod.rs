@@ -17,7 +17,7 @@ use ceto_model::read::{ColumnSelection, Slices};
 use ceto_model::{
     Cell, ClusteringKey, ColumnData, ColumnId, Consistency, DecoratedKey, Deletion, Liveness, Mutation,
     Partition, PartitionKey, PartitionRange, Position, RangeTombstone, ReadCommand, ReadLimits, ReadResult,
-    ReadTarget, RingPosition, Row, Slice, TableId, Timestamp, UnixSeconds,
+    ReadTarget, RingPosition, Row, Slice, TableId, Timestamp, UnixSeconds, WriteType,
 };
 use uuid::Uuid;
 
