@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::cell::{Cell, CellState};
 use crate::timestamp::{Deletion, Expiry, Timestamp, UnixSeconds};
 
-/// Identity of a column within its table; never used twice, so that dropping a column and adding one of the same
-/// name does not bring old values back.
+/// Identity of a column within its table. An id belongs to one name for ever: a column that comes back under the name
+/// of a dropped one has its id, and what was written up to the drop is told apart by its timestamp.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ColumnId(pub u32);
 
@@ -144,6 +144,16 @@ impl Row {
             self.deletion = None;
         }
         self.shadow(deletion);
+    }
+
+    /// Removes what was written to a column at or before `through`: it was dropped then.
+    pub fn forget_column(&mut self, id: ColumnId, through: Timestamp) {
+        let dropped = Deletion {
+            timestamp: through,
+            deleted_at: UnixSeconds(i64::MAX),
+        };
+        self.columns
+            .retain_mut(|(column, data)| *column != id || data.shadow(dropped));
     }
 
     /// Removes what is dead at `now`: tombstones made before `purge_before` for good; expired cells become tombstones

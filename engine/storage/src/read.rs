@@ -29,7 +29,7 @@ impl Database {
             Err(error) => return Some(Err(error)),
         };
         let definition = table.definition();
-        let mut answer = Answer::new(command, &definition.dropped);
+        let mut answer = Answer::new(command, &definition);
         let disk_bytes = Cell::new(0);
         let view = table.view();
         let scan = scan_of(command);
@@ -66,7 +66,7 @@ impl Database {
         let table = self.table(command.table)?;
         add(&table.counters.reads, 1);
         let definition = table.definition().clone();
-        let mut answer = Answer::new(command, &definition.dropped);
+        let mut answer = Answer::new(command, &definition);
         let disk_bytes = Cell::new(0);
         let sources = match &command.target {
             ReadTarget::Partition(key) => {

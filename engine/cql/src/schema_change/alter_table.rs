@@ -1,7 +1,7 @@
 //! ALTER TABLE and DROP TABLE.
 //!
 //! A column is dropped by remembering it: its cells may lie on disk for long. A column that comes back under the same
-//! name has another id, so that it starts empty.
+//! name has the same id; of its cells those count that are newer than the drop.
 
 use super::create_table::{
     check_column_count, counters_do_not_expire, is_multicell_in_multicell, masking_disabled,
@@ -198,6 +198,11 @@ fn add_columns(
             ColumnKind::Regular
         };
         builder.add_column(name, kind, cql_type);
+        if let Some(dropped) = table.dropped.iter().find(|dropped| dropped.name == *name)
+            && let Some(added) = builder.columns.last_mut()
+        {
+            added.id = dropped.id;
+        }
         check_column_count(&shown(table), builder.columns.len())?;
     }
     Ok(builder)
@@ -335,7 +340,7 @@ fn drop_columns(
     builder
         .columns
         .retain(|column| !dropped.contains_key(&column.name));
-    // one per name, the latest: ids are never used again, so an older one needs no memory of its own
+    // one per name, the latest, as Cassandra: with an earlier USING TIMESTAMP more can come back than before
     let earlier = table
         .dropped
         .iter()

@@ -9,7 +9,7 @@
 //!   `prepare`) and gives the same schema on every node.
 //! - A schema that `apply` returns never holds a type that nests deeper than [`ceto_model::type_text::DEPTH_MAX`] or is
 //!   larger than [`TYPE_NODES_MAX`], nor a table or type whose user types are not those of its keyspace.
-//! - A column id is never used twice in a table, so cells of a dropped column are never read as another's.
+//! - A column id belongs to one name for ever, so cells of a dropped column are never read as another's.
 //!
 //! Read next: `keyspace`, `create_table`, `alter_table`, `user_type` for the statements; `types` for types as written.
 

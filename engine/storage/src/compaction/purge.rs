@@ -114,9 +114,8 @@ impl<'a> Purger<'a> {
     }
 
     fn row(&self, mut row: Row) -> Option<Row> {
-        if !self.dropped.is_empty() {
-            row.columns
-                .retain(|(id, _)| self.dropped.iter().all(|column| column.id != *id));
+        for column in self.dropped {
+            row.forget_column(column.id, Timestamp(column.dropped_at));
         }
         row.purge(self.now, self.purge_before, &|timestamp| {
             self.is_nowhere_else(timestamp)

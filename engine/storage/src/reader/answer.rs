@@ -9,10 +9,9 @@
 
 use ceto_model::key::DecoratedKey;
 use ceto_model::read::{ColumnSelection, PartitionResult, ReadCommand, ResumePoint};
-use ceto_model::schema::DroppedColumn;
 use ceto_model::{
     ClusteringKey, Collection, ColumnData, Deletion, Partition, Position, RangeTombstone, ReadResult,
-    ReadTarget, RingPosition, Row, Slice, UnixSeconds,
+    ReadTarget, RingPosition, Row, Slice, Table, Timestamp, UnixSeconds,
 };
 
 use super::{Fragment, after_row, before_row};
@@ -31,7 +30,7 @@ pub(crate) enum Flow {
 /// Collects an answer.
 pub(crate) struct Answer<'a> {
     command: &'a ReadCommand,
-    dropped: &'a [DroppedColumn],
+    definition: &'a Table,
     /// The partition being taken is the last one in it.
     result: ReadResult,
     current: Option<Current>,
@@ -54,10 +53,10 @@ struct Current {
 
 impl<'a> Answer<'a> {
     /// Nothing yet.
-    pub(crate) fn new(command: &'a ReadCommand, dropped: &'a [DroppedColumn]) -> Answer<'a> {
+    pub(crate) fn new(command: &'a ReadCommand, definition: &'a Table) -> Answer<'a> {
         Answer {
             command,
-            dropped,
+            definition,
             result: ReadResult::default(),
             current: None,
             rows: 0,
@@ -128,7 +127,7 @@ impl<'a> Answer<'a> {
 
     /// Takes a row from a source that is the only one, leaving it where it is.
     pub(crate) fn row_at(&mut self, key: &ClusteringKey, row: &Row) -> Flow {
-        if self.command.keep_tombstones || !self.dropped.is_empty() {
+        if self.command.keep_tombstones || !self.definition.dropped.is_empty() {
             return self.row(key.clone(), row.clone());
         }
         let (row, dead) = live_part(row, &self.command.columns, self.command.now);
@@ -277,10 +276,13 @@ impl<'a> Answer<'a> {
 
     /// The part of a row that belongs into the answer, and whether the row is live.
     fn wanted(&mut self, mut row: Row) -> (Option<Row>, bool) {
-        if !self.dropped.is_empty() {
-            let dropped = self.dropped;
-            row.columns
-                .retain(|(id, _)| dropped.iter().all(|column| column.id != *id));
+        for dropped in &self.definition.dropped {
+            // A column that has not come back shows nothing; one that has shows what was written after the drop.
+            let through = match self.definition.column_by_id(dropped.id) {
+                Some(_) => Timestamp(dropped.dropped_at),
+                None => Timestamp(i64::MAX),
+            };
+            row.forget_column(dropped.id, through);
         }
         let now = self.command.now;
         if self.command.keep_tombstones {

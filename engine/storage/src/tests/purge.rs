@@ -209,3 +209,51 @@ fn cells_of_a_dropped_column_are_not_read_and_go_with_compaction() {
     .unwrap();
     env.kill();
 }
+
+#[test]
+fn a_column_that_comes_back_has_what_was_written_after_the_drop() {
+    let (_, env) = machine(3);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        let values = async || -> Vec<usize> {
+            let result = database.read(&read_all()).await.unwrap();
+            let rows = result.partitions.iter().flat_map(|answer| &answer.partition.rows);
+            rows.map(|(_, row)| row.columns.len()).collect()
+        };
+        database.write(row_write(1, 1, 4, b"older")).await.unwrap();
+        database.write(row_write(1, 2, 5, b"as old")).await.unwrap();
+        database.write(row_write(1, 3, 6, b"newer")).await.unwrap();
+        assert_eq!(values().await, [1, 1, 1]);
+        let dropped = |builder: &mut schema::TableBuilder| {
+            let column = builder.columns.iter().find(|column| column.id == ColumnId(3));
+            let column = column.unwrap().clone();
+            builder.dropped.push(schema::DroppedColumn {
+                id: column.id,
+                name: column.name,
+                kind: column.kind,
+                cql_type: column.cql_type,
+                dropped_at: 5,
+            });
+        };
+        let gone = table_named(TABLE, "t", |builder| {
+            dropped(builder);
+            builder.columns.retain(|column| column.id != ColumnId(3));
+        });
+        database.set_schema(schema_of(&[gone])).await.unwrap();
+        assert_eq!(values().await, [0, 0, 0], "a dropped column shows nothing");
+        database.flush(None).await.unwrap();
+        database.compact(TABLE).await.unwrap();
+        assert_eq!(database.sstables(TABLE)[0].1.cells, 1, "what is newer stays");
+        assert_eq!(values().await, [0, 0, 0]);
+        let back = table_named(TABLE, "t", dropped);
+        database.set_schema(schema_of(&[back])).await.unwrap();
+        assert_eq!(values().await, [0, 0, 1]);
+        database.write(row_write(1, 1, 7, b"new")).await.unwrap();
+        database.write(row_write(1, 2, 3, b"too old")).await.unwrap();
+        assert_eq!(values().await, [1, 0, 1]);
+        database.compact(TABLE).await.unwrap();
+        assert_eq!(values().await, [1, 0, 1]);
+    })
+    .unwrap();
+    env.kill();
+}
