@@ -1,0 +1,345 @@
+//! The whole benchmark: rounds of all workloads, each workload on one engine after the other.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::child::EngineProcess;
+use crate::figures::{Rounds, figures_of};
+use crate::protocol::{Command, Durability, Engine, Report, Setup};
+use crate::rows::KEY_SIZE;
+
+/// Bytes that a row takes in a block, roughly: for how many reads fill a cache.
+const ROW_OVERHEAD: usize = 40;
+
+const COST: [&str; 2] = ["operations_per_second", "cpu_us_per_operation"];
+const READ: [&str; 3] = [
+    "operations_per_second",
+    "cpu_us_per_operation",
+    "read_amplification",
+];
+const WRITE: [&str; 6] = [
+    "operations_per_second",
+    "accepted_per_second",
+    "cpu_us_per_operation",
+    "write_amplification",
+    "read_amplification",
+    "space_amplification",
+];
+const TAIL: [&str; 6] = [
+    "p50_us_idle",
+    "p99_us_idle",
+    "p50_us_compacting",
+    "p99_us_compacting",
+    "p99_ratio",
+    "reads_compacting",
+];
+const THROUGHPUT: [&str; 8] = [
+    "flush_mib_per_cpu_second",
+    "compaction_mib_per_cpu_second",
+    "bare_mib_per_cpu_second",
+    "flush_mib_per_second",
+    "compaction_mib_per_second",
+    "bare_mib_per_second",
+    "flush_over_bare",
+    "compaction_over_bare",
+];
+
+/// Arguments of `run`.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Arguments {
+    /// Rows with the smallest values; with larger values so many that the bytes are the same
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub(crate) rows: u64,
+    /// Bytes of a value; several may be given
+    #[arg(long, value_delimiter = ',', default_value = "100,1024")]
+    pub(crate) value_sizes: Vec<usize>,
+    /// Times that everything is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Who takes part
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ceto,rocksdb,fjall")]
+    pub(crate) engines: Vec<Engine>,
+    /// Workloads, by the beginnings of their names; all by default
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) workloads: Vec<String>,
+    /// KiB of a block before compression
+    #[arg(long, default_value_t = 4)]
+    pub(crate) block_kib: usize,
+    /// Our table's compaction strategy
+    #[arg(long, default_value = "SizeTieredCompactionStrategy")]
+    pub(crate) compaction: String,
+    /// The core that each engine runs on, all its threads
+    #[arg(long, default_value_t = 1)]
+    pub(crate) core: usize,
+    /// Engines may use every core
+    #[arg(long, conflicts_with = "core")]
+    pub(crate) all_cores: bool,
+    /// Folder for data, on the disk to be measured; what the benchmark makes in it is removed
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+}
+
+/// One step of a round: a name when it is measured, and what figures count.
+struct Step {
+    name: Option<&'static str>,
+    figures: &'static [&'static str],
+    command: Command,
+    engines: Option<Engine>,
+}
+
+fn silent(command: Command) -> Step {
+    Step {
+        name: None,
+        figures: &[],
+        command,
+        engines: None,
+    }
+}
+
+fn measured(name: &'static str, figures: &'static [&'static str], command: Command) -> Step {
+    Step {
+        name: Some(name),
+        figures,
+        command,
+        engines: None,
+    }
+}
+
+/// Runs everything; a JSON line per workload goes to stdout, the rest to stderr.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    let smallest = arguments.value_sizes.iter().copied().min().unwrap_or(100);
+    for value_size in &arguments.value_sizes {
+        let rows = arguments.rows * (KEY_SIZE + smallest) as u64 / (KEY_SIZE + value_size) as u64;
+        run_size(arguments, rows, *value_size)?;
+    }
+    Ok(())
+}
+
+fn run_size(arguments: &Arguments, rows: u64, value_size: usize) -> Result<(), String> {
+    let mut results: Vec<(&'static str, &'static [&'static str], Rounds)> = Vec::new();
+    for round in 0..arguments.rounds {
+        let setups = setups(arguments, rows, value_size);
+        let mut processes = setups
+            .iter()
+            .map(EngineProcess::start)
+            .collect::<Result<Vec<_>, _>>()?;
+        for step in steps(arguments, rows, value_size, u64::from(round)) {
+            // Who begins changes from round to round.
+            let count = processes.len();
+            for turn in 0..count {
+                let process = &mut processes[(turn + round as usize) % count];
+                if step.engines.is_some_and(|only| only != process.engine) {
+                    continue;
+                }
+                let report = process.run(&step.command)?;
+                let Some(name) = step.name else { continue };
+                note(process.engine, name, &report, rows, value_size);
+                let at = results
+                    .iter()
+                    .position(|(known, ..)| *known == name)
+                    .unwrap_or_else(|| {
+                        results.push((name, step.figures, Rounds::default()));
+                        results.len() - 1
+                    });
+                results[at]
+                    .2
+                    .add(process.engine, derived(figures_of(&report, rows, value_size)));
+            }
+        }
+        processes.into_iter().try_for_each(EngineProcess::end)?;
+        for setup in &setups {
+            std::fs::remove_dir_all(&setup.folder)
+                .map_err(|error| format!("cannot remove {}: {error}", setup.folder.display()))?;
+        }
+    }
+    for (name, figures, rounds) in results {
+        let mut line = json!({
+            "benchmark": "storage",
+            "workload": name,
+            "rows": rows,
+            "value_bytes": value_size,
+            "block_kib": arguments.block_kib,
+            "compaction": arguments.compaction,
+            "rounds": arguments.rounds,
+            "cores": if arguments.all_cores { serde_json::Value::Null } else { json!(1) },
+        });
+        if let Some(line) = line.as_object_mut() {
+            line.extend(rounds.summary(figures));
+        }
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Figures made of others.
+fn derived(mut figures: crate::figures::Figures) -> crate::figures::Figures {
+    let quotient = |figures: &crate::figures::Figures, over: &str, under: &str| {
+        Some(figures.get(over)? / figures.get(under)?)
+    };
+    for (name, over, under) in [
+        ("p99_ratio", "p99_us_compacting", "p99_us_idle"),
+        (
+            "flush_over_bare",
+            "flush_mib_per_cpu_second",
+            "bare_mib_per_cpu_second",
+        ),
+        (
+            "compaction_over_bare",
+            "compaction_mib_per_cpu_second",
+            "bare_mib_per_cpu_second",
+        ),
+    ] {
+        if let Some(value) = quotient(&figures, over, under) {
+            figures.insert(name.to_owned(), value);
+        }
+    }
+    figures
+}
+
+fn note(engine: Engine, name: &str, report: &Report, rows: u64, value_size: usize) {
+    let figures = derived(figures_of(report, rows, value_size));
+    let shown = |name: &str| figures.get(name).map(|value| format!(" {name} {value:.3}"));
+    let extra: String = TAIL
+        .iter()
+        .chain(&THROUGHPUT)
+        .filter_map(|name| shown(name))
+        .collect();
+    let get = |name: &str| figures.get(name).copied().unwrap_or(f64::NAN);
+    eprintln!(
+        "{value_size:5} {name:14} {:8} {:>9.0}/s {:>8.2} us cpu  write {:.2} read {:.2} space {:.2}{extra}",
+        engine.name(),
+        get("operations_per_second"),
+        get("cpu_us_per_operation"),
+        get("write_amplification"),
+        get("read_amplification"),
+        get("space_amplification"),
+    );
+}
+
+fn setups(arguments: &Arguments, rows: u64, value_size: usize) -> Vec<Setup> {
+    let data_size = rows as usize * (KEY_SIZE + value_size);
+    let setup = |engine: &Engine| Setup {
+        engine: *engine,
+        folder: arguments
+            .folder
+            .join(format!("{}-{}", engine.name(), std::process::id())),
+        core: (!arguments.all_cores).then_some(arguments.core),
+        rows,
+        value_size,
+        block_size: arguments.block_kib << 10,
+        memtable_size: (data_size / 12).clamp(4 << 20, 128 << 20),
+        compaction: arguments.compaction.clone(),
+    };
+    arguments.engines.iter().map(setup).collect()
+}
+
+fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<Step> {
+    let data_size = rows as usize * (KEY_SIZE + value_size);
+    let open = |cache_size, durability| {
+        silent(Command::Open {
+            cache_size,
+            durability,
+        })
+    };
+    let kernel = Durability::Kernel;
+    let reads = (rows / 2).clamp(1000, 1_000_000);
+    let disk_reads = (rows / 20).clamp(1000, 100_000);
+    let scans = (rows / 2000).clamp(20, 1000);
+    let fill =
+        rows.min(rows * ((value_size + ROW_OVERHEAD) * 4) as u64 / ((arguments.block_kib << 10) as u64));
+    let read = |operations, in_flight| Command::Read {
+        operations,
+        seed: seed * 1000,
+        in_flight,
+    };
+    let all = vec![
+        open(data_size * 4, kernel),
+        measured("load", &WRITE, Command::Load { from: 0, to: rows }),
+        silent(read(fill, 32)),
+        silent(read(reads / 4, 1)),
+        measured("read-cached", &COST, read(reads, 1)),
+        measured(
+            "scan-cached",
+            &COST,
+            Command::Scan {
+                operations: scans,
+                rows: 1000,
+                seed,
+            },
+        ),
+        silent(Command::Close),
+        open(data_size / 10, kernel),
+        silent(read(disk_reads, 16)),
+        measured("read-disk", &READ, read(disk_reads / 2, 1)),
+        measured("read-disk-16", &READ, read(disk_reads, 16)),
+        measured(
+            "scan-disk",
+            &READ,
+            Command::Scan {
+                operations: scans,
+                rows: 1000,
+                seed,
+            },
+        ),
+        measured(
+            "tail",
+            &TAIL,
+            Command::Tail {
+                rate: 2000,
+                seconds: 3,
+                seed,
+            },
+        ),
+        measured(
+            "overwrite",
+            &WRITE,
+            Command::Overwrite {
+                operations: rows * 2,
+                seed,
+            },
+        ),
+        silent(Command::Close),
+        open(data_size / 10, Durability::Device),
+        measured(
+            "synced-1",
+            &COST,
+            Command::Write {
+                operations: disk_reads / 20,
+                seed,
+                in_flight: 1,
+            },
+        ),
+        measured(
+            "synced-32",
+            &COST,
+            Command::Write {
+                operations: disk_reads,
+                seed,
+                in_flight: 32,
+            },
+        ),
+        silent(Command::Close),
+        Step {
+            engines: Some(Engine::Ceto),
+            ..measured(
+                "throughput",
+                &THROUGHPUT,
+                Command::Throughput {
+                    rows: rows.min(2_000_000),
+                },
+            )
+        },
+    ];
+    let is_wanted = |step: &Step| match step.name {
+        None | Some("load") => true,
+        Some(name) => {
+            arguments.workloads.is_empty()
+                || arguments
+                    .workloads
+                    .iter()
+                    .any(|wanted| name.starts_with(wanted.as_str()))
+        }
+    };
+    all.into_iter().filter(is_wanted).collect()
+}
