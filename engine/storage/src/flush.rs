@@ -260,14 +260,16 @@ impl Database {
                 tracing::warn!("table {}: {error}; LZ4 is used", table.name());
                 Compression::default()
             });
+        let now = self.env.clock().unix_micros();
         WriterOptions {
             shard_count: self.options.shard_count,
             compression,
             bloom_filter_fp_chance: definition.options.bloom_filter_fp_chance,
             expected_partitions,
             flushed_through,
-            created_at: self.env.clock().unix_micros(),
+            created_at: now,
             origin: Origin::Compaction,
+            dictionary: table.dictionary(now),
             header: Some(Rc::new(SerializationHeader::of(&definition))),
             ..WriterOptions::new(table.id)
         }

@@ -40,6 +40,6 @@ pub use options::{CommitlogSync, StorageOptions};
 pub use reshard::reshard;
 pub use sstable::{
     Codec, Component, Compression, Descriptor, Generation, HeaderColumn, Origin, SerializationHeader,
-    Statistics,
+    Statistics, Training,
 };
 pub use stats::{CompactionStats, StorageStats, TableStats};

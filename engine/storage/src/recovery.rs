@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::options::StorageOptions;
 use crate::poison::Poison;
-use crate::sstable::{Component, Descriptor, Sstable, remove_files};
+use crate::sstable::{Component, Descriptor, Sstable, remove_files, unknown_version};
 use crate::table::{TableStore, table_dir};
 use crate::transaction::{self, Transaction};
 use crate::truncation::Truncation;
@@ -314,6 +314,9 @@ impl TableFiles {
             .into_iter()
             .filter(|entry| !entry.is_dir)
         {
+            if let Some(version) = Descriptor::other_version(&entry.name) {
+                return Err(unknown_version(&dir.join(&entry.name), version));
+            }
             if let Some(shard) = temporary_of(dir, &entry.name) {
                 files.temporary.push((shard, dir.join(&entry.name)));
             } else if let Some((shard, number)) = transaction::parse_file_name(&entry.name) {

@@ -15,7 +15,11 @@ use ceto_model::{Table, TableId};
 
 use crate::commitlog::ReplayPosition;
 use crate::memtable::Memtable;
-use crate::sstable::{Descriptor, Generation, Sstable};
+use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
+
+/// How long a dictionary serves the table's new sstables before another is trained, in microseconds: training takes
+/// the processor for some tens of milliseconds.
+const DICTIONARY_AGE_MAX: i64 = 3_600_000_000;
 
 /// A table's storage on one shard.
 pub(crate) struct TableStore {
@@ -168,6 +172,14 @@ impl TableStore {
         };
         view.flushing.push_back(flushing.clone());
         Some(flushing)
+    }
+
+    /// The dictionary that blocks are to be compressed with, at a time in microseconds; None: one is to be trained.
+    pub(crate) fn dictionary(&self, now: i64) -> Option<Rc<Dictionary>> {
+        let view = self.view.borrow();
+        let dictionaries = view.sstables.iter().filter_map(|sstable| sstable.dictionary());
+        let newest = dictionaries.max_by_key(|dictionary| dictionary.trained_at)?;
+        (now - newest.trained_at < DICTIONARY_AGE_MAX).then(|| newest.clone())
     }
 
     /// The memtable to be flushed next.

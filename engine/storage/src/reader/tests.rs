@@ -13,7 +13,7 @@ use ceto_model::{DecoratedKey, Partition, ReadTarget, RingPosition, Slice, Token
 use super::{Fragment, FragmentSource, Merge, Scan, Step, changes_of};
 use crate::memtable::{Memtable, MemtableReader};
 use crate::sstable::{
-    BlockCache, Codec, Compression, Descriptor, Generation, Sstable, SstableReader, SstableWriter,
+    BlockCache, Codec, Compression, Descriptor, Generation, Sstable, SstableReader, SstableWriter, Training,
     WriterOptions, write_toc,
 };
 use crate::testing::*;
@@ -220,9 +220,13 @@ async fn check_world(seed: u64, env: Rc<MemoryEnv>) {
     }
     // Tiny blocks, so that partitions span many of them and row indexes get several levels.
     let compression = Compression {
-        codec: [Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy][seed as usize % 4],
+        codec: Codec::ALL[seed as usize / 2 % Codec::ALL.len()],
         chunk_length: 64 << dice.below(8),
         level: 1,
+        training: Training {
+            dictionary_size_max: 4 << 10,
+            sample_size_max: 40 << 10,
+        },
         ..Compression::default()
     };
     let sstable = world.sstable(&whole, compression).await;

@@ -4,24 +4,29 @@
 //! block   0               4            8                 12     13      14  16         24
 //!         | stored length | raw length | previous length | kind | codec | 0 | checksum | stored bytes |
 //!
-//! raw bytes by kind
-//!   0 partitions       partition* offset:u32* count:u32      offset of each partition, for binary search
-//!   1 large, first     key deletion? static_row? item*        the beginning of a partition of several blocks
-//!   2 large, more      open:deletion? item*                   open: the range deletion that holds at its start
+//! raw bytes by kind, each with the base of its times at its end
+//!   0 partitions       partition* offset:u32* count:u32 base      offset of each partition, for binary search
+//!   1 large, first     header item* base                           the beginning of a partition of several blocks
+//!   2 large, more      open:deletion? item* base                   open: the range deletion that holds at its start
 //!
-//! partition ::= key:bytes flags:u8 [deletion] [static:row] item* 0
+//! partition ::= header item* 0
+//! header    ::= key:bytes flags:u8 [deletion] [static:row]         flags: 1 deletion, 2 static row
 //! item      ::= 1 clustering:bytes length:varint row  |  2 position:bytes deletion?
+//! deletion? ::= 0 | 1 deletion
+//! base      ::= timestamp:i64 seconds:i64
 //! ```
 //!
-//! Integers are little-endian; `bytes`, `varint`, `row` and `deletion` are those of the model's codec. *Previous
-//! length* is the length on disk of the block before it in the same large partition (0 for the first), so that a
+//! Integers are little-endian; `bytes` and `varint` are those of the model's codec, `row` and `deletion` are described
+//! in `row`. Data begins with the files' common head; the first block lies behind it, each other one behind the one
+//! before. *Previous length* is the length on disk of the block before it in the same large partition (0 for the first), so that a
 //! large partition can be read backwards. The checksum is xxh3 over header and stored bytes, seeded with the block's
 //! offset: a block that lies elsewhere does not pass. The last block of a large partition ends with a 0 item.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::compression::{Codec, Compression, RAW_BLOCK_MAX, compress, decompress};
+use super::compression::{Codec, Compressor, RAW_BLOCK_MAX, decompress};
+use super::dictionary::Dictionary;
 
 /// Bytes of a block's header.
 pub(crate) const BLOCK_HEADER_SIZE: usize = 24;
@@ -59,7 +64,7 @@ pub(crate) struct Block {
 
 /// Appends a block that will lie at `offset`; returns its length on disk.
 pub(crate) fn write_block(
-    compression: &Compression,
+    compressor: &mut Compressor,
     (kind, raw): (BlockKind, &[u8]),
     previous_length: u32,
     offset: u64,
@@ -68,7 +73,7 @@ pub(crate) fn write_block(
     assert!(raw.len() <= RAW_BLOCK_MAX, "a block of {} bytes", raw.len());
     let start = out.len();
     out.resize(start + BLOCK_HEADER_SIZE, 0);
-    let codec = compress(compression, raw, out);
+    let codec = compressor.compress(raw, out);
     let stored_length = (out.len() - start - BLOCK_HEADER_SIZE) as u32;
     let header = &mut out[start..start + BLOCK_HEADER_SIZE];
     header[..4].copy_from_slice(&stored_length.to_le_bytes());
@@ -107,6 +112,9 @@ impl BlockHeader {
             codec: Codec::from_number(header[13]).ok_or("block header names no codec")?,
             checksum: u64::from_le_bytes(header[CHECKSUM_AT..].try_into().expect("eight bytes")),
         };
+        if bytes[14..CHECKSUM_AT] != [0, 0] {
+            return Err("block header has unknown flags");
+        }
         if header.raw_length > RAW_BLOCK_MAX || header.stored_length > RAW_BLOCK_MAX {
             return Err("block header claims an impossible length");
         }
@@ -120,7 +128,11 @@ impl BlockHeader {
 }
 
 /// Checks and decompresses the block that lies at `offset` of its file and at the front of `bytes`.
-pub(crate) fn read_block(bytes: &Bytes, offset: u64) -> std::result::Result<Block, &'static str> {
+pub(crate) fn read_block(
+    bytes: &Bytes,
+    offset: u64,
+    dictionary: Option<&Dictionary>,
+) -> std::result::Result<Block, &'static str> {
     let header = BlockHeader::read(bytes)?;
     let stored = bytes
         .get(BLOCK_HEADER_SIZE..header.length())
@@ -128,9 +140,12 @@ pub(crate) fn read_block(bytes: &Bytes, offset: u64) -> std::result::Result<Bloc
     if checksum(&bytes[..CHECKSUM_AT], stored, offset) != header.checksum {
         return Err("block checksum mismatch");
     }
+    if header.codec == Codec::ZstdDictionary && dictionary.is_none() {
+        return Err("block needs a dictionary that is not there");
+    }
     let raw = match header.codec {
         Codec::None if stored.len() == header.raw_length => bytes.slice(BLOCK_HEADER_SIZE..header.length()),
-        codec => decompress(codec, stored, header.raw_length)
+        codec => decompress(codec, stored, header.raw_length, dictionary)
             .ok_or("block does not decompress")?
             .into(),
     };
@@ -147,27 +162,29 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::sstable::Compression;
 
     #[test]
     fn a_flipped_bit_anywhere_or_another_place_is_noticed() {
         let raw = b"some row bytes, and again some row bytes, and again some row bytes".repeat(3);
         let mut bytes = Vec::new();
+        let mut compressor = Compressor::new(Compression::default(), None);
         let content = (BlockKind::LargeMore, raw.as_slice());
-        let length = write_block(&Compression::default(), content, 99, 4096, &mut bytes);
+        let length = write_block(&mut compressor, content, 99, 4096, &mut bytes);
         assert_eq!(length as usize, bytes.len());
-        let block = read_block(&bytes.clone().into(), 4096).unwrap();
+        let block = read_block(&bytes.clone().into(), 4096, None).unwrap();
         assert_eq!(
             (block.kind, &block.raw[..], block.previous_length),
             (BlockKind::LargeMore, &raw[..], 99)
         );
-        assert!(read_block(&bytes.clone().into(), 8192).is_err());
+        assert!(read_block(&bytes.clone().into(), 8192, None).is_err());
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read_block(&damaged.into(), 4096).is_err(), "bit {bit}");
+            assert!(read_block(&damaged.into(), 4096, None).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(read_block(&bytes[..length].to_vec().into(), 4096).is_err());
+            assert!(read_block(&bytes[..length].to_vec().into(), 4096, None).is_err());
         }
     }
 }

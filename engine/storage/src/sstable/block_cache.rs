@@ -1,6 +1,8 @@
 //! Uncompressed blocks and index pages kept in memory, least recently used out first.
 //!
 //! One per shard. Bounded by bytes of content; an entry that is larger than an eighth of the bound is not kept.
+//! Sstables also ask here for memory to keep their whole partition index in ([`BlockCache::pin`]): a quarter of the
+//! bound for all of them, on top of it.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,6 +14,8 @@ use super::block::Block;
 /// Memory of an entry beside its content, in bytes.
 const ENTRY_OVERHEAD: usize = 128;
 const NONE: u32 = u32::MAX;
+/// Partition indexes kept in memory take at most one part in this many of the bound.
+const PINNED_PART: usize = 4;
 
 /// Which block of which file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,6 +48,8 @@ impl Cached {
 pub(crate) struct BlockCache {
     capacity: usize,
     entries: RefCell<Entries>,
+    /// Bytes of partition indexes kept in memory.
+    pinned: Cell<usize>,
     hits: Cell<u64>,
     misses: Cell<u64>,
 }
@@ -76,6 +82,7 @@ impl BlockCache {
         BlockCache {
             capacity,
             entries: RefCell::new(entries),
+            pinned: Cell::new(0),
             hits: Cell::new(0),
             misses: Cell::new(0),
         }
@@ -129,6 +136,22 @@ impl BlockCache {
         entries.by_key.insert(key, number);
         entries.memory += size;
         entries.link_newest(number);
+    }
+
+    /// Takes memory to keep an sstable's partition index in; false when there is none left: its pages are then read
+    /// through the cache, one read for each lookup that finds none there.
+    pub(crate) fn pin(&self, bytes: usize) -> bool {
+        let pinned = self.pinned.get().saturating_add(bytes);
+        if pinned > self.capacity / PINNED_PART {
+            return false;
+        }
+        self.pinned.set(pinned);
+        true
+    }
+
+    /// Gives it back.
+    pub(crate) fn unpin(&self, bytes: usize) {
+        self.pinned.set(self.pinned.get().saturating_sub(bytes));
     }
 
     /// Bytes in use, hits, misses.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// Format version in file names.
-const VERSION: &str = "a";
+pub(crate) const VERSION: &str = "a";
 
 /// Number of an sstable within its table's folder and shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -30,8 +30,10 @@ pub enum Component {
     Data,
     /// Where partitions and rows lie in Data.
     Index,
-    /// Bloom filter of the partition keys.
+    /// Bloom filter of the partition keys; not there when the table wants none.
     Filter,
+    /// What Zstandard's blocks are compressed with; only there when they are.
+    Dictionary,
     /// Counts, ranges, provenance.
     Statistics,
     /// Checksums of the files above.
@@ -42,10 +44,11 @@ pub enum Component {
 
 impl Component {
     /// In the order in which they are written.
-    pub const ALL: [Component; 6] = [
+    pub const ALL: [Component; 7] = [
         Component::Data,
         Component::Index,
         Component::Filter,
+        Component::Dictionary,
         Component::Statistics,
         Component::Digest,
         Component::Toc,
@@ -57,6 +60,7 @@ impl Component {
             Component::Data => "Data.db",
             Component::Index => "Index.db",
             Component::Filter => "Filter.db",
+            Component::Dictionary => "Dictionary.db",
             Component::Statistics => "Statistics.db",
             Component::Digest => "Digest.xxh3",
             Component::Toc => "TOC.txt",
@@ -73,6 +77,18 @@ impl Descriptor {
     /// Path of one file.
     pub fn path(&self, component: Component) -> PathBuf {
         self.dir.join(format!("{}-{}", self.prefix(), component.name()))
+    }
+
+    /// The version of the format that a file's name tells, when it is the name of an sstable's file of another version.
+    pub(crate) fn other_version(name: &str) -> Option<&str> {
+        let (version, rest) = name.strip_prefix("ceto-")?.split_once('-')?;
+        let mut numbers = rest.splitn(3, '-');
+        let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+        let is_version =
+            (1..=2).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_sstable =
+            is_version && is_number(numbers.next()) && is_number(numbers.next()) && numbers.next().is_some();
+        (is_sstable && version != VERSION).then_some(version)
     }
 
     /// Parses a file's name; None when it is no sstable file of this format. The component is None for one that this
@@ -123,6 +139,15 @@ mod tests {
             "",
         ] {
             assert_eq!(Descriptor::parse(&descriptor.dir, name), None);
+        }
+        assert_eq!(Descriptor::other_version("ceto-b-0-1-Data.db"), Some("b"));
+        for name in [
+            "ceto-a-0-1-Data.db",
+            "ceto-transaction-0-1",
+            "nb-1-big-Data.db",
+            "ceto-b-0-x-TOC.txt",
+        ] {
+            assert_eq!(Descriptor::other_version(name), None, "{name}");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The digest (checksums of whole files) and the table of contents.
 //!
 //! ```text
-//! Digest.xxh3 ::= (name " " size " " xxh3 in hex "\n")* "# " xxh3 in hex of all before it "\n"
+//! Digest.xxh3 ::= "version 1\n" (name " " size " " xxh3 in hex "\n")* "# " xxh3 in hex of all before it "\n"
 //! TOC.txt     ::= (name "\n")*
 //! ```
+//!
+//! The digest lists the files written before it, in the order of [`Component::ALL`]; the table of contents the same
+//! ones, the digest and itself.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,6 +14,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::descriptor::Component;
+use super::head::{FORMAT_VERSION, unknown_version};
 use crate::error::{Error, Result};
 
 /// Sizes and checksums of an sstable's files.
@@ -28,6 +32,11 @@ impl Digest {
         self.add(component, content.len() as u64, xxh3_64(content));
     }
 
+    /// The files that it tells of.
+    pub(crate) fn components(&self) -> impl Iterator<Item = Component> {
+        self.files.iter().map(|(component, ..)| *component)
+    }
+
     /// Size and checksum of a file.
     pub(crate) fn get(&self, component: Component) -> Option<(u64, u64)> {
         let file = self.files.iter().find(|(own, ..)| *own == component)?;
@@ -35,8 +44,10 @@ impl Digest {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut text = String::new();
-        for (component, size, checksum) in &self.files {
+        let mut text = format!("version {FORMAT_VERSION}\n");
+        let mut files = self.files.clone();
+        files.sort_unstable();
+        for (component, size, checksum) in &files {
             writeln!(text, "{} {size} {checksum:016x}", component.name()).expect("a string takes any text");
         }
         let checksum = xxh3_64(text.as_bytes());
@@ -45,15 +56,26 @@ impl Digest {
     }
 
     pub(crate) fn decode(bytes: &[u8], file: &Path) -> Result<Digest> {
-        Digest::parse(bytes).ok_or_else(|| Error::corrupt(file, 0, "digest is not what it should be"))
+        let damaged = || Error::corrupt(file, 0, "digest is not what it should be");
+        let content = Digest::checked(bytes).ok_or_else(damaged)?;
+        let (version, files) = content
+            .strip_prefix("version ")
+            .and_then(|content| content.split_once('\n'))
+            .ok_or_else(damaged)?;
+        if version != FORMAT_VERSION.to_string() {
+            return Err(unknown_version(file, version));
+        }
+        Digest::parse(files).ok_or_else(damaged)
     }
 
-    fn parse(bytes: &[u8]) -> Option<Digest> {
+    /// The text before the checksum, when that is right.
+    fn checked(bytes: &[u8]) -> Option<&str> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (content, checksum) = text.strip_suffix('\n')?.rsplit_once("# ")?;
-        if format!("{:016x}", xxh3_64(content.as_bytes())) != checksum {
-            return None;
-        }
+        (format!("{:016x}", xxh3_64(content.as_bytes())) == checksum).then_some(content)
+    }
+
+    fn parse(content: &str) -> Option<Digest> {
         let mut digest = Digest::default();
         for line in content.lines() {
             let mut words = line.split(' ');
@@ -68,23 +90,21 @@ impl Digest {
     }
 }
 
-/// The table of contents.
-pub(crate) fn toc() -> String {
-    Component::ALL
+/// The table of contents of an sstable whose files a digest tells.
+pub(crate) fn toc(digest: &Digest) -> String {
+    let written = digest.components().chain([Component::Digest, Component::Toc]);
+    written
         .map(|component| format!("{}\n", component.name()))
-        .concat()
+        .collect()
 }
 
-/// Whether `bytes` are a table of contents.
-pub(crate) fn check_toc(bytes: &[u8], file: &Path) -> Result<()> {
-    if bytes == toc().as_bytes() {
+/// Whether `bytes` are the table of contents that goes with a digest.
+pub(crate) fn check_toc(bytes: &[u8], digest: &Digest, file: &Path) -> Result<()> {
+    if bytes == toc(digest).as_bytes() {
         return Ok(());
     }
-    Err(Error::corrupt(
-        file,
-        0,
-        "table of contents is not what it should be",
-    ))
+    let what = "table of contents lists other files than the digest";
+    Err(Error::corrupt(file, 0, what))
 }
 
 #[cfg(test)]
@@ -106,6 +126,14 @@ mod tests {
             damaged[at] ^= 1;
             assert!(Digest::decode(&damaged, file).is_err());
             assert!(Digest::decode(&bytes[..at], file).is_err());
+        }
+        let toc = toc(&digest);
+        assert_eq!(toc, "Data.db\nFilter.db\nDigest.xxh3\nTOC.txt\n");
+        assert!(check_toc(toc.as_bytes(), &digest, file).is_ok());
+        for bit in 0..toc.len() * 8 {
+            let mut damaged = toc.clone().into_bytes();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(check_toc(&damaged, &digest, file).is_err());
         }
     }
 }

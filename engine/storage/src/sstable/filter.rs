@@ -4,8 +4,8 @@
 //! number of probes are chosen for the wanted false positive chance with the uneven load of the lines in mind.
 //!
 //! ```text
-//! Filter.db  0       8         10       12  16      24
-//!            | magic | version | probes | 0 | lines | lines * 64 bytes | xxh3 of all before it |
+//! Filter.db  0      16       18  24      32
+//!            | head | probes | 0 | lines | lines * 64 bytes | xxh3 of all before it |
 //! ```
 
 use std::path::Path;
@@ -14,11 +14,12 @@ use bytes::Bytes;
 use ceto_model::Token;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::descriptor::Component;
+use super::head::{HEAD_SIZE, check_head, write_head};
 use crate::error::{Error, Result};
 
-const MAGIC: [u8; 8] = *b"CETOFLT\n";
-const VERSION: u16 = 1;
-const HEADER_SIZE: usize = 24;
+/// Bytes behind the head and before the lines.
+const HEADER_SIZE: usize = 16;
 const LINE_BITS: u64 = 512;
 const LINE_WORDS: usize = 8;
 /// Most bits spent on a key; the chance that it reaches is better than any that Cassandra allows.
@@ -105,11 +106,10 @@ impl BloomFilter {
 
     /// Its file.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_SIZE + self.memory() + 8);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        let mut bytes = Vec::with_capacity(HEAD_SIZE + HEADER_SIZE + self.memory() + 8);
+        bytes.extend_from_slice(&write_head(Component::Filter));
         bytes.extend_from_slice(&self.probes.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&[0; 6]);
         bytes.extend_from_slice(&(self.lines.len() as u64).to_le_bytes());
         self.lines
             .iter()
@@ -122,6 +122,7 @@ impl BloomFilter {
     /// Reads its file.
     pub(crate) fn decode(bytes: &Bytes, file: &Path) -> Result<BloomFilter> {
         let damaged = |what: &str| Error::corrupt(file, 0, what);
+        check_head(Component::Filter, bytes, file)?;
         let (content, checksum) = bytes
             .split_last_chunk::<8>()
             .ok_or_else(|| damaged("filter is cut short"))?;
@@ -129,14 +130,11 @@ impl BloomFilter {
             return Err(damaged("filter checksum mismatch"));
         }
         let (header, words) = content
-            .split_first_chunk::<HEADER_SIZE>()
+            .get(HEAD_SIZE..)
+            .and_then(<[u8]>::split_first_chunk::<HEADER_SIZE>)
             .ok_or_else(|| damaged("no filter header"))?;
-        let version = u16::from_le_bytes([header[8], header[9]]);
-        let count = u64::from_le_bytes(header[16..].try_into().expect("eight bytes"));
-        if header[..8] != MAGIC || version != VERSION || count == 0 {
-            return Err(damaged("not a filter of a known version"));
-        }
-        if words.len() as u64 != count.saturating_mul(LINE_BITS / 8) {
+        let count = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+        if count == 0 || words.len() as u64 != count.saturating_mul(LINE_BITS / 8) {
             return Err(damaged("filter size mismatch"));
         }
         let mut lines = vec![[0; LINE_WORDS]; count as usize];
@@ -150,7 +148,7 @@ impl BloomFilter {
             .for_each(|(line, word)| *line = word);
         Ok(BloomFilter {
             lines,
-            probes: u16::from_le_bytes([header[10], header[11]]),
+            probes: u16::from_le_bytes([header[0], header[1]]),
         })
     }
 }

@@ -4,7 +4,8 @@
 //! |------------|---------------------------------------------------------------------|--------------|
 //! | Data       | partitions in blocks, each compressed and checksummed               | `block`      |
 //! | Index      | where blocks lie; row indexes of large partitions                   | `index`      |
-//! | Filter     | blocked bloom filter                                                | `filter`     |
+//! | Filter     | blocked bloom filter; none when `bloom_filter_fp_chance` is 1        | `filter`     |
+//! | Dictionary | what Zstandard's blocks are compressed with, where they are          | `dictionary` |
 //! | Statistics | counts, ranges, provenance (a flatbuffer)                           | `statistics` |
 //! | Digest     | sizes and checksums of the files above                              | `digest`     |
 //! | TOC        | the list of files; written last                                     | `digest`     |
@@ -21,20 +22,25 @@ mod block_cache;
 mod collector;
 mod compression;
 mod descriptor;
+mod dictionary;
 mod digest;
 mod filter;
 mod flat;
+mod head;
 mod index;
 mod parse;
 mod reader;
+mod row;
 mod serialization_header;
 mod statistics;
 mod table;
 mod writer;
 
 pub(crate) use block_cache::BlockCache;
-pub use compression::{Codec, Compression};
+pub use compression::{Codec, Compression, Training};
 pub use descriptor::{Component, Descriptor, Generation};
+pub(crate) use dictionary::Dictionary;
+pub(crate) use head::unknown_version;
 pub(crate) use reader::SstableReader;
 pub use serialization_header::{HeaderColumn, SerializationHeader};
 pub use statistics::{Origin, Statistics};

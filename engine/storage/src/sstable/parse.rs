@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ceto_model::codec::{DecodeError, Decoder};
 use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Position, Row, Token};
 
+use super::row::{BASE_SIZE, Base};
 use super::writer::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
 use crate::reader::Fragment;
 
@@ -31,20 +32,42 @@ fn error<T>(decoder: &Decoder, what: &'static str) -> Parsed<T> {
     })
 }
 
+/// A raw block without the base of its times, and that base.
+pub(crate) fn split_base(raw: &Bytes) -> Parsed<(Bytes, Base)> {
+    match raw.split_last_chunk::<BASE_SIZE>() {
+        Some((content, base)) => Ok((raw.slice(..content.len()), Base::decode(*base))),
+        None => Err(DecodeError {
+            what: "base of a block",
+            remaining: raw.len(),
+        }),
+    }
+}
+
+/// The base and the rest of the root page of a row index.
+pub(crate) fn root_page(content: Bytes) -> Parsed<(Base, Decoder)> {
+    match content.first_chunk::<BASE_SIZE>() {
+        Some(base) => Ok((Base::decode(*base), Decoder::new(content.slice(BASE_SIZE..)))),
+        None => Err(DecodeError {
+            what: "base of a row index",
+            remaining: content.len(),
+        }),
+    }
+}
+
 /// A partition's header.
-pub(crate) fn header(decoder: &mut Decoder) -> Parsed<Header> {
+pub(crate) fn header(decoder: &mut Decoder, base: Base) -> Parsed<Header> {
     let key = PartitionKey(decoder.bytes("partition key")?);
     let flags = decoder.u8("partition flags")?;
     if flags & !(PARTITION_DELETION | PARTITION_STATIC) != 0 {
         return error(decoder, "partition flags");
     }
     let deletion = if flags & PARTITION_DELETION != 0 {
-        decoder.deletion_option()?
+        base.deletion_option(decoder)?
     } else {
         None
     };
     let static_row = if flags & PARTITION_STATIC != 0 {
-        Some(decoder.row()?)
+        Some(base.row(decoder)?)
     } else {
         None
     };
@@ -65,7 +88,7 @@ pub(crate) enum Item {
 
 impl Item {
     /// The next one.
-    pub(crate) fn read(decoder: &mut Decoder) -> Parsed<Item> {
+    pub(crate) fn read(decoder: &mut Decoder, base: Base) -> Parsed<Item> {
         match decoder.u8("item kind")? {
             ITEM_END => Ok(Item::End),
             ITEM_ROW => {
@@ -74,18 +97,18 @@ impl Item {
             }
             ITEM_CHANGE => {
                 let position = Position(decoder.bytes("position")?);
-                Ok(Item::Change(position, decoder.deletion_option()?))
+                Ok(Item::Change(position, base.deletion_option(decoder)?))
             }
             _ => error(decoder, "item kind"),
         }
     }
 
     /// Decodes it in full; None for an end.
-    pub(crate) fn into_fragment(self) -> Parsed<Option<Fragment>> {
+    pub(crate) fn into_fragment(self, base: Base) -> Parsed<Option<Fragment>> {
         match self {
             Item::Row(key, row) => {
                 let mut decoder = Decoder::new(row);
-                let row = decoder.row()?;
+                let row = base.row(&mut decoder)?;
                 decoder.finish("row")?;
                 Ok(Some(Fragment::Row(key, row)))
             }
@@ -111,11 +134,13 @@ pub(crate) struct Partitions {
     /// Where the offsets begin.
     offsets: usize,
     count: usize,
+    pub(crate) base: Base,
 }
 
 impl Partitions {
     /// Reads the end of a raw block.
-    pub(crate) fn new(raw: Bytes) -> Parsed<Partitions> {
+    pub(crate) fn new(raw: &Bytes) -> Parsed<Partitions> {
+        let (raw, base) = split_base(raw)?;
         let malformed = DecodeError {
             what: "block of partitions",
             remaining: raw.len(),
@@ -126,7 +151,12 @@ impl Partitions {
         let count = u32::from_le_bytes(*count) as usize;
         let trailer = count.checked_mul(4).and_then(|size| size.checked_add(4));
         match trailer.and_then(|trailer| raw.len().checked_sub(trailer)) {
-            Some(offsets) => Ok(Partitions { raw, offsets, count }),
+            Some(offsets) => Ok(Partitions {
+                raw,
+                offsets,
+                count,
+                base,
+            }),
             None => Err(malformed),
         }
     }

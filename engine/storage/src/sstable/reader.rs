@@ -1,6 +1,6 @@
 //! Reading an sstable as a stream of fragments.
 //!
-//! Goes from summary entry to summary entry. A block of small partitions is searched and taken partition by partition;
+//! Goes from entry to entry of the partition index. A block of small partitions is searched and taken partition by partition;
 //! a large partition is entered through its row index and taken block by block, in either direction.
 
 use std::cell::Cell;
@@ -11,28 +11,32 @@ use bytes::Bytes;
 use ceto_env::LocalFuture;
 use ceto_model::codec::{DecodeError, Decoder};
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice};
+use ceto_model::{DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice, Token};
 
 use super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind};
-use super::index::{Location, SummaryEntry, find_entry};
+use super::head::HEAD_SIZE;
+use super::index::{Cursor, IndexPage, Location, SummaryEntry, find_entry};
 use super::parse::{self, Header, Item, Partitions};
+use super::row::Base;
 use super::table::Sstable;
 use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
 
-/// Bytes read at once by a scan over many partitions: at first, so that a short page costs little, and at most.
-const SCAN_READ_AHEAD_MIN: usize = 32 << 10;
-const SCAN_READ_AHEAD_MAX: usize = 256 << 10;
-/// Bytes read at once inside one large partition, when the length of the next block is not known.
-const PARTITION_READ_AHEAD: usize = 32 << 10;
+/// Bytes read at once by a scan over many blocks: at first, so that a short page costs little, and at most.
+const READ_AHEAD_MIN: usize = 32 << 10;
+const READ_AHEAD_MAX: usize = 256 << 10;
 
 /// A scan of an sstable.
 pub(crate) struct SstableReader<'a> {
     sstable: Rc<Sstable>,
     scan: Scan<'a>,
     caches: bool,
-    /// Summary entry to visit next.
-    entry: usize,
+    /// Entry of the partition index to visit next.
+    cursor: Cursor,
+    /// Where the scan begins.
+    start: Token,
+    /// The partition page that was used last, by number.
+    leaf: Option<(usize, IndexPage)>,
     place: Place<'a>,
     buffer: VecDeque<Fragment>,
     /// What `step` waits for.
@@ -44,6 +48,8 @@ pub(crate) struct SstableReader<'a> {
     ahead: (u64, Bytes),
     /// How much a scan reads next time.
     read_ahead: usize,
+    /// The block taken last was not the first of its run: the one wanted now follows it in reading order.
+    goes_on: bool,
     /// Counts the bytes read from disk.
     disk_bytes: &'a Cell<u64>,
     /// A lookup of one partition has found it, or has been counted as vain.
@@ -59,7 +65,7 @@ enum Wanted {
 }
 
 enum Place<'a> {
-    /// Before the summary entry `entry`.
+    /// Before the entry at `cursor`.
     Entry,
     /// In a block of small partitions, before number `next`.
     Block {
@@ -118,7 +124,9 @@ impl<'a> SstableReader<'a> {
             ReadTarget::Range(range) => range.start.token(),
         };
         SstableReader {
-            entry: sstable.summary.seek(start),
+            cursor: sstable.index.seek(start),
+            start,
+            leaf: None,
             sstable,
             scan,
             caches,
@@ -128,7 +136,8 @@ impl<'a> SstableReader<'a> {
             block: None,
             page: None,
             ahead: (0, Bytes::new()),
-            read_ahead: SCAN_READ_AHEAD_MIN,
+            read_ahead: READ_AHEAD_MIN,
+            goes_on: false,
             disk_bytes,
             is_lookup_noted: false,
         }
@@ -201,24 +210,34 @@ impl<'a> SstableReader<'a> {
     }
 
     async fn load_block(&mut self, location: Location) -> Result<Block> {
-        let is_point = matches!(self.scan.target, ReadTarget::Partition(_));
-        let length = match location.length as usize {
-            0 if is_point => PARTITION_READ_AHEAD,
-            length if is_point => length,
-            length => {
-                let ahead = self.read_ahead;
-                self.read_ahead = (ahead * 2).min(SCAN_READ_AHEAD_MAX);
-                length.max(ahead)
+        let is_scan = self.goes_on || matches!(self.scan.target, ReadTarget::Range(_));
+        let mut length = location.length as usize;
+        let mut start = location.offset;
+        if is_scan || length == 0 {
+            let ahead = self.read_ahead;
+            self.read_ahead = (ahead * 2).min(READ_AHEAD_MAX);
+            if self.goes_on && self.scan.reversed {
+                // What comes next lies before it.
+                let behind = ahead.saturating_sub(length) as u64;
+                start = location.offset.saturating_sub(behind).max(HEAD_SIZE as u64);
+                length += (location.offset - start) as usize;
+            } else {
+                length = length.max(ahead);
             }
-        };
-        let mut bytes = self.read_data(location.offset, length).await?;
-        let header = BlockHeader::read(&bytes)
-            .map_err(|what| Error::corrupt(self.sstable.data_path(), location.offset, what))?;
-        if header.length() > bytes.len() {
-            bytes = self.read_data(location.offset, header.length()).await?;
         }
-        let block = self.sstable.block(&bytes, location.offset, self.caches)?;
-        self.ahead = (location.offset, bytes);
+        let mut bytes = self.read_data(start, length).await?;
+        let at = (location.offset - start) as usize;
+        let header = BlockHeader::read(bytes.get(at..).unwrap_or_default())
+            .map_err(|what| Error::corrupt(self.sstable.data_path(), location.offset, what))?;
+        if at + header.length() > bytes.len() {
+            (start, bytes) = (
+                location.offset,
+                self.read_data(location.offset, header.length()).await?,
+            );
+        }
+        let own = bytes.slice((location.offset - start) as usize..);
+        let block = self.sstable.block(&own, location.offset, self.caches)?;
+        self.ahead = (start, bytes);
         Ok(block)
     }
 
@@ -240,17 +259,61 @@ impl<'a> SstableReader<'a> {
         self.sstable.read_data(offset, length).await
     }
 
-    /// Enters the next summary entry; false when something must be loaded first.
+    /// The entry at the cursor, which may have to be loaded first.
+    fn current_entry(&mut self) -> Result<Visit> {
+        loop {
+            let number = self.cursor.page;
+            let page = match self.sstable.index.resident().get(number) {
+                Some(page) => page,
+                None => {
+                    let Some(location) = self.sstable.index.pages().get(number).copied() else {
+                        return Ok(Visit::End);
+                    };
+                    if self.leaf.as_ref().is_none_or(|(own, _)| *own != number) {
+                        let Some(content) = self.page_at(location) else {
+                            return Ok(Visit::MustLoad);
+                        };
+                        let page = IndexPage::new(content, location.offset, self.sstable.index_path())?;
+                        self.leaf = Some((number, page));
+                    }
+                    let Some((_, page)) = &self.leaf else {
+                        return Ok(Visit::End);
+                    };
+                    page
+                }
+            };
+            let slot = self.cursor.slot.unwrap_or_else(|| page.seek(self.start));
+            match page.get(slot) {
+                Some(entry) => {
+                    self.cursor.slot = Some(slot);
+                    return Ok(Visit::Entry(entry));
+                }
+                None => {
+                    self.cursor = Cursor {
+                        page: number + 1,
+                        slot: Some(0),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The entry at the cursor has been entered.
+    fn next_entry(&mut self) {
+        self.cursor.slot = self.cursor.slot.map(|slot| slot + 1);
+    }
+
+    /// Enters the next entry; false when something must be loaded first.
     fn enter_entry(&mut self) -> Result<bool> {
-        let Some(entry) = self
-            .sstable
-            .summary
-            .get(self.entry)
-            .filter(|entry| self.may_reach(entry))
-        else {
-            self.place = Place::End;
-            return Ok(true);
+        let entry = match self.current_entry()? {
+            Visit::Entry(entry) if self.may_reach(&entry) => entry,
+            Visit::MustLoad => return Ok(false),
+            Visit::Entry(_) | Visit::End => {
+                self.place = Place::End;
+                return Ok(true);
+            }
         };
+        self.goes_on = false;
         if entry.root.is_some() {
             return self.enter_large(&entry);
         }
@@ -266,7 +329,7 @@ impl<'a> SstableReader<'a> {
             ));
         }
         let in_block = self.decode_error(offset);
-        let partitions = Partitions::new(block.raw).map_err(&in_block)?;
+        let partitions = Partitions::new(&block.raw).map_err(&in_block)?;
         let next = match self.scan.target {
             ReadTarget::Partition(key) => match partitions.find(key).map_err(&in_block)? {
                 Ok(at) => at,
@@ -279,7 +342,7 @@ impl<'a> SstableReader<'a> {
             next,
             offset,
         };
-        self.entry += 1;
+        self.next_entry();
         Ok(true)
     }
 
@@ -310,7 +373,8 @@ impl<'a> SstableReader<'a> {
         *next += 1;
         let in_block = self.decode_error(offset);
         let mut decoder = partitions.decoder(at).map_err(&in_block)?;
-        let header = parse::header(&mut decoder).map_err(&in_block)?;
+        let base = partitions.base;
+        let header = parse::header(&mut decoder, base).map_err(&in_block)?;
         let key = header.decorated_key();
         match self.scan.target {
             ReadTarget::Partition(_) => self.place = Place::End,
@@ -322,14 +386,14 @@ impl<'a> SstableReader<'a> {
         }
         let mut filter = SliceFilter::new(slices_of(&self.scan, &key), self.scan.reversed);
         self.start(key, header);
-        take_items(
-            &mut decoder,
-            None,
-            &mut filter,
-            self.scan.reversed,
-            &mut self.buffer,
-        )
-        .map_err(&in_block)?;
+        let items = Items {
+            decoder,
+            base,
+            open: None,
+        };
+        items
+            .take(&mut filter, self.scan.reversed, &mut self.buffer)
+            .map_err(&in_block)?;
         filter.finish(&mut self.buffer);
         self.buffer.push_back(Fragment::PartitionEnd);
         Ok(())
@@ -355,7 +419,8 @@ impl<'a> SstableReader<'a> {
             let Some(block) = self.block_at(entry.data)? else {
                 return Ok(false);
             };
-            let header = parse::header(&mut Decoder::new(block.raw.clone()));
+            let header = parse::split_base(&block.raw)
+                .and_then(|(raw, base)| parse::header(&mut Decoder::new(raw), base));
             self.block = Some((entry.data.offset, block));
             header.map_err(self.decode_error(entry.data.offset))?
         } else {
@@ -363,11 +428,12 @@ impl<'a> SstableReader<'a> {
             let Some(page) = self.page_at(root) else {
                 return Ok(false);
             };
-            let header = parse::header(&mut Decoder::new(page));
+            let header =
+                parse::root_page(page).and_then(|(base, mut decoder)| parse::header(&mut decoder, base));
             let path = self.sstable.index_path();
             header.map_err(|error| Error::decode(path, root.offset, &error))?
         };
-        self.entry += 1;
+        self.next_entry();
         let key = header.decorated_key();
         match self.scan.target {
             ReadTarget::Partition(wanted) if *wanted != key => return Ok(true),
@@ -448,17 +514,27 @@ impl<'a> SstableReader<'a> {
         };
         let path = self.sstable.index_path();
         let in_page = |error| Error::decode(path, page.offset, &error);
-        let mut decoder = Decoder::new(content);
-        let height = match height {
-            Some(height) => height,
+        let (decoder, height) = match height {
+            Some(height) => (Decoder::new(content), height),
             None => {
-                parse::header(&mut decoder).map_err(in_page)?;
-                decoder.varint("row index height").map_err(in_page)?
+                let (base, mut decoder) = parse::root_page(content).map_err(in_page)?;
+                parse::header(&mut decoder, base).map_err(in_page)?;
+                let height = decoder.varint("row index height").map_err(in_page)?;
+                (decoder, height)
             }
         };
         let found = find_entry(decoder, &position).map_err(in_page)?;
         large.next = match height {
-            0 => Next::Block(large.behind_last(found, self.scan.reversed)),
+            0 => {
+                let block = large.behind_last(found, self.scan.reversed);
+                self.goes_on = large
+                    .neighbour
+                    .is_some_and(|neighbour| neighbour.offset == block.offset);
+                if !self.goes_on {
+                    self.read_ahead = READ_AHEAD_MIN;
+                }
+                Next::Block(block)
+            }
             height => Next::Page(position, found, height - 1),
         };
         Ok(Progress::Moved)
@@ -469,10 +545,11 @@ impl<'a> SstableReader<'a> {
             return Ok(Progress::MustLoad);
         };
         let in_block = self.decode_error(location.offset);
-        let mut decoder = Decoder::new(block.raw);
+        let (raw, base) = parse::split_base(&block.raw).map_err(&in_block)?;
+        let mut decoder = Decoder::new(raw);
         let open = match block.kind {
-            BlockKind::LargeFirst => parse::header(&mut decoder).map(|_| None),
-            BlockKind::LargeMore => decoder.deletion_option(),
+            BlockKind::LargeFirst => parse::header(&mut decoder, base).map(|_| None),
+            BlockKind::LargeMore => base.deletion_option(&mut decoder),
             BlockKind::Partitions => {
                 let what = "not a block of a large partition";
                 return Err(Error::corrupt(self.sstable.data_path(), location.offset, what));
@@ -480,7 +557,8 @@ impl<'a> SstableReader<'a> {
         };
         let open = open.map_err(&in_block)?;
         let reversed = self.scan.reversed;
-        let is_last = take_items(&mut decoder, open, &mut large.filter, reversed, &mut self.buffer);
+        let items = Items { decoder, base, open };
+        let is_last = items.take(&mut large.filter, reversed, &mut self.buffer);
         let is_last = is_last.map_err(&in_block)?;
         let is_at_end = if reversed {
             block.kind == BlockKind::LargeFirst
@@ -513,10 +591,20 @@ impl<'a> SstableReader<'a> {
         large.neighbour = Some(neighbour);
         large.next = match large.filter.next_start() {
             Some(start) => Next::Root(start.clone()),
-            None => Next::Block(neighbour),
+            None => {
+                self.goes_on = true;
+                Next::Block(neighbour)
+            }
         };
         Ok(Progress::Moved)
     }
+}
+
+/// What the cursor points at.
+enum Visit {
+    Entry(SummaryEntry),
+    MustLoad,
+    End,
 }
 
 enum Progress {
@@ -575,73 +663,81 @@ fn first_inside(partitions: &Partitions, start: &RingPosition) -> std::result::R
     Ok(low)
 }
 
-/// Sends the items of a block through the filter, in reading order; true when the partition's end was among them.
-/// `open` is the range deletion that holds where the items begin (in clustering order).
-fn take_items(
-    decoder: &mut Decoder,
+/// The items of a block, or the rest of them.
+struct Items {
+    decoder: Decoder,
+    base: Base,
+    /// The range deletion that holds where they begin (in clustering order).
     open: Option<Deletion>,
-    filter: &mut SliceFilter<'_>,
-    reversed: bool,
-    buffer: &mut VecDeque<Fragment>,
-) -> std::result::Result<bool, DecodeError> {
-    if reversed {
-        return take_items_reversed(decoder, open, filter, buffer);
-    }
-    if !filter.is_inside() {
-        filter.jump(open);
-    }
-    while decoder.remaining() > 0 {
-        match Item::read(decoder)? {
-            Item::End => return Ok(true),
-            Item::Change(position, deletion) => filter.change(position, deletion, buffer),
-            row @ Item::Row(..) => {
-                let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
-                if is_wanted {
-                    buffer.extend(row.into_fragment()?);
-                } else if filter.is_done() {
-                    return Ok(false);
-                }
-            }
-        }
-    }
-    Ok(false)
 }
 
-fn take_items_reversed(
-    decoder: &mut Decoder,
-    mut open: Option<Deletion>,
-    filter: &mut SliceFilter<'_>,
-    buffer: &mut VecDeque<Fragment>,
-) -> std::result::Result<bool, DecodeError> {
-    let mut items: Vec<ItemBefore> = Vec::new();
-    let mut is_last = false;
-    while decoder.remaining() > 0 && !is_last {
-        let item = Item::read(decoder)?;
-        let before = open;
-        match &item {
-            Item::End => is_last = true,
-            Item::Change(_, deletion) => open = *deletion,
-            Item::Row(..) => {}
+impl Items {
+    /// Sends them through the filter, in reading order; true when the partition's end was among them.
+    fn take(
+        mut self,
+        filter: &mut SliceFilter<'_>,
+        reversed: bool,
+        buffer: &mut VecDeque<Fragment>,
+    ) -> std::result::Result<bool, DecodeError> {
+        if reversed {
+            return self.take_reversed(filter, buffer);
         }
-        items.push((item, before));
-    }
-    if !filter.is_inside() {
-        filter.jump(open);
-    }
-    for (item, before) in items.into_iter().rev() {
-        match item {
-            Item::End => {}
-            // Read backwards, what held before a change holds behind it.
-            Item::Change(position, _) => filter.change(position, before, buffer),
-            row @ Item::Row(..) => {
-                let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
-                if is_wanted {
-                    buffer.extend(row.into_fragment()?);
-                } else if filter.is_done() {
-                    break;
+        if !filter.is_inside() {
+            filter.jump(self.open);
+        }
+        while self.decoder.remaining() > 0 {
+            match Item::read(&mut self.decoder, self.base)? {
+                Item::End => return Ok(true),
+                Item::Change(position, deletion) => filter.change(position, deletion, buffer),
+                row @ Item::Row(..) => {
+                    let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
+                    if is_wanted {
+                        buffer.extend(row.into_fragment(self.base)?);
+                    } else if filter.is_done() {
+                        return Ok(false);
+                    }
                 }
             }
         }
+        Ok(false)
     }
-    Ok(is_last)
+
+    fn take_reversed(
+        mut self,
+        filter: &mut SliceFilter<'_>,
+        buffer: &mut VecDeque<Fragment>,
+    ) -> std::result::Result<bool, DecodeError> {
+        let mut items: Vec<ItemBefore> = Vec::new();
+        let mut is_last = false;
+        let mut open = self.open;
+        while self.decoder.remaining() > 0 && !is_last {
+            let item = Item::read(&mut self.decoder, self.base)?;
+            let before = open;
+            match &item {
+                Item::End => is_last = true,
+                Item::Change(_, deletion) => open = *deletion,
+                Item::Row(..) => {}
+            }
+            items.push((item, before));
+        }
+        if !filter.is_inside() {
+            filter.jump(open);
+        }
+        for (item, before) in items.into_iter().rev() {
+            match item {
+                Item::End => {}
+                // Read backwards, what held before a change holds behind it.
+                Item::Change(position, _) => filter.change(position, before, buffer),
+                row @ Item::Row(..) => {
+                    let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
+                    if is_wanted {
+                        buffer.extend(row.into_fragment(self.base)?);
+                    } else if filter.is_done() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(is_last)
+    }
 }

@@ -1,8 +1,11 @@
 //! What an sstable says about itself.
 //!
-//! Statistics.db is a flatbuffer (its table's fields are the constants in `field`, in order; new ones go to the end)
-//! followed by the xxh3 of its bytes. It is written with the flatbuffers builder and read by `flat`, which checks
-//! every offset.
+//! ```text
+//! Statistics.db ::= head flatbuffer xxh3:8         xxh3: of everything before it
+//! ```
+//!
+//! The fields of the flatbuffer's table are the constants in `field`, in order; new ones go to the end. It is written
+//! with the flatbuffers builder and read by `flat`, which checks every offset.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -13,8 +16,10 @@ use flatbuffers::{FlatBufferBuilder, VOffsetT};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::compression::{Codec, Compression};
+use super::compression::{Codec, Compression, Training};
+use super::descriptor::Component;
 use super::flat::FlatTable;
+use super::head::{HEAD_SIZE, check_head, write_head};
 use super::serialization_header::SerializationHeader;
 use crate::commitlog::ReplayPosition;
 use crate::error::{Error, Result};
@@ -312,7 +317,8 @@ impl Statistics {
         }
         let root = builder.end_table(start);
         builder.finish(root, Some(IDENTIFIER));
-        let mut bytes = builder.finished_data().to_vec();
+        let mut bytes = write_head(Component::Statistics).to_vec();
+        bytes.extend_from_slice(builder.finished_data());
         bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
         bytes
     }
@@ -360,13 +366,16 @@ impl Statistics {
     /// Reads its file.
     pub(crate) fn decode(bytes: &Bytes, file: &Path) -> Result<Statistics> {
         let damaged = |what: &str| Error::corrupt(file, 0, what);
+        check_head(Component::Statistics, bytes, file)?;
         let (content, checksum) = bytes
             .split_last_chunk::<8>()
             .ok_or_else(|| damaged("statistics are cut short"))?;
         if xxh3_64(content) != u64::from_le_bytes(*checksum) {
             return Err(damaged("statistics checksum mismatch"));
         }
-        FlatTable::root(content, IDENTIFIER)
+        content
+            .get(HEAD_SIZE..)
+            .and_then(|content| FlatTable::root(content, IDENTIFIER))
             .and_then(|table| Statistics::from_table(&table))
             .ok_or_else(|| damaged("statistics are not what they should be"))
     }
@@ -411,6 +420,7 @@ impl Statistics {
                 chunk_length: number(field::CHUNK_LENGTH).try_into().ok()?,
                 level: (number(field::COMPRESSION_LEVEL) as i64).try_into().ok()?,
                 min_compress_ratio: f64::from_bits(number(field::MIN_COMPRESS_RATIO)),
+                training: Training::default(),
             },
             bloom_filter_fp_chance: f64::from_bits(number(field::BLOOM_FILTER_FP_CHANCE)),
             flushed_through: (segment != 0).then_some(ReplayPosition {
@@ -485,6 +495,7 @@ mod tests {
                 chunk_length: 4096,
                 level: -3,
                 min_compress_ratio: 1.25,
+                training: Training::default(),
             },
             bloom_filter_fp_chance: 0.01,
             flushed_through: Some(ReplayPosition {
@@ -527,7 +538,7 @@ mod tests {
             assert!(Statistics::decode(&bytes[..at].to_vec().into(), file).is_err());
             // Also without the checksum's protection no byte makes the reader panic.
             damaged.truncate(bytes.len() - 8);
-            if let Some(table) = FlatTable::root(&damaged, IDENTIFIER) {
+            if let Some(table) = FlatTable::root(&damaged[HEAD_SIZE..], IDENTIFIER) {
                 let _ = Statistics::from_table(&table);
             }
         }

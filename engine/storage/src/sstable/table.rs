@@ -12,9 +12,11 @@ use xxhash_rust::xxh3::Xxh3;
 use super::block::{Block, read_block};
 use super::block_cache::{BlockCache, CacheKey, Cached};
 use super::descriptor::{Component, Descriptor};
+use super::dictionary::Dictionary;
 use super::digest::{Digest, check_toc};
 use super::filter::BloomFilter;
-use super::index::{FOOTER_SIZE, Location, Summary, read_page};
+use super::head::{HEAD_SIZE, check_head};
+use super::index::{FOOTER_SIZE, IndexPage, Location, PartitionIndex, Tail, read_page};
 use super::reader::SstableReader;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
@@ -26,17 +28,24 @@ const COMPONENT_MAX: u64 = 1 << 32;
 const SMALL_TABLE: u64 = 16;
 /// Bytes read at a time when a whole file is checked.
 const VERIFY_SIZE: usize = 1 << 20;
+/// An index file up to this size is read as a whole when it is opened, in bytes; of a larger one its end.
+const INDEX_END_SIZE: u64 = 64 << 10;
+/// Index pages kept in memory are read together when no more than this many bytes lie between them.
+const PAGE_GAP_MAX: u64 = 16 << 10;
 
 /// An immutable table on disk.
 pub(crate) struct Sstable {
     pub(crate) descriptor: Descriptor,
     pub(crate) statistics: Statistics,
-    pub(crate) summary: Summary,
+    pub(crate) index: PartitionIndex,
     pub(crate) first: DecoratedKey,
     pub(crate) last: DecoratedKey,
     filter: Option<BloomFilter>,
+    dictionary: Option<Rc<Dictionary>>,
     data: Rc<dyn ReadFile>,
-    index: Rc<dyn ReadFile>,
+    index_file: Rc<dyn ReadFile>,
+    /// Bytes of index pages that count against the shard's bound.
+    pinned: usize,
     id: u64,
     cache: Rc<BlockCache>,
     env: Rc<dyn Env>,
@@ -57,8 +66,12 @@ impl Sstable {
         descriptor: Descriptor,
         cache: Rc<BlockCache>,
     ) -> Result<Rc<Sstable>> {
-        let path = descriptor.path(Component::Toc);
-        check_toc(&env.disk().read_file(&path, COMPONENT_MAX).await?, &path)?;
+        let toc = descriptor.path(Component::Toc);
+        let digest = descriptor.path(Component::Digest);
+        let disk = env.disk();
+        let content = disk.read_file(&toc, COMPONENT_MAX).await?;
+        let files = Digest::decode(&disk.read_file(&digest, COMPONENT_MAX).await?, &digest)?;
+        check_toc(&content, &files, &toc)?;
         Sstable::open_uncommitted(env, descriptor, cache).await
     }
 
@@ -81,10 +94,17 @@ impl Sstable {
             &descriptor.path(Component::Statistics),
         )?;
         let filter = read_filter(&*disk, &descriptor, &digest).await?;
-        let index = disk.open(&descriptor.path(Component::Index)).await?;
-        let summary = read_summary(&*index).await?;
+        let dictionary = match digest.get(Component::Dictionary) {
+            Some(_) => {
+                let path = descriptor.path(Component::Dictionary);
+                let bytes = disk.read_file(&path, COMPONENT_MAX).await?;
+                Some(Rc::new(Dictionary::decode(&bytes, &path)?))
+            }
+            None => None,
+        };
+        let index_file = disk.open(&descriptor.path(Component::Index)).await?;
         let data = disk.open(&descriptor.path(Component::Data)).await?;
-        for (component, file) in [(Component::Data, &data), (Component::Index, &index)] {
+        for (component, file) in [(Component::Data, &data), (Component::Index, &index_file)] {
             if digest.get(component).map(|(size, _)| size) != Some(file.size()) {
                 return Err(Error::corrupt(
                     file.path(),
@@ -93,15 +113,20 @@ impl Sstable {
                 ));
             }
         }
+        let head = data.read_at(0, HEAD_SIZE.min(data.size() as usize)).await?;
+        check_head(Component::Data, &head, data.path())?;
+        let (index, pinned) = read_index(&*index_file, &cache).await?;
         Ok(Rc::new(Sstable {
             first: DecoratedKey::new(statistics.first_key.clone()),
             last: DecoratedKey::new(statistics.last_key.clone()),
             descriptor,
             statistics,
-            summary,
-            filter,
-            data,
             index,
+            filter,
+            dictionary,
+            data,
+            index_file,
+            pinned,
             // Unique among the sstables that this process opens: 64 random bits.
             id: env.random(),
             cache,
@@ -157,9 +182,15 @@ impl Sstable {
         (self.true_positives.get(), self.false_positives.get())
     }
 
-    /// Bytes of memory of its index.
+    /// Bytes of memory of its index and its dictionary.
     pub(crate) fn index_memory(&self) -> usize {
-        self.summary.memory()
+        let dictionary = self.dictionary.as_ref();
+        self.index.memory() + dictionary.map_or(0, |dictionary| dictionary.memory())
+    }
+
+    /// What its blocks may be compressed with.
+    pub(crate) fn dictionary(&self) -> Option<&Rc<Dictionary>> {
+        self.dictionary.as_ref()
     }
 
     /// Bytes of memory of its filter.
@@ -174,7 +205,7 @@ impl Sstable {
 
     /// Path of Index.
     pub(crate) fn index_path(&self) -> &Path {
-        self.index.path()
+        self.index_file.path()
     }
 
     /// Bytes of Data.
@@ -218,8 +249,8 @@ impl Sstable {
 
     /// Checks the block at the front of `bytes`, and keeps it in the cache.
     pub(crate) fn block(&self, bytes: &Bytes, offset: u64, caches: bool) -> Result<Block> {
-        let block =
-            read_block(bytes, offset).map_err(|what| Error::corrupt(self.data.path(), offset, what))?;
+        let block = read_block(bytes, offset, self.dictionary.as_deref())
+            .map_err(|what| Error::corrupt(self.data.path(), offset, what))?;
         if caches {
             // A block stored uncompressed is a slice of what was read, which may be much more.
             let mut kept = block.clone();
@@ -234,11 +265,16 @@ impl Sstable {
 
     /// Reads a page of Index, and keeps it in the cache.
     pub(crate) async fn read_page(&self, location: Location, caches: bool) -> Result<Bytes> {
-        let page = self
-            .index
-            .read_at(location.offset, location.length as usize)
-            .await?;
-        let content = read_page(&page, location.offset, self.index.path())?;
+        let file = &self.index_file;
+        if location.end() > file.size() {
+            return Err(Error::corrupt(
+                file.path(),
+                location.offset,
+                "index page lies behind the file's end",
+            ));
+        }
+        let page = file.read_at(location.offset, location.length as usize).await?;
+        let content = read_page(&page, location.offset, file.path())?;
         if caches {
             self.cache.insert(
                 self.cache_key(true, location.offset),
@@ -248,13 +284,15 @@ impl Sstable {
         Ok(content)
     }
 
-    /// Compares Data and Index with the digest, and decodes every partition.
+    /// Decodes every partition and every page of the index, and compares all files with the digest.
     pub(crate) async fn verify(self: &Rc<Self>) -> Result<()> {
         let path = self.descriptor.path(Component::Digest);
-        let digest = self.env.disk().read_file(&path, COMPONENT_MAX).await?;
+        let disk = self.env.disk();
+        let digest = disk.read_file(&path, COMPONENT_MAX).await?;
         let digest = Digest::decode(&digest, &path)?;
         self.verify_partitions().await?;
-        for (component, file) in [(Component::Data, &self.data), (Component::Index, &self.index)] {
+        for component in digest.components() {
+            let file = disk.open(&self.descriptor.path(component)).await?;
             let mut hash = Xxh3::new();
             let mut offset = 0;
             while offset < file.size() {
@@ -311,6 +349,7 @@ impl Sstable {
 
 impl Drop for Sstable {
     fn drop(&mut self) {
+        self.cache.unpin(self.pinned);
         let Some(until) = self.removal.borrow_mut().take() else {
             return;
         };
@@ -363,12 +402,54 @@ async fn read_filter(
     }
 }
 
-async fn read_summary(index: &dyn ReadFile) -> Result<Summary> {
-    let size = index.size();
-    let start = size.saturating_sub(FOOTER_SIZE as u64);
-    let footer = index.read_at(start, (size - start) as usize).await?;
-    let (offset, length) = Summary::locate(&footer, size, index.path())?;
-    let bytes = index.read_at(offset, (size - offset) as usize).await?;
-    debug_assert_eq!(bytes.len() as u64, length + FOOTER_SIZE as u64);
-    Summary::decode(&bytes, offset, index.path())
+/// Reads the partition index: its top, and the pages too when they may be kept in memory. The bytes that count
+/// against the shard's bound.
+async fn read_index(file: &dyn ReadFile, cache: &BlockCache) -> Result<(PartitionIndex, usize)> {
+    let size = file.size();
+    let start = size.saturating_sub(INDEX_END_SIZE.max(FOOTER_SIZE as u64));
+    let end = file.read_at(start, (size - start) as usize).await?;
+    let head = match start {
+        0 => end.slice(..HEAD_SIZE.min(end.len())),
+        _ => file.read_at(0, HEAD_SIZE).await?,
+    };
+    check_head(Component::Index, &head, file.path())?;
+    let footer = &end[end.len().saturating_sub(FOOTER_SIZE)..];
+    let tail = Tail::read(footer, size, file.path())?;
+    let read = async |offset: u64, length: u64| match offset.checked_sub(start) {
+        Some(at) => Ok(end.slice(at as usize..(at + length) as usize)),
+        None => file.read_at(offset, length as usize).await,
+    };
+    let mut index = PartitionIndex::read(&read(tail.offset, tail.length).await?, &tail, file.path())?;
+    let pinned = index.pages_size();
+    if !cache.pin(pinned) {
+        return Ok((index, 0));
+    }
+    let mut pages = Vec::with_capacity(index.pages().len());
+    for run in index
+        .pages()
+        .chunk_by(|a, b| b.offset.saturating_sub(a.end()) <= PAGE_GAP_MAX)
+    {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            continue;
+        };
+        let content = read(first.offset, last.end() - first.offset).await;
+        let content = content.inspect_err(|_| cache.unpin(pinned))?;
+        for page in run {
+            let at = (page.offset - first.offset) as usize;
+            // A copy, so that what lies between pages is not kept.
+            let bytes = Bytes::copy_from_slice(&content[at..at + page.length as usize]);
+            let page = read_page(&bytes, page.offset, file.path())
+                .and_then(|content| IndexPage::new(content, page.offset, file.path()))
+                .inspect_err(|_| cache.unpin(pinned))?;
+            pages.push(page);
+        }
+    }
+    let entries: u64 = pages.iter().map(|page| page.len() as u64).sum();
+    if entries != index.entries() {
+        cache.unpin(pinned);
+        let what = format!("{entries} entries in the pages, not {}", index.entries());
+        return Err(Error::corrupt(file.path(), tail.offset, what));
+    }
+    index.keep(pages);
+    Ok((index, pinned))
 }

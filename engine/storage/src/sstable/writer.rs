@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ceto_env::{Disk, WriteFile};
-use ceto_model::codec::{put_bytes, put_deletion_option, put_row};
+use ceto_model::codec::put_bytes;
 use ceto_model::key::BOUND_BEFORE;
 use ceto_model::{DecoratedKey, Deletion, PartitionKey, Row, TableId, Token};
 use uuid::Uuid;
@@ -16,11 +16,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::block::{BlockKind, write_block};
 use super::collector::Collector;
-use super::compression::{Compression, RAW_BLOCK_MAX};
+use super::compression::{Codec, Compression, Compressor, RAW_BLOCK_MAX};
 use super::descriptor::{Component, Descriptor};
+use super::dictionary::Dictionary;
 use super::digest::{Digest, toc};
 use super::filter::BloomFilter;
-use super::index::{Location, RowIndexBuilder, Summary, SummaryEntry};
+use super::head::write_head;
+use super::index::{Location, PartitionIndexBuilder, RowIndexBuilder, SummaryEntry};
+use super::row::{BASE_SIZE, TimeWriter};
 use super::serialization_header::SerializationHeader;
 use super::statistics::{Origin, Statistics};
 use crate::commitlog::ReplayPosition;
@@ -30,6 +33,8 @@ use crate::wait::join_all;
 
 /// Bytes kept before they are handed to the disk.
 const WRITE_SIZE: usize = 256 << 10;
+/// Largest digest, in bytes.
+const DIGEST_SIZE_MAX: u64 = 4 << 10;
 
 pub(crate) const PARTITION_DELETION: u8 = 1;
 pub(crate) const PARTITION_STATIC: u8 = 2;
@@ -53,6 +58,8 @@ pub(crate) struct WriterOptions {
     pub(crate) pending_repair: Option<Uuid>,
     pub(crate) origin: Origin,
     pub(crate) run: Option<Uuid>,
+    /// For blocks of [`Codec::ZstdDictionary`]; None: one is trained on the first part of the content.
+    pub(crate) dictionary: Option<Rc<Dictionary>>,
     /// Names and types of the columns, when they are known.
     pub(crate) header: Option<Rc<SerializationHeader>>,
 }
@@ -73,6 +80,7 @@ impl WriterOptions {
             pending_repair: None,
             origin: Origin::Unknown,
             run: None,
+            dictionary: None,
             header: None,
         }
     }
@@ -93,11 +101,25 @@ pub(crate) struct SstableWriter {
     first_token: Option<(Token, bool)>,
     last_token: Option<Token>,
     current: Option<Current>,
-    summary: Summary,
+    partitions: PartitionIndexBuilder,
     filter: Option<BloomFilter>,
     collector: Collector,
+    compressor: Compressor,
+    /// Of the block being filled.
+    times: TimeWriter,
     row: Vec<u8>,
     raw_size: u64,
+    /// Fragments held back until a dictionary is trained on them.
+    sample: Option<Sample>,
+}
+
+/// The beginning of an sstable that a dictionary is to be trained on.
+#[derive(Default)]
+struct Sample {
+    fragments: Vec<Fragment>,
+    /// Their bytes, as blocks will have them.
+    encoded: Vec<u8>,
+    times: TimeWriter,
 }
 
 /// The partition being written.
@@ -138,7 +160,7 @@ impl Output {
     async fn create(disk: &dyn Disk, descriptor: &Descriptor, component: Component) -> Result<Output> {
         Ok(Output {
             file: disk.create(&descriptor.path(component)).await?,
-            pending: Vec::new(),
+            pending: write_head(component).to_vec(),
             written: 0,
             hash: Xxh3::new(),
         })
@@ -166,7 +188,10 @@ impl SstableWriter {
     ) -> Result<Self> {
         let data = Output::create(&*disk, &descriptor, Component::Data).await?;
         let index = Output::create(&*disk, &descriptor, Component::Index).await?;
+        let is_sampled = options.compression.codec == Codec::ZstdDictionary && options.dictionary.is_none();
         Ok(SstableWriter {
+            compressor: Compressor::new(options.compression, options.dictionary.as_deref()),
+            sample: is_sampled.then(Sample::default),
             filter: BloomFilter::new(options.expected_partitions, options.bloom_filter_fp_chance),
             descriptor,
             options,
@@ -178,8 +203,9 @@ impl SstableWriter {
             first_token: None,
             last_token: None,
             current: None,
-            summary: Summary::default(),
+            partitions: PartitionIndexBuilder::default(),
             collector: Collector::default(),
+            times: TimeWriter::default(),
             row: Vec::new(),
             raw_size: 0,
         })
@@ -211,6 +237,32 @@ impl SstableWriter {
     /// # Panics
     /// When the stream does not follow the grammar.
     pub(crate) fn push(&mut self, fragment: Fragment) -> Result<()> {
+        let Some(sample) = &mut self.sample else {
+            return self.write(fragment);
+        };
+        sample.add(fragment);
+        if sample.encoded.len() >= self.options.compression.training.sample_size_max {
+            return self.train();
+        }
+        Ok(())
+    }
+
+    /// Trains the dictionary on what was held back, and writes that.
+    fn train(&mut self) -> Result<()> {
+        let Some(sample) = self.sample.take() else {
+            return Ok(());
+        };
+        let (compression, trained_at) = (self.options.compression, self.options.created_at);
+        let dictionary = Dictionary::train(&sample.encoded, compression.training, trained_at);
+        self.compressor = Compressor::new(compression, dictionary.as_ref());
+        self.options.dictionary = dictionary.map(Rc::new);
+        sample
+            .fragments
+            .into_iter()
+            .try_for_each(|fragment| self.write(fragment))
+    }
+
+    fn write(&mut self, fragment: Fragment) -> Result<()> {
         match fragment {
             Fragment::PartitionStart(key, deletion) => {
                 self.start_partition(key, deletion);
@@ -226,11 +278,7 @@ impl SstableWriter {
                 self.collector.row(&row);
                 self.write_header(None);
                 self.start_item(&key.0);
-                self.row.clear();
-                put_row(&mut self.row, &row);
-                self.raw.push(ITEM_ROW);
-                put_bytes(&mut self.raw, &key.0);
-                put_bytes(&mut self.raw, &self.row);
+                put_row_item(&mut self.times, &mut self.raw, &mut self.row, (&key.0, &row));
                 self.current().last_place = Some(key.0);
                 self.end_item()
             }
@@ -240,9 +288,7 @@ impl SstableWriter {
                     .for_each(|deletion| self.collector.deletion(*deletion));
                 self.write_header(None);
                 self.start_item(&position.0);
-                self.raw.push(ITEM_CHANGE);
-                put_bytes(&mut self.raw, &position.0);
-                put_deletion_option(&mut self.raw, deletion.as_ref());
+                put_change_item(&mut self.times, &mut self.raw, &position.0, deletion);
                 let current = self.current();
                 current.open = deletion;
                 current.last_place = Some(position.0);
@@ -284,12 +330,8 @@ impl SstableWriter {
             return;
         }
         current.has_header = true;
-        put_header(
-            &mut self.raw,
-            &current.key.key,
-            current.deletion.as_ref(),
-            static_row,
-        );
+        let header = (&current.key.key, current.deletion, static_row);
+        put_header(&mut self.times, &mut self.raw, header);
     }
 
     /// Notes where a partition's content begins, and a block of a large partition.
@@ -338,11 +380,13 @@ impl SstableWriter {
         self.last_token = Some(token);
         if self.raw.len() >= self.options.compression.chunk_length {
             self.cut_partitions();
+            self.times = TimeWriter::default();
         }
         Ok(())
     }
 
-    /// Writes the whole partitions in `raw`, and moves the beginning of the current one to its front.
+    /// Writes the whole partitions in `raw`, and moves the beginning of the current one to its front; its times keep
+    /// their base.
     fn cut_partitions_before_current(&mut self) {
         let current = self.current.as_mut().expect("called inside a partition");
         let start = std::mem::take(&mut current.start);
@@ -370,7 +414,7 @@ impl SstableWriter {
 
     /// Writes `raw`, which holds a part of the current partition, as a block of it.
     fn cut_large_block(&mut self) -> Result<()> {
-        if self.raw.len() > RAW_BLOCK_MAX {
+        if self.raw.len() > RAW_BLOCK_MAX - BASE_SIZE {
             let text = format!(
                 "a row of {} bytes exceeds what an sstable can hold",
                 self.raw.len()
@@ -403,23 +447,22 @@ impl SstableWriter {
         }
         // The next block begins with the deletion that is open here.
         let current = self.current.as_mut().expect("called inside a partition");
-        put_deletion_option(&mut self.raw, current.open.as_ref());
+        self.times = TimeWriter::default();
+        self.times.put_deletion_option(&mut self.raw, current.open);
         current.raw_size += raw_length;
         current.large = Some(large);
         Ok(())
     }
 
-    /// The header of the current partition, whose beginning is at the front of `raw`.
+    /// The header of the current partition, whose beginning is at the front of `raw`, with its base before it.
     fn current_header(&self) -> Vec<u8> {
         let mut decoder = ceto_model::codec::Decoder::new(Bytes::copy_from_slice(&self.raw));
-        let header = super::parse::header(&mut decoder).expect("the writer's own bytes are well formed");
-        let mut bytes = Vec::new();
-        put_header(
-            &mut bytes,
-            &header.key,
-            header.deletion.as_ref(),
-            header.static_row.as_ref(),
-        );
+        let header = super::parse::header(&mut decoder, self.times.base())
+            .expect("the writer's own bytes are well formed");
+        let (mut times, mut bytes) = (TimeWriter::default(), vec![0; BASE_SIZE]);
+        let header = (&header.key, header.deletion, header.static_row.as_ref());
+        put_header(&mut times, &mut bytes, header);
+        bytes[..BASE_SIZE].copy_from_slice(&times.base().encode());
         bytes
     }
 
@@ -432,23 +475,27 @@ impl SstableWriter {
             self.add_to_summary(large.first_block, Some(root));
         }
         self.raw.clear();
+        self.times = TimeWriter::default();
     }
 
     fn add_to_summary(&mut self, data: Location, root: Option<Location>) {
         let (token, continues_token) = self.first_token.take().expect("a block holds a partition");
-        self.summary.push(SummaryEntry {
+        let entry = SummaryEntry {
             token,
             data,
             root,
             continues_token,
-        });
+        };
+        let index = &mut self.index;
+        self.partitions.add(entry, index.written, &mut index.pending);
     }
 
     fn write_raw(&mut self, kind: BlockKind, previous_length: u32) -> Location {
         let offset = self.data.size();
-        let (compression, raw) = (&self.options.compression, &self.raw);
+        self.raw.extend_from_slice(&self.times.base().encode());
+        let (compressor, raw) = (&mut self.compressor, &self.raw);
         let length = write_block(
-            compression,
+            compressor,
             (kind, raw),
             previous_length,
             offset,
@@ -461,13 +508,14 @@ impl SstableWriter {
 
     /// Writes all components but the table of contents, durably. None when no partition came: nothing is left then.
     pub(crate) async fn finish(mut self) -> Result<Option<Descriptor>> {
+        self.train()?;
         if self.collector.partitions == 0 {
             self.abandon().await?;
             return Ok(None);
         }
         self.cut_partitions();
-        let index_size = self.index.size();
-        self.summary.encode(index_size, &mut self.index.pending);
+        let index = &mut self.index;
+        std::mem::take(&mut self.partitions).finish(index.written, &mut index.pending);
         self.write_out().await?;
         let mut digest = Digest::default();
         digest.add(Component::Data, self.data.written, self.data.hash.digest());
@@ -477,6 +525,9 @@ impl SstableWriter {
         if let Some(mut filter) = self.filter.take() {
             filter.fit(self.options.expected_partitions, statistics.partitions);
             small.push((Component::Filter, filter.encode()));
+        }
+        if let Some(dictionary) = &self.options.dictionary {
+            small.push((Component::Dictionary, dictionary.encode()));
         }
         small
             .iter()
@@ -552,25 +603,62 @@ impl SstableWriter {
 
 /// Makes a finished sstable count.
 pub(crate) async fn write_toc(disk: &dyn Disk, descriptor: &Descriptor) -> Result<()> {
+    let path = descriptor.path(Component::Digest);
+    let digest = Digest::decode(&disk.read_file(&path, DIGEST_SIZE_MAX).await?, &path)?;
     Ok(disk
-        .write_file(&descriptor.path(Component::Toc), toc().as_bytes())
+        .write_file(&descriptor.path(Component::Toc), toc(&digest).as_bytes())
         .await?)
 }
 
-pub(crate) fn put_header(
+impl Sample {
+    fn add(&mut self, fragment: Fragment) {
+        let (times, out) = (&mut self.times, &mut self.encoded);
+        match &fragment {
+            Fragment::PartitionStart(key, deletion) => put_header(times, out, (&key.key, *deletion, None)),
+            Fragment::StaticRow(row) => times.put_row(out, row),
+            Fragment::Row(key, row) => put_row_item(times, out, &mut Vec::new(), (&key.0, row)),
+            Fragment::DeletionChange(position, deletion) => {
+                put_change_item(times, out, &position.0, *deletion);
+            }
+            Fragment::PartitionEnd => out.push(ITEM_END),
+        }
+        self.fragments.push(fragment);
+    }
+}
+
+/// Appends what a partition begins with: its key, deletion and static row.
+fn put_header(
+    times: &mut TimeWriter,
     out: &mut Vec<u8>,
-    key: &PartitionKey,
-    deletion: Option<&Deletion>,
-    static_row: Option<&Row>,
+    (key, deletion, static_row): (&PartitionKey, Option<Deletion>, Option<&Row>),
 ) {
     put_bytes(out, &key.0);
     let flags = if deletion.is_some() { PARTITION_DELETION } else { 0 }
         | if static_row.is_some() { PARTITION_STATIC } else { 0 };
     out.push(flags);
     if deletion.is_some() {
-        put_deletion_option(out, deletion);
+        times.put_deletion_option(out, deletion);
     }
     if let Some(row) = static_row {
-        put_row(out, row);
+        times.put_row(out, row);
     }
+}
+
+fn put_row_item(
+    times: &mut TimeWriter,
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    (key, row): (&Bytes, &Row),
+) {
+    scratch.clear();
+    times.put_row(scratch, row);
+    out.push(ITEM_ROW);
+    put_bytes(out, key);
+    put_bytes(out, scratch);
+}
+
+fn put_change_item(times: &mut TimeWriter, out: &mut Vec<u8>, position: &Bytes, deletion: Option<Deletion>) {
+    out.push(ITEM_CHANGE);
+    put_bytes(out, position);
+    times.put_deletion_option(out, deletion);
 }
