@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use super::{MemoryClock, MemoryDisk, Random};
+use super::{MemoryDisk, Random};
 use crate::LocalFuture;
 
 /// Virtual time after which `block_on` gives up: what is not done by then waits for ever, beside tasks that tick.
@@ -35,29 +35,61 @@ impl Wake for TaskWaker {
 }
 
 /// Wakers by the time (since the start) at which they are due, and a number that tells equal times apart.
-type Timers = Rc<RefCell<BTreeMap<(Duration, u64), Waker>>>;
+#[derive(Clone)]
+pub(crate) struct Timers {
+    wakers: Rc<RefCell<BTreeMap<(Duration, u64), Waker>>>,
+    next: Rc<Cell<u64>>,
+    elapsed: Rc<Cell<Duration>>,
+}
+
+impl Timers {
+    pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        Sleep {
+            due: (self.elapsed.get() + duration, number),
+            timers: self.clone(),
+        }
+    }
+}
 
 pub(crate) struct Executor {
     ready: Ready,
     tasks: RefCell<BTreeMap<u64, LocalFuture<'static, ()>>>,
     next_task: Cell<u64>,
     timers: Timers,
-    next_timer: Cell<u64>,
-    elapsed: Rc<Cell<Duration>>,
     random: Random,
+    trace: Cell<u64>,
+    turns: Cell<u64>,
 }
 
 impl Executor {
-    pub(crate) fn new(seed: u64) -> Executor {
+    pub(crate) fn new(seed: u64, elapsed: Rc<Cell<Duration>>) -> Executor {
         Executor {
             ready: Ready::default(),
             tasks: RefCell::default(),
             next_task: Cell::new(MAIN + 1),
-            timers: Timers::default(),
-            next_timer: Cell::new(0),
-            elapsed: Rc::default(),
+            timers: Timers {
+                wakers: Rc::default(),
+                next: Rc::default(),
+                elapsed,
+            },
             random: Random::new(seed),
+            trace: Cell::new(0xcbf2_9ce4_8422_2325),
+            turns: Cell::new(0),
         }
+    }
+
+    pub(crate) fn timers(&self) -> Timers {
+        self.timers.clone()
+    }
+
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.get()
+    }
+
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.get()
     }
 
     pub(crate) fn add(&self, task: LocalFuture<'static, ()>) {
@@ -71,7 +103,7 @@ impl Executor {
         // Out of the cell first: dropping a task may spawn or wake others.
         loop {
             let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
-            let timers = std::mem::take(&mut *self.timers.borrow_mut());
+            let timers = std::mem::take(&mut *self.timers.wakers.borrow_mut());
             if tasks.is_empty() && timers.is_empty() {
                 break;
             }
@@ -81,16 +113,6 @@ impl Executor {
 
     pub(crate) fn is_turn_over(&self) -> bool {
         self.random.below(8) == 0
-    }
-
-    pub(crate) fn sleep_for(&self, duration: Duration) -> Sleep {
-        let number = self.next_timer.get();
-        self.next_timer.set(number + 1);
-        Sleep {
-            due: (self.elapsed.get() + duration, number),
-            timers: self.timers.clone(),
-            elapsed: self.elapsed.clone(),
-        }
     }
 
     fn waker(&self, task: u64) -> Waker {
@@ -106,21 +128,28 @@ impl Executor {
         ready.swap_remove_back(at)
     }
 
-    pub(crate) fn block_on<T>(
-        &self,
-        future: impl Future<Output = T>,
-        clock: &MemoryClock,
-        disk: &MemoryDisk,
-    ) -> Option<T> {
+    fn note_turn(&self, task: u64) {
+        self.turns.set(self.turns.get() + 1);
+        let time = self.timers.elapsed.get().as_nanos() as u64;
+        let feed = |hash: u64, number: u64| {
+            (hash ^ number)
+                .wrapping_mul(0x0000_0100_0000_01b3)
+                .rotate_left(29)
+        };
+        self.trace.set(feed(feed(self.trace.get(), time), task));
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>, disk: &MemoryDisk) -> Option<T> {
         let mut main = pin!(future);
         self.waker(MAIN).wake();
-        let deadline = clock.elapsed() + PATIENCE;
-        while !disk.has_crashed() && clock.elapsed() < deadline {
-            self.elapsed.set(clock.elapsed());
+        let elapsed = &self.timers.elapsed;
+        let deadline = elapsed.get() + PATIENCE;
+        while !disk.has_crashed() && elapsed.get() < deadline {
             let Some(id) = self.next_ready() else {
-                self.advance_to_next_timer(clock)?;
+                self.advance_to_next_timer()?;
                 continue;
             };
+            self.note_turn(id);
             let waker = self.waker(id);
             let context = &mut Context::from_waker(&waker);
             if id == MAIN {
@@ -140,10 +169,10 @@ impl Executor {
     }
 
     /// None when no timer is left.
-    fn advance_to_next_timer(&self, clock: &MemoryClock) -> Option<()> {
-        let ((due, _), waker) = self.timers.borrow_mut().pop_first()?;
-        clock.advance(due.saturating_sub(clock.elapsed()));
-        self.elapsed.set(clock.elapsed());
+    fn advance_to_next_timer(&self) -> Option<()> {
+        let ((due, _), waker) = self.timers.wakers.borrow_mut().pop_first()?;
+        let elapsed = &self.timers.elapsed;
+        elapsed.set(elapsed.get().max(due));
         waker.wake();
         Some(())
     }
@@ -152,25 +181,25 @@ impl Executor {
 pub(crate) struct Sleep {
     due: (Duration, u64),
     timers: Timers,
-    elapsed: Rc<Cell<Duration>>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.elapsed.get() >= self.due.0 {
+        if self.timers.elapsed.get() >= self.due.0 {
             return Poll::Ready(());
         }
-        self.timers.borrow_mut().insert(self.due, context.waker().clone());
+        let waker = context.waker().clone();
+        self.timers.wakers.borrow_mut().insert(self.due, waker);
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Ok(mut timers) = self.timers.try_borrow_mut() {
-            timers.remove(&self.due);
+        if let Ok(mut wakers) = self.timers.wakers.try_borrow_mut() {
+            wakers.remove(&self.due);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ceto_env::memory::{Fault, MemoryDisk, MemoryEnv};
+use ceto_env::memory::{Fault, MemoryDisk, MemoryEnv, Operation};
 use ceto_model::evaluate::evaluate;
 use ceto_model::{ReadCommand, ReadResult};
 
@@ -161,7 +161,7 @@ fn a_failed_disk_read_fails_the_read_only() {
     env.block_on(async {
         let database = open(&env, options(0, 1)).await.unwrap();
         disk.inject(Fault {
-            operation: "read",
+            operation: Operation::Read,
             path_contains: "Data.db".to_owned(),
             kind: std::io::ErrorKind::Other,
             count: 1,
@@ -180,7 +180,7 @@ fn a_failed_sync_stops_writes_and_says_so() {
         let database = open(&env, options(0, 1)).await.unwrap();
         database.write(row_write(1, 1, 1, b"before")).await.unwrap();
         disk.inject(Fault {
-            operation: "sync",
+            operation: Operation::Sync,
             path_contains: "CommitLog".to_owned(),
             kind: std::io::ErrorKind::Other,
             count: 1,
