@@ -17,6 +17,7 @@ pub mod replica;
 pub mod scenario;
 pub mod script;
 pub mod shape;
+pub mod storage;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -1,41 +1,84 @@
-//! `ceto-sim [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and says what broke.
+//! `ceto-sim [--storage] [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and says what
+//! broke. Without `--storage` the cluster layer is simulated, with it the storage engine.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ceto_sim::scenario::{Plan, run};
+use ceto_sim::{Violation, scenario, storage};
+
+/// Violations shown of a seed.
+const SHOWN: usize = 10;
+
+/// What both kinds of simulation say about a run.
+struct Outcome {
+    trace: u64,
+    events: u64,
+    succeeded: u64,
+    failed: u64,
+    violations: Vec<Violation>,
+}
+
+fn simulate(seed: u64, is_storage: bool) -> Outcome {
+    if is_storage {
+        let outcome = storage::run(seed, storage::Plan::default());
+        return Outcome {
+            trace: outcome.trace,
+            events: outcome.turns,
+            succeeded: outcome.succeeded,
+            failed: outcome.failed,
+            violations: outcome.violations,
+        };
+    }
+    let outcome = scenario::run(seed, scenario::Plan::default());
+    Outcome {
+        trace: outcome.trace,
+        events: outcome.events,
+        succeeded: outcome.succeeded,
+        failed: outcome.failed,
+        violations: outcome.violations,
+    }
+}
 
 fn main() -> ExitCode {
-    let (mut first, mut count) = (1u64, 1u64);
+    let (mut first, mut count, mut is_storage) = (1u64, 1u64, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--storage" {
+            is_storage = true;
+            continue;
+        }
         let value = arguments.next().and_then(|text| text.parse().ok());
         match (name.as_str(), value) {
             ("--seed", Some(seed)) => first = seed,
             ("--seeds", Some(seeds)) => count = seeds,
             _ => {
-                eprintln!("usage: ceto-sim [--seed N] [--seeds COUNT]");
+                eprintln!("usage: ceto-sim [--storage] [--seed N] [--seeds COUNT]");
                 return ExitCode::from(2);
             }
         }
     }
+    let command = if is_storage {
+        "ceto-sim --storage"
+    } else {
+        "ceto-sim"
+    };
     let commit = option_env!("CETO_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
-    println!("ceto-sim {version}, commit {commit}, {count} seeds from {first}");
+    println!("{command} {version}, commit {commit}, {count} seeds from {first}");
     let running = Arc::new(AtomicU64::new(first));
-    name_seed_on_panic(running.clone());
+    name_seed_on_panic(running.clone(), command);
     let (mut failed, mut events) = (0, 0);
     for seed in first..first + count {
         running.store(seed, Ordering::Relaxed);
-        let outcome = run(seed, Plan::default());
+        let outcome = simulate(seed, is_storage);
         events += outcome.events;
         if count == 1 {
-            let again = run(seed, Plan::default());
             println!(
                 "seed {seed}: trace {:016x}, {} events, {} requests succeeded, {} failed",
                 outcome.trace, outcome.events, outcome.succeeded, outcome.failed
             );
+            let again = simulate(seed, is_storage);
             if again.trace != outcome.trace {
                 println!(
                     "seed {seed}: NOT DETERMINISTIC, the second run's trace is {:016x}",
@@ -46,12 +89,9 @@ fn main() -> ExitCode {
         }
         if !outcome.violations.is_empty() {
             failed += 1;
-            println!("seed {seed}: FAILED, replay with: ceto-sim --seed {seed}");
-            outcome
-                .violations
-                .iter()
-                .take(10)
-                .for_each(|violation| println!("  {violation}"));
+            println!("seed {seed}: FAILED, replay with: {command} --seed {seed}");
+            let shown = outcome.violations.iter().take(SHOWN);
+            shown.for_each(|violation| println!("  {violation}"));
         }
     }
     println!("{count} seeds, {events} events, {failed} failed");
@@ -62,12 +102,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// A core's assertion names the seed that broke it.
-fn name_seed_on_panic(running: Arc<AtomicU64>) {
+/// An assertion names the seed that broke it.
+fn name_seed_on_panic(running: Arc<AtomicU64>, command: &'static str) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let seed = running.load(Ordering::Relaxed);
-        println!("seed {seed}: PANIC, replay with: ceto-sim --seed {seed}");
+        println!("seed {seed}: PANIC, replay with: {command} --seed {seed}");
         report(panic);
     }));
 }

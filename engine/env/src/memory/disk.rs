@@ -81,6 +81,11 @@ impl MemoryDisk {
         self.capacity.set(capacity);
     }
 
+    /// As set.
+    pub fn capacity(&self) -> u64 {
+        self.capacity.get()
+    }
+
     /// Bytes that files take.
     pub fn used(&self) -> u64 {
         self.state.borrow().used()
