@@ -16,6 +16,7 @@ use ceto_env::{Env, LocalFuture};
 use ceto_model::{Mutation, Schema, TableId};
 use rustc_hash::FxHashMap;
 
+use crate::cache::RowCache;
 use crate::commitlog::{Appended, Commitlog, ReplayPosition};
 use crate::compaction::Compactions;
 use crate::error::{Error, Result};
@@ -37,6 +38,7 @@ pub struct Database {
     pub(crate) tables: RefCell<FxHashMap<TableId, Rc<TableStore>>>,
     pub(crate) schema: RefCell<Arc<Schema>>,
     pub(crate) cache: Rc<BlockCache>,
+    pub(crate) row_cache: Rc<RowCache>,
     /// What is left to replay, until recovery is finished.
     pub(crate) recovery: RefCell<Option<Recovery>>,
     pub(crate) flushes: Flushes,
@@ -67,6 +69,7 @@ impl Database {
         Rc::new_cyclic(|this| Database {
             this: this.clone(),
             cache: Rc::new(BlockCache::new(options.block_cache_size)),
+            row_cache: RowCache::new(options.row_cache_size),
             compactions: Compactions::new(options.compaction_throughput),
             env,
             options,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ceto_env::TaskQueue;
 use ceto_model::key::PartitionRange;
-use ceto_model::{ReadTarget, Slice, TableId};
+use ceto_model::{DecoratedKey, ReadTarget, Slice, TableId};
 
 use crate::commitlog::ReplayPosition;
 use crate::database::Database;
@@ -25,6 +25,8 @@ use crate::sstable::{
 use crate::table::{Flushing, TableStore, add};
 use crate::wait::Event;
 
+/// Rows of given-up tables taken out of the cache at once.
+const CLEANED_AT_ONCE: usize = 64;
 /// Time between tries on a full disk.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -188,11 +190,48 @@ impl Database {
             add(&table.counters.flushes, 1);
             add(&table.counters.flushed_bytes, sstable.data_size());
         }
-        table.finish_flush(flushing, sstable);
-        self.forget_memtable(flushing);
+        table.finish_flush(flushing, sstable.clone());
         self.release_segments();
         self.compact_when_due(table);
+        self.flushes.done.notify();
+        if let Some(sstable) = sstable {
+            self.merge_into_cache(table, flushing, &sstable).await;
+        }
+        if table.epoch.get() == epoch {
+            self.forget_memtable(flushing);
+        }
         Ok(())
+    }
+
+    /// Takes apart what the cache has given up, bit by bit.
+    pub(crate) fn clean_cache(&self) {
+        let (env, cache) = (self.env.clone(), self.row_cache.clone());
+        let task = async move {
+            while cache.bury(CLEANED_AT_ONCE) {
+                if let Some(turn) = env.tasks().yield_if_due() {
+                    turn.await;
+                }
+            }
+        };
+        self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(task));
+    }
+
+    /// Tells the cache what was flushed.
+    async fn merge_into_cache(&self, table: &TableStore, flushed: &Flushing, new: &Rc<Sstable>) {
+        let epoch = table.epoch.get();
+        let is_elsewhere = |key: &DecoratedKey| {
+            let view = table.view();
+            let mut others = view.sstables.iter().filter(|other| !Rc::ptr_eq(other, new));
+            others.any(|other| other.may_contain(key))
+        };
+        let tasks = self.env.tasks();
+        table
+            .cache
+            .merge_memtable(&flushed.memtable, &is_elsewhere, &*tasks)
+            .await;
+        if table.epoch.get() == epoch {
+            table.finish_merge();
+        }
     }
 
     /// The memtable as an sstable that counts; None when it held nothing.

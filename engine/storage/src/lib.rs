@@ -5,8 +5,9 @@
 //! `env`; loses an acknowledged write to a crash of the process.
 //!
 //! Read next: `database` for the write path on one screen, `reader` for the grammar that all readers share,
-//! `sstable` and `commitlog` for the files, `recovery` for the start.
+//! `cache` for what is kept of the disk in memory, `sstable` and `commitlog` for the files, `recovery` for the start.
 
+mod cache;
 mod commitlog;
 mod compaction;
 mod database;
@@ -33,6 +34,7 @@ mod transaction;
 mod truncation;
 mod wait;
 
+pub use cache::RowCacheStats;
 pub use commitlog::{CommitlogStats, ReplayPosition};
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};

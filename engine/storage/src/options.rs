@@ -54,6 +54,8 @@ pub struct StorageOptions {
     pub automatic_compaction: bool,
     /// Bytes of memory for uncompressed sstable blocks.
     pub block_cache_size: usize,
+    /// Bytes of memory for the row cache; 0 for none.
+    pub row_cache_size: usize,
 }
 
 impl StorageOptions {
@@ -78,6 +80,7 @@ impl StorageOptions {
             compaction_throughput: 64 << 20,
             automatic_compaction: true,
             block_cache_size: 64 << 20,
+            row_cache_size: 128 << 20,
         }
     }
 

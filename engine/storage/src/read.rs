@@ -1,19 +1,21 @@
 //! The read path of one shard.
 //!
-//! A read of one partition is tried without waiting first: when memtables, bloom filters, indexes and cached blocks
-//! suffice, no future is made. Otherwise, and for ranges, the same sources are asked again with their loads awaited.
+//! A read of one partition is tried without waiting first: when memtables and the row cache suffice, or no sstable can
+//! have the partition, no future is made. Otherwise, and for ranges, memtables and a reader of cache and sstables are
+//! merged, with the loads awaited. A read that bypasses the cache merges memtables and sstables.
 
 use std::cell::Cell;
 
 use ceto_model::read::{ReadCommand, ReadResult};
 use ceto_model::{DecoratedKey, PartitionRange, ReadTarget};
 
+use crate::cache::{CacheLookup, CacheReader, DiskSide, RestScan};
 use crate::database::Database;
 use crate::error::Result;
 use crate::memtable::MemtableReader;
 use crate::reader::{Answer, Flow, FragmentSource, Merge, Scan, Step};
 use crate::sstable::{Sstable, SstableReader};
-use crate::table::{View, add};
+use crate::table::{TableStore, View, add};
 
 type Sources<'a> = Vec<Box<dyn FragmentSource + 'a>>;
 
@@ -30,23 +32,16 @@ impl Database {
         };
         let definition = table.definition();
         let mut answer = Answer::new(command, &definition);
-        let disk_bytes = Cell::new(0);
         let view = table.view();
-        let scan = scan_of(command);
-        let mut sources = sstable_sources(&view, key, command, &disk_bytes, &mut answer);
-        let is_in_active = sources.is_empty() && view.flushing.is_empty();
-        let read = if is_in_active && view.active.answer(key, scan, &mut answer) {
+        let read = if view.sstables.is_empty()
+            && view.is_at_rest()
+            && view.active.answer(key, scan_of(command), &mut answer)
+        {
             Ok(true)
+        } else if uses_cache(&table, command) {
+            read_cached(&table, &view, key, command, &mut answer)
         } else {
-            add_memtables(&view, key, scan, &mut sources);
-            match (sources.pop(), sources.is_empty()) {
-                // One source is in normal form already.
-                (Some(mut only), true) => pump(&mut *only, &mut answer),
-                (last, _) => {
-                    sources.extend(last);
-                    pump(&mut Merge::new(sources, command.reversed), &mut answer)
-                }
-            }
+            read_uncached(&view, key, command, &mut answer)
         };
         match read {
             Ok(true) => {
@@ -67,18 +62,8 @@ impl Database {
         add(&table.counters.reads, 1);
         let definition = table.definition().clone();
         let mut answer = Answer::new(command, &definition);
-        let disk_bytes = Cell::new(0);
-        let sources = match &command.target {
-            ReadTarget::Partition(key) => {
-                let view = table.view();
-                let mut sources = sstable_sources(&view, key, command, &disk_bytes, &mut answer);
-                add_memtables(&view, key, scan_of(command), &mut sources);
-                sources
-            }
-            ReadTarget::Range(range) => {
-                range_sources(&table.view(), range, command, &disk_bytes, &mut answer)
-            }
-        };
+        let (disk_bytes, rest) = (Cell::new(0), RestScan::default());
+        let sources = sources(&table, command, &disk_bytes, &rest, &mut answer);
         let mut merge = Merge::new(sources, command.reversed);
         loop {
             match merge.step()? {
@@ -100,12 +85,143 @@ impl Database {
     }
 }
 
+fn uses_cache(table: &TableStore, command: &ReadCommand) -> bool {
+    !command.bypass_cache && table.cache.is_used()
+}
+
+/// Reads a partition from memtables and cache; false when that does not do.
+fn read_cached<'a>(
+    table: &TableStore,
+    view: &View,
+    key: &DecoratedKey,
+    command: &'a ReadCommand,
+    answer: &mut Answer<'a>,
+) -> Result<bool> {
+    let scan = scan_of(command);
+    let mut sources = Sources::new();
+    add_memtables(view, key, scan, &mut sources);
+    if sources.is_empty() {
+        match table.cache.answer(key, scan, answer) {
+            CacheLookup::Answered => {
+                table.cache.note_hit();
+                return Ok(true);
+            }
+            CacheLookup::Incomplete => return Ok(false),
+            CacheLookup::Missing => {}
+        }
+    }
+    if table.cache.contains(key) {
+        sources.push(Box::new(CacheReader::new(table.cache.clone(), scan, None)));
+    } else if view.sstables.iter().any(|sstable| sstable.may_contain(key)) {
+        return Ok(false);
+    } else if view.is_at_rest() && view.active.answer(key, scan, answer) {
+        return Ok(true);
+    }
+    pump_all(sources, command.reversed, answer)
+}
+
+/// Reads a partition from memtables and cached blocks; false when that does not do.
+fn read_uncached<'a>(
+    view: &View,
+    key: &DecoratedKey,
+    command: &'a ReadCommand,
+    answer: &mut Answer<'a>,
+) -> Result<bool> {
+    let disk_bytes = Cell::new(0);
+    let mut sources = Sources::new();
+    for sstable in view.sstables.iter().filter(|sstable| sstable.may_contain(key)) {
+        answer.work().sstables += 1;
+        sources.push(Box::new(SstableReader::new(
+            sstable.clone(),
+            scan_of(command),
+            !command.bypass_cache,
+            &disk_bytes,
+        )));
+    }
+    if sources.is_empty() && view.is_at_rest() && view.active.answer(key, scan_of(command), answer) {
+        return Ok(true);
+    }
+    add_memtables(view, key, scan_of(command), &mut sources);
+    pump_all(sources, command.reversed, answer)
+}
+
+/// What a read that may wait is merged of.
+fn sources<'a>(
+    table: &TableStore,
+    command: &'a ReadCommand,
+    disk_bytes: &'a Cell<u64>,
+    rest: &'a RestScan,
+    answer: &mut Answer<'_>,
+) -> Sources<'a> {
+    let view = table.view();
+    let scan = scan_of(command);
+    let mut sources = Sources::new();
+    let (sstables, is_small) = match &command.target {
+        ReadTarget::Partition(key) => {
+            add_memtables(&view, key, scan, &mut sources);
+            let may_have = |sstable: &&std::rc::Rc<Sstable>| sstable.may_contain(key);
+            (view.sstables.iter().filter(may_have).cloned().collect(), true)
+        }
+        ReadTarget::Range(range) => {
+            for memtable in view.memtables() {
+                sources.push(Box::new(MemtableReader::new(memtable.clone(), scan)));
+            }
+            // A scan of a large table would only push others' blocks and rows out.
+            (
+                sstables_of(&view, range),
+                view.sstables.iter().all(|sstable| sstable.fits_cache()),
+            )
+        }
+    };
+    answer.work().sstables += sstables.len() as u32;
+    let content = || {
+        view.sstables
+            .iter()
+            .map(|sstable| sstable.statistics.raw_size)
+            .sum()
+    };
+    let is_scan = matches!(command.target, ReadTarget::Range(_));
+    let caches_blocks = !command.bypass_cache && is_small;
+    if !uses_cache(table, command) {
+        for sstable in sstables {
+            sources.push(Box::new(SstableReader::new(
+                sstable,
+                scan,
+                caches_blocks,
+                disk_bytes,
+            )));
+        }
+        return sources;
+    }
+    let disk = DiskSide {
+        sstables,
+        caches_blocks,
+        fills: !is_scan || table.cache.takes_scans(content()),
+        disk_bytes,
+        rest,
+    };
+    sources.push(Box::new(CacheReader::new(table.cache.clone(), scan, Some(disk))));
+    sources
+}
+
 fn scan_of(command: &ReadCommand) -> Scan<'_> {
     Scan {
         target: &command.target,
         slices: &command.slices,
         first_partition_slices: command.first_partition_slices.as_deref(),
         reversed: command.reversed,
+    }
+}
+
+/// Moves fragments from the merge of all sources to the answer; false when one must load.
+fn pump_all(mut sources: Sources<'_>, reversed: bool, answer: &mut Answer<'_>) -> Result<bool> {
+    match (sources.pop(), sources.is_empty()) {
+        // One source is in normal form already.
+        (Some(mut only), true) => pump(&mut *only, answer),
+        (last, _) => {
+            sources.extend(last);
+            pump(&mut Merge::new(sources, reversed), answer)
+        }
     }
 }
 
@@ -124,29 +240,6 @@ fn pump(source: &mut dyn FragmentSource, answer: &mut Answer<'_>) -> Result<bool
     }
 }
 
-/// The sstables that may hold the partition.
-fn sstable_sources<'a>(
-    view: &View,
-    key: &DecoratedKey,
-    command: &'a ReadCommand,
-    disk_bytes: &'a Cell<u64>,
-    answer: &mut Answer<'_>,
-) -> Sources<'a> {
-    let scan = scan_of(command);
-    let mut sources = Sources::new();
-    for sstable in view.sstables.iter().filter(|sstable| sstable.may_contain(key)) {
-        answer.work().sstables += 1;
-        let caches = !command.bypass_cache;
-        sources.push(Box::new(SstableReader::new(
-            sstable.clone(),
-            scan,
-            caches,
-            disk_bytes,
-        )));
-    }
-    sources
-}
-
 /// The memtables that hold the partition.
 fn add_memtables<'a>(view: &View, key: &DecoratedKey, scan: Scan<'a>, sources: &mut Sources<'a>) {
     for memtable in view.memtables().filter(|memtable| memtable.contains(key)) {
@@ -154,31 +247,10 @@ fn add_memtables<'a>(view: &View, key: &DecoratedKey, scan: Scan<'a>, sources: &
     }
 }
 
-fn range_sources<'a>(
-    view: &View,
-    range: &PartitionRange,
-    command: &'a ReadCommand,
-    disk_bytes: &'a Cell<u64>,
-    answer: &mut Answer<'_>,
-) -> Sources<'a> {
-    let scan = scan_of(command);
-    let mut sources = Sources::new();
-    for memtable in view.memtables() {
-        sources.push(Box::new(MemtableReader::new(memtable.clone(), scan)));
-    }
+/// The sstables that may hold something of a range.
+fn sstables_of(view: &View, range: &PartitionRange) -> Vec<std::rc::Rc<Sstable>> {
     let (start, end) = (range.start.token(), range.end.token());
     let overlaps =
         |sstable: &&std::rc::Rc<Sstable>| sstable.first.token <= end && start <= sstable.last.token;
-    for sstable in view.sstables.iter().filter(overlaps) {
-        answer.work().sstables += 1;
-        // A scan of a large table would only push others' blocks out.
-        let caches = !command.bypass_cache && sstable.fits_cache();
-        sources.push(Box::new(SstableReader::new(
-            sstable.clone(),
-            scan,
-            caches,
-            disk_bytes,
-        )));
-    }
-    sources
+    view.sstables.iter().filter(overlaps).cloned().collect()
 }

@@ -228,6 +228,7 @@ impl Database {
             dir.clone(),
             self.options.shard,
             next_generation,
+            self.row_cache.clone(),
         ));
         let truncation = Truncation::read(&*disk, &dir, self.options.shard).await?;
         store.flushed_through.set(truncation.position);

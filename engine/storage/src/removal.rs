@@ -51,9 +51,11 @@ impl Database {
             self.memory
                 .set(self.memory.get().saturating_sub(memtable.memory()));
         }
-        for flushing in &removed.flushing {
-            self.flushes.forget(flushing.memtable.memory());
+        let flushing = removed.flushing.iter().map(|flushing| &flushing.memtable);
+        for memtable in flushing.chain(&removed.merging) {
+            self.flushes.forget(memtable.memory());
         }
+        self.clean_cache();
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
         // A dropped table's folder may be gone: another shard was done first, and this one had no file there.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ceto_model::TableId;
 
+use crate::cache::RowCacheStats;
 use crate::commitlog::CommitlogStats;
 use crate::database::Database;
 use crate::error::Result;
@@ -104,6 +105,8 @@ pub struct StorageStats {
     pub block_cache_hits: u64,
     /// Blocks not found in it.
     pub block_cache_misses: u64,
+    /// Row cache.
+    pub row_cache: RowCacheStats,
     /// Writes are stopped after a disk failure, or refused because the disk is full.
     pub refuses_writes: bool,
 }
@@ -152,6 +155,7 @@ impl Database {
             block_cache_bytes_max: self.options.block_cache_size as u64,
             block_cache_hits,
             block_cache_misses,
+            row_cache: self.row_cache.stats(),
             refuses_writes: self.poison.check().is_err() || self.flushes.check_disk().is_err(),
         }
     }
@@ -186,7 +190,7 @@ fn stats_of(table: &TableStore) -> TableStats {
     let largest = |figure: &dyn Fn(&Rc<Sstable>) -> u64| view.sstables.iter().map(figure).max().unwrap_or(0);
     let on_disk = sum(&|sstable| sstable.statistics.partitions);
     let uncompressed_bytes = sum(&|sstable| sstable.statistics.raw_size);
-    let memtable_partitions: usize = view.memtables().map(|memtable| memtable.partition_count()).sum();
+    let memtable_partitions: usize = view.unflushed().map(|memtable| memtable.partition_count()).sum();
     let memtable_bytes: usize = view.memtables().map(|memtable| memtable.memory()).sum();
     let counters = &table.counters;
     TableStats {
@@ -201,7 +205,7 @@ fn stats_of(table: &TableStore) -> TableStats {
         cells: sum(&|sstable| sstable.statistics.cells),
         tombstones: sum(&|sstable| sstable.statistics.tombstones),
         memtable_partitions: memtable_partitions as u64,
-        memtable_cells: view.memtables().map(|memtable| memtable.cells()).sum(),
+        memtable_cells: view.unflushed().map(|memtable| memtable.cells()).sum(),
         memtable_bytes: memtable_bytes as u64,
         pending_flushes: view.flushing.len() as u64,
         flushes: counters.flushes.get(),

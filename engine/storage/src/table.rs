@@ -1,8 +1,8 @@
 //! One table on one shard: its memtables and sstables.
 //!
-//! A read sees the active memtable, the memtables being flushed and the sstables. What moves from one to the other
-//! does so in one step without waiting, so no read sees a write twice too little: a memtable leaves only in the step
-//! in which its sstable comes.
+//! A read sees the active memtable, the memtables being flushed, the cache and the sstables. What moves from one to the
+//! other does so in one step without waiting, so no read sees a write twice too little: a memtable is on its way to disk
+//! until the step in which its sstable comes, and from then on on its way into the cache until that has all of it.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use ceto_model::{Table, TableId};
 
+use crate::cache::{RowCache, TableCache};
 use crate::commitlog::ReplayPosition;
 use crate::memtable::Memtable;
 use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
@@ -30,6 +31,8 @@ pub(crate) struct TableStore {
     /// Writes go to the commitlog.
     pub(crate) is_durable: Cell<bool>,
     view: RefCell<View>,
+    /// What is kept of its sstables in memory.
+    pub(crate) cache: Rc<TableCache>,
     next_generation: Cell<u64>,
     /// Entries of the commitlog before it are not replayed: they are in sstables, or were truncated.
     pub(crate) flushed_through: Cell<ReplayPosition>,
@@ -70,6 +73,8 @@ pub(crate) struct View {
     pub(crate) active: Rc<Memtable>,
     /// Oldest first.
     pub(crate) flushing: VecDeque<Flushing>,
+    /// On disk already, but the cache does not have all of it yet.
+    pub(crate) merging: Option<Rc<Memtable>>,
     pub(crate) sstables: Vec<Rc<Sstable>>,
 }
 
@@ -82,20 +87,37 @@ pub(crate) struct Flushing {
 }
 
 impl View {
-    /// All memtables, newest first.
+    /// All memtables that reads need, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Rc<Memtable>> {
+        self.unflushed().chain(&self.merging)
+    }
+
+    /// Those whose content is nowhere else, newest first.
+    pub(crate) fn unflushed(&self) -> impl Iterator<Item = &Rc<Memtable>> {
         let flushing = self.flushing.iter().rev().map(|flushing| &flushing.memtable);
         std::iter::once(&self.active)
             .chain(flushing)
             .filter(|memtable| !memtable.is_empty())
     }
+
+    /// The active memtable is the only one.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.flushing.is_empty() && self.merging.is_none()
+    }
 }
 
 impl TableStore {
     /// A table with the sstables found on disk.
-    pub(crate) fn new(definition: Arc<Table>, dir: PathBuf, shard: u16, next_generation: u64) -> TableStore {
+    pub(crate) fn new(
+        definition: Arc<Table>,
+        dir: PathBuf,
+        shard: u16,
+        next_generation: u64,
+        cache: Rc<RowCache>,
+    ) -> TableStore {
         TableStore {
             id: definition.id,
+            cache: TableCache::new(cache, &definition),
             dir,
             shard,
             definition: RefCell::new(definition),
@@ -103,6 +125,7 @@ impl TableStore {
             view: RefCell::new(View {
                 active: Rc::new(Memtable::new()),
                 flushing: VecDeque::new(),
+                merging: None,
                 sstables: Vec::new(),
             }),
             next_generation: Cell::new(next_generation),
@@ -125,6 +148,7 @@ impl TableStore {
 
     /// Changes the definition.
     pub(crate) fn define(&self, definition: Arc<Table>) {
+        self.cache.define(&definition);
         *self.definition.borrow_mut() = definition;
     }
 
@@ -187,19 +211,28 @@ impl TableStore {
         self.view.borrow().flushing.front().cloned()
     }
 
-    /// The memtable's sstable takes its place. None: it held nothing.
+    /// The memtable's sstable takes its place (None: it held nothing); the memtable is still read, until
+    /// [`TableStore::finish_merge`].
     pub(crate) fn finish_flush(&self, flushed: &Flushing, sstable: Option<Rc<Sstable>>) {
         self.has_changed.set(true);
+        self.cache.begin_phase();
         let view = &mut *self.view.borrow_mut();
         view.flushing
             .retain(|flushing| !Rc::ptr_eq(&flushing.memtable, &flushed.memtable));
+        view.merging = sstable.is_some().then(|| flushed.memtable.clone());
         view.sstables.extend(sstable);
         self.flushed_through
             .set(self.flushed_through.get().max(flushed.through));
     }
 
-    /// Adds sstables found at start.
+    /// The cache has all of the memtable that was flushed last.
+    pub(crate) fn finish_merge(&self) {
+        self.view.borrow_mut().merging = None;
+    }
+
+    /// Adds sstables from elsewhere: found at start, or brought later.
     pub(crate) fn add_sstables(&self, sstables: impl IntoIterator<Item = Rc<Sstable>>) {
+        self.cache.empty();
         self.view.borrow_mut().sstables.extend(sstables);
     }
 
@@ -223,15 +256,17 @@ impl TableStore {
         let empty = View {
             active: Rc::new(Memtable::new()),
             flushing: VecDeque::new(),
+            merging: None,
             sstables: Vec::new(),
         };
+        self.cache.empty();
         std::mem::replace(&mut *self.view.borrow_mut(), empty)
     }
 
     /// The first commitlog segment that still holds something not flushed.
     pub(crate) fn needed_segment(&self) -> Option<u64> {
         let view = self.view.borrow();
-        let positions = view.memtables().filter_map(|memtable| memtable.first_position());
+        let positions = view.unflushed().filter_map(|memtable| memtable.first_position());
         positions.map(|position| position.segment).min()
     }
 }

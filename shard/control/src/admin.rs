@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ceto_model::{Schema, TableId};
 use ceto_node::options::{NodeOptions, RELEASE_VERSION};
-use ceto_node::{Node, TableFigures};
+use ceto_node::{Node, RowCacheFigures, TableFigures};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -141,6 +141,12 @@ async fn info(State(admin): State<Admin>) -> Answer {
         .unwrap_or_default()
         .as_secs();
     let memtables: u64 = tables.iter().map(|table| table.memtable_bytes).sum();
+    let per_shard = admin
+        .shards
+        .on_all(|node| Box::pin(async move { node.row_cache_figures() }))
+        .await?;
+    let mut row_cache = RowCacheFigures::default();
+    per_shard.iter().for_each(|shard| row_cache.add(shard));
     let options = &admin.options;
     Ok(Json(json!({
         "host_id": options.host_id.to_string(),
@@ -156,6 +162,13 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "datacenter": options.datacenter,
         "rack": options.rack,
         "exceptions": 0,
+        "row_cache": {
+            "entries": row_cache.rows,
+            "size_bytes": row_cache.bytes,
+            "capacity_bytes": row_cache.bytes_max,
+            "hits": row_cache.hits,
+            "requests": row_cache.hits + row_cache.misses,
+        },
         "tokens": options.tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
         "bootstrap_state": "COMPLETED",
         "shards": admin.shards.count(),

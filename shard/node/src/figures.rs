@@ -1,7 +1,7 @@
 //! Figures of tables and of storage, for metrics and nodetool.
 
 use ceto_model::{Schema, TableId};
-use ceto_storage::{Database, StorageStats, TableStats};
+use ceto_storage::{Database, RowCacheStats, StorageStats, TableStats};
 
 use crate::metrics::Samples;
 
@@ -64,6 +64,44 @@ impl TableFigures {
         self.filter_false_positives += other.filter_false_positives;
         self.filter_bytes += other.filter_bytes;
         self.index_bytes += other.index_bytes;
+    }
+}
+
+/// Figures of the row cache of one shard; [`RowCacheFigures::add`] makes the node's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RowCacheFigures {
+    /// Rows in it.
+    pub rows: u64,
+    /// Memory in use, bytes.
+    pub bytes: u64,
+    /// Memory it may use now, bytes.
+    pub bytes_max: u64,
+    /// Reads that needed nothing from sstables.
+    pub hits: u64,
+    /// Reads that went to sstables.
+    pub misses: u64,
+}
+
+impl RowCacheFigures {
+    /// Of a shard's storage.
+    pub(crate) fn of(database: &Database) -> RowCacheFigures {
+        let stats = database.stats().row_cache;
+        RowCacheFigures {
+            rows: stats.rows,
+            bytes: stats.bytes,
+            bytes_max: stats.bytes_max,
+            hits: stats.hits,
+            misses: stats.misses,
+        }
+    }
+
+    /// Adds another shard's.
+    pub fn add(&mut self, other: &RowCacheFigures) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.bytes_max += other.bytes_max;
+        self.hits += other.hits;
+        self.misses += other.misses;
     }
 }
 
@@ -164,6 +202,7 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "Bound of it.",
         stats.block_cache_bytes_max,
     );
+    add_row_cache(&stats.row_cache, samples);
     let mut count = |name, help, value: u64| samples.counter(name, help, &[], value);
     count(
         "ceto_commitlog_appends_total",
@@ -185,6 +224,49 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "ceto_cache_misses_total",
         "Blocks not found in it.",
         stats.block_cache_misses,
+    );
+}
+
+fn add_row_cache(stats: &RowCacheStats, samples: &mut Samples) {
+    let mut gauge = |name, help, value: u64| samples.gauge(name, help, &[], value as f64);
+    gauge("ceto_row_cache_bytes", "Memory of the row cache.", stats.bytes);
+    gauge("ceto_row_cache_bytes_max", "Bound of it now.", stats.bytes_max);
+    gauge("ceto_row_cache_rows", "Rows in the row cache.", stats.rows);
+    gauge(
+        "ceto_row_cache_partitions",
+        "Partitions in the row cache, in full or in part.",
+        stats.partitions,
+    );
+    let mut count = |name, help, value: u64| samples.counter(name, help, &[], value);
+    count(
+        "ceto_row_cache_hits_total",
+        "Reads that needed nothing from sstables.",
+        stats.hits,
+    );
+    count(
+        "ceto_row_cache_misses_total",
+        "Reads that had to go to sstables.",
+        stats.misses,
+    );
+    count(
+        "ceto_row_cache_row_insertions_total",
+        "Rows taken into the row cache.",
+        stats.row_insertions,
+    );
+    count(
+        "ceto_row_cache_row_evictions_total",
+        "Rows forgotten for room.",
+        stats.row_evictions,
+    );
+    count(
+        "ceto_row_cache_partition_insertions_total",
+        "Partitions taken into the row cache.",
+        stats.partition_insertions,
+    );
+    count(
+        "ceto_row_cache_partition_evictions_total",
+        "Partitions forgotten for room.",
+        stats.partition_evictions,
     );
 }
 

@@ -37,5 +37,5 @@ pub mod cql {
 }
 
 pub use ceto_env::LocalFuture;
-pub use figures::TableFigures;
+pub use figures::{RowCacheFigures, TableFigures};
 pub use node::{Node, NodeParts};

@@ -25,7 +25,7 @@ use tracing::error;
 
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
-use crate::figures::TableFigures;
+use crate::figures::{RowCacheFigures, TableFigures};
 use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage, Task};
 use crate::metrics::{Sample, Samples};
@@ -490,6 +490,13 @@ impl Node {
             }
         }
         tables
+    }
+
+    /// Figures of this shard's row cache.
+    pub fn row_cache_figures(&self) -> RowCacheFigures {
+        self.database
+            .get()
+            .map_or_else(RowCacheFigures::default, |database| RowCacheFigures::of(database))
     }
 
     /// Writes a table's memtable out.

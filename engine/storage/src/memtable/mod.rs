@@ -25,7 +25,7 @@ use ceto_model::{ClusteringKey, DecoratedKey, Mutation, PartitionKey, RingPositi
 
 use crate::commitlog::ReplayPosition;
 use crate::reader::{Answer, Flow, Fragment, Scan};
-pub(crate) use partition::MemtablePartition;
+pub(crate) use partition::{MemtablePartition, own_bytes};
 pub(crate) use reader::MemtableReader;
 
 /// Memory of one partition beside its content: its share of a B-tree node and the key's allocation, in bytes.
@@ -166,6 +166,23 @@ impl Memtable {
             answer.end();
         }
         true
+    }
+
+    /// The first key behind another, or of all.
+    pub(crate) fn key_behind(&self, last: Option<&DecoratedKey>) -> Option<DecoratedKey> {
+        let partitions = self.partitions.borrow();
+        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (key, _) = partitions.range((lower, Bound::Unbounded)).next()?;
+        Some(key.clone())
+    }
+
+    /// What `look` makes of a partition; None when it is not here.
+    pub(crate) fn with_partition<T>(
+        &self,
+        key: &DecoratedKey,
+        look: impl FnOnce(&MemtablePartition) -> T,
+    ) -> Option<T> {
+        self.partitions.borrow().get(key).map(look)
     }
 
     /// A partition, while the borrow lasts.

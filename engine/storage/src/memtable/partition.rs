@@ -305,7 +305,7 @@ fn merge_column_measured(own: &mut ColumnData, data: ColumnData) -> isize {
 }
 
 /// Moves all byte strings of a row (and its key) into one allocation of their own.
-fn own_bytes(key: Option<&mut ClusteringKey>, row: &mut Row) {
+pub(crate) fn own_bytes(key: Option<&mut ClusteringKey>, row: &mut Row) {
     let mut size = key.as_ref().map_or(0, |key| key.0.len());
     for_each_bytes(row, &mut |bytes| size += bytes.len());
     if size == 0 {

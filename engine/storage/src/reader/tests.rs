@@ -1,4 +1,4 @@
-//! One suite for all sources: memtable, sstable, and merges of them yield the same stream.
+//! One suite for all sources: memtable, sstable, cache, and merges of them yield the same stream.
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
@@ -11,6 +11,7 @@ use ceto_model::key::PartitionRange;
 use ceto_model::{DecoratedKey, Partition, ReadTarget, RingPosition, Slice, Token};
 
 use super::{Fragment, FragmentSource, Merge, Scan, Step, changes_of};
+use crate::cache::{CacheReader, DiskSide, RestScan, RowCache, TableCache};
 use crate::memtable::{Memtable, MemtableReader};
 use crate::sstable::{
     BlockCache, Codec, Compression, Descriptor, Generation, Sstable, SstableReader, SstableWriter, Training,
@@ -234,6 +235,17 @@ async fn check_world(seed: u64, env: Rc<MemoryEnv>) {
     for part in &parts[..2] {
         part_tables.extend(world.sstable(part, compression).await);
     }
+    // From one that holds a few rows to one that holds all; filled by the rounds themselves.
+    let row_cache = RowCache::new(1000 << dice.below(12));
+    let table = table_named(TABLE, "t", |builder| {
+        let caching = &mut builder.options.caching;
+        caching.insert(
+            "rows_per_partition".into(),
+            ["ALL", "NONE", "30"][seed as usize % 3].into(),
+        );
+    });
+    let cache = TableCache::new(row_cache.clone(), &table);
+    let part_cache = TableCache::new(row_cache.clone(), &table);
     for round in 0..40 {
         let (target, slices) = (
             random_target(&mut dice, shape.partitions),
@@ -252,6 +264,25 @@ async fn check_world(seed: u64, env: Rc<MemoryEnv>) {
             || -> Box<dyn FragmentSource + '_> { Box::new(MemtableReader::new(whole.clone(), scan)) };
         let on_disk = |sstable: &Rc<Sstable>| -> Box<dyn FragmentSource + '_> {
             Box::new(SstableReader::new(sstable.clone(), scan, true, &disk_bytes))
+        };
+        let rests: [RestScan; 6] = Default::default();
+        let cached =
+            |cache: &Rc<TableCache>, sstables: &[Rc<Sstable>], rest: usize| -> Box<dyn FragmentSource + '_> {
+                let disk = DiskSide {
+                    sstables: sstables.to_vec(),
+                    caches_blocks: true,
+                    fills: round % 4 != 3,
+                    disk_bytes: &disk_bytes,
+                    rest: &rests[rest],
+                };
+                Box::new(CacheReader::new(cache.clone(), scan, Some(disk)))
+            };
+        let merge_cached = |rest: usize| -> Box<dyn FragmentSource + '_> {
+            let memtables = parts[2..].iter().map(|part| -> Box<dyn FragmentSource + '_> {
+                Box::new(MemtableReader::new(part.clone(), scan))
+            });
+            let on_disk = std::iter::once(cached(&part_cache, &part_tables, rest));
+            Box::new(Merge::new(memtables.chain(on_disk).collect(), scan.reversed))
         };
         let merge = || -> Box<dyn FragmentSource + '_> {
             let memtables = parts[2..].iter().map(|part| -> Box<dyn FragmentSource + '_> {
@@ -294,6 +325,29 @@ async fn check_world(seed: u64, env: Rc<MemoryEnv>) {
             &drain(merge(), &mut dice, true).await,
             &expected,
             &context("merge, skipping"),
+        );
+        // Twice each: what the first brings in, the second finds.
+        for rest in 0..2 {
+            let on_disk = sstable.as_slice();
+            assert_prefixes(
+                &drain(cached(&cache, on_disk, rest), &mut dice, true).await,
+                &expected,
+                &context("cache, skipping"),
+            );
+            assert_stream(
+                &drain(cached(&cache, on_disk, 2 + rest), &mut dice, false).await,
+                &expected,
+                &context("cache"),
+            );
+            assert_stream(
+                &drain(merge_cached(4 + rest), &mut dice, false).await,
+                &expected,
+                &context("merge with cache"),
+            );
+        }
+        assert!(
+            row_cache.memory() <= row_cache.capacity(),
+            "seed {seed}, round {round}"
         );
     }
 }

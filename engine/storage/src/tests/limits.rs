@@ -299,7 +299,11 @@ fn a_drained_shard_takes_no_writes_and_has_nothing_to_replay() {
 fn a_read_of_one_partition_needs_no_wait_once_its_block_is_cached() {
     let (_, env) = machine(11);
     env.block_on(async {
-        let database = open(&env, options(0, 1)).await.unwrap();
+        let without_rows = StorageOptions {
+            row_cache_size: 0,
+            ..options(0, 1)
+        };
+        let database = open(&env, without_rows).await.unwrap();
         let command = read_of(ceto_model::ReadTarget::Partition(key(1)));
         database.write(row_write(1, 1, 1, b"value")).await.unwrap();
         assert_eq!(database.try_read(&command).unwrap().unwrap().partitions.len(), 1);

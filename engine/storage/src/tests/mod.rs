@@ -7,6 +7,7 @@ mod full_disk;
 mod limits;
 mod purge;
 mod reshard;
+mod row_cache;
 mod workload;
 
 use std::collections::BTreeMap;

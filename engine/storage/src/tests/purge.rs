@@ -13,7 +13,7 @@ use crate::testing::*;
 use crate::{Database, StorageOptions};
 
 /// A write whose timestamps are the present time, so that nothing older comes after a tombstone was purged.
-fn fresh_write(dice: &mut Dice, clock: &dyn Clock) -> Mutation {
+pub(super) fn fresh_write(dice: &mut Dice, clock: &dyn Clock) -> Mutation {
     let shape = Shape {
         partitions: 6,
         rows: 12,
