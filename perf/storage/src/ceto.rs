@@ -152,7 +152,9 @@ impl Shard {
         } = command
         {
             let mut options = StorageOptions::new(&self.setup.folder, 0, 1);
-            options.block_cache_size = cache_size;
+            // One cache of this size in all: rows and blocks.
+            options.row_cache_size = cache_size / 2;
+            options.block_cache_size = cache_size / 2;
             options.memtable_space = self.setup.memtable_size;
             options.compaction_throughput = 0;
             if durability == Durability::Device {
