@@ -16,6 +16,9 @@ pub struct RangeTombstone {
     pub deletion: Deletion,
 }
 
+/// So few are added to a set each by itself, more by rebuilding the set.
+const ADDED_ONE_BY_ONE: usize = 4;
+
 /// Deleted ranges of one partition in normal form.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RangeTombstones(Vec<RangeTombstone>);
@@ -125,7 +128,16 @@ impl RangeTombstones {
             *self = other;
             return;
         }
-        other.0.into_iter().for_each(|tombstone| self.add(tombstone));
+        if other.0.len() <= ADDED_ONE_BY_ONE {
+            other.0.into_iter().for_each(|tombstone| self.add(tombstone));
+            return;
+        }
+        // In order of their starts each touches only the end of what is there: the cost is linear.
+        let mut both = std::mem::take(&mut self.0);
+        both.extend(other.0);
+        both.sort_by(|a, b| a.slice.start.cmp(&b.slice.start));
+        self.0.reserve(both.len());
+        both.into_iter().for_each(|tombstone| self.add(tombstone));
     }
 
     /// Drops those that a partition deletion makes redundant.

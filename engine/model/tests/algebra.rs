@@ -149,6 +149,23 @@ proptest! {
     }
 
     #[test]
+    fn merging_sets_of_ranges_is_adding_their_ranges(
+        a in vec((slices(), deletions()), 0..20),
+        b in vec((slices(), deletions()), 0..20),
+    ) {
+        let set = |ranges: &[(Slice, Deletion)]| -> RangeTombstones {
+            let tombstone = |(slice, deletion): &(Slice, Deletion)| RangeTombstone {
+                slice: slice.clone(),
+                deletion: *deletion,
+            };
+            ranges.iter().map(tombstone).collect()
+        };
+        let mut merged = set(&a);
+        merged.merge(set(&b));
+        prop_assert_eq!(merged, set(&[a, b].concat()));
+    }
+
+    #[test]
     fn mutations_round_trip_and_hostile_bytes_are_refused(
         partition in partitions(),
         cut in any::<prop::sample::Index>(),

@@ -25,7 +25,6 @@ use ceto_model::{
     ClusteringKey, Collection, ColumnId, DecoratedKey, Liveness, Mutation, RangeTombstone, Row, TableId,
     Timestamp,
 };
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -65,7 +64,7 @@ pub struct CounterUpdate {
     pub key: DecoratedKey,
     /// Static counters.
     pub statics: RowIncrements,
-    /// Counters of rows, in any order, each row once.
+    /// Counters of rows, sorted, each row once.
     pub rows: Vec<(ClusteringKey, RowIncrements)>,
 }
 
@@ -379,14 +378,9 @@ pub(super) struct WriteBuilder<'c, 'a> {
     /// Of the batch.
     timestamp: Option<Timestamp>,
     mutations: SmallVec<[Mutation; 1]>,
-    /// Place of a partition in `mutations`, once there are many.
-    places: FxHashMap<(TableId, DecoratedKey), usize>,
     counters: Vec<CounterUpdate>,
     pub(super) timeout_nanos: Option<i64>,
 }
-
-/// So many partitions are searched one by one.
-const LINEAR_PARTITIONS: usize = 8;
 
 impl<'c, 'a> WriteBuilder<'c, 'a> {
     pub(super) fn new(context: &'c PlanContext<'a>, timestamp: Option<Timestamp>) -> Self {
@@ -394,17 +388,20 @@ impl<'c, 'a> WriteBuilder<'c, 'a> {
             context,
             timestamp,
             mutations: SmallVec::new(),
-            places: FxHashMap::default(),
             counters: Vec::new(),
             timeout_nanos: None,
         }
     }
 
     pub(super) fn finish(self, kind: WriteKind) -> WritePlan {
+        let mutations = match self.mutations.len() {
+            0 | 1 => self.mutations,
+            _ => one_per_partition(self.mutations),
+        };
         WritePlan {
             kind,
-            mutations: self.mutations,
-            counters: self.counters,
+            mutations,
+            counters: one_update_per_partition(self.counters),
             timeout_nanos: self.timeout_nanos,
         }
     }
@@ -507,30 +504,8 @@ impl<'c, 'a> WriteBuilder<'c, 'a> {
     }
 
     fn push(&mut self, mutation: Mutation) {
-        if mutation.partition.is_empty() {
-            return;
-        }
-        if self.mutations.len() < LINEAR_PARTITIONS {
-            let same = |own: &&mut Mutation| own.table == mutation.table && own.key == mutation.key;
-            match self.mutations.iter_mut().find(same) {
-                Some(own) => own.merge(mutation),
-                None => self.mutations.push(mutation),
-            }
-            return;
-        }
-        if self.places.is_empty() {
-            let places = self.mutations.iter().enumerate();
-            self.places = places
-                .map(|(place, m)| ((m.table, m.key.clone()), place))
-                .collect();
-        }
-        let place = self
-            .places
-            .entry((mutation.table, mutation.key.clone()))
-            .or_insert(self.mutations.len());
-        match self.mutations.get_mut(*place) {
-            Some(own) => own.merge(mutation),
-            None => self.mutations.push(mutation),
+        if !mutation.partition.is_empty() {
+            self.mutations.push(mutation);
         }
     }
 
@@ -569,44 +544,75 @@ impl<'c, 'a> WriteBuilder<'c, 'a> {
             };
             add_increment(increments, operation.column, delta);
         }
-        for key in &located.keys {
-            let at = self
-                .counters
-                .iter()
-                .position(|own| own.table == modification.table.id && own.key == *key);
-            let at = at.unwrap_or_else(|| {
-                self.counters.push(CounterUpdate {
-                    table: modification.table.id,
-                    key: key.clone(),
-                    statics: RowIncrements::new(),
-                    rows: Vec::new(),
-                });
-                self.counters.len() - 1
-            });
-            let Some(update) = self.counters.get_mut(at) else {
-                continue;
-            };
-            statics
-                .iter()
-                .for_each(|(column, delta)| add_increment(&mut update.statics, *column, *delta));
-            let LocatedRows::Rows(rows) = &located.rows else {
-                continue;
-            };
-            for row in rows {
-                let Rows::Row(clustering) = row else { continue };
-                let own = update.rows.iter().position(|(own, _)| own == clustering);
-                let own = own.unwrap_or_else(|| {
-                    update.rows.push((clustering.clone(), RowIncrements::new()));
-                    update.rows.len() - 1
-                });
-                if let Some((_, increments)) = update.rows.get_mut(own) {
-                    regular
-                        .iter()
-                        .for_each(|(column, delta)| add_increment(increments, *column, *delta));
-                }
-            }
+        let regular = match &located.rows {
+            LocatedRows::Rows(rows) => rows.as_slice(),
+            _ => &[],
         }
+        .iter()
+        .filter_map(|row| match row {
+            Rows::Row(clustering) => Some((clustering.clone(), regular.clone())),
+            Rows::Slice(_) => None,
+        });
+        let rows: Vec<_> = regular.collect();
+        self.counters.extend(located.keys.iter().map(|key| CounterUpdate {
+            table: modification.table.id,
+            key: key.clone(),
+            statics: statics.clone(),
+            rows: rows.clone(),
+        }));
         Ok(())
+    }
+}
+
+/// One mutation per partition. Neighbours are merged in rounds, so that many statements on one partition cost n log n,
+/// whatever the order of their rows.
+fn one_per_partition(mut mutations: SmallVec<[Mutation; 1]>) -> SmallVec<[Mutation; 1]> {
+    mutations.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    loop {
+        let before = mutations.len();
+        let mut merged = SmallVec::with_capacity(before);
+        let mut rest = mutations.into_iter().peekable();
+        while let Some(mut mutation) = rest.next() {
+            if let Some(other) = rest.next_if(|next| next.table == mutation.table && next.key == mutation.key)
+            {
+                mutation.merge(other);
+            }
+            merged.push(mutation);
+        }
+        if merged.len() == before {
+            return merged;
+        }
+        mutations = merged;
+    }
+}
+
+/// One update per partition, in which each row stands once.
+fn one_update_per_partition(mut updates: Vec<CounterUpdate>) -> Vec<CounterUpdate> {
+    updates.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    updates.dedup_by(|next, kept| {
+        let is_same = next.table == kept.table && next.key == kept.key;
+        if is_same {
+            add_increments(&mut kept.statics, &next.statics);
+            kept.rows.append(&mut next.rows);
+        }
+        is_same
+    });
+    for update in &mut updates {
+        update.rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        update.rows.dedup_by(|(next, increments), (kept, sums)| {
+            let is_same = next == kept;
+            if is_same {
+                add_increments(sums, increments);
+            }
+            is_same
+        });
+    }
+    updates
+}
+
+fn add_increments(sums: &mut RowIncrements, increments: &RowIncrements) {
+    for (column, delta) in increments {
+        add_increment(sums, *column, *delta);
     }
 }
 
@@ -614,5 +620,75 @@ fn add_increment(increments: &mut RowIncrements, column: ColumnId, delta: i64) {
     match increments.iter_mut().find(|(own, _)| *own == column) {
         Some((_, sum)) => *sum = sum.wrapping_add(delta),
         None => increments.push((column, delta)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ceto_model::{Cell, ColumnData, PartitionKey};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn key(number: u8) -> DecoratedKey {
+        DecoratedKey::new(PartitionKey(vec![number].into()))
+    }
+
+    fn mutation(partition: u8, row: u8, timestamp: i64) -> Mutation {
+        let mut mutation = Mutation::new(TableId(Uuid::nil()), key(partition));
+        let cell = Cell::live(Timestamp(timestamp), Bytes::from(vec![row]));
+        let content = mutation
+            .partition
+            .row_mut(ClusteringKey(vec![0x40, row, 0x38].into()));
+        content.merge_column(ColumnId(1), ColumnData::Cell(cell));
+        mutation
+    }
+
+    proptest! {
+        #[test]
+        fn statements_on_one_partition_become_one_mutation(
+            parts in proptest::collection::vec((0u8..4, 0u8..20, 0i64..5), 0..60),
+        ) {
+            let all = parts.iter().map(|(partition, row, time)| mutation(*partition, *row, *time));
+            let mut expected: Vec<Mutation> = Vec::new();
+            for mutation in all.clone() {
+                match expected.iter_mut().find(|own| own.key == mutation.key) {
+                    Some(own) => own.merge(mutation),
+                    None => expected.push(mutation),
+                }
+            }
+            expected.sort_by(|a, b| a.key.cmp(&b.key));
+            prop_assert_eq!(one_per_partition(all.collect()).to_vec(), expected);
+        }
+
+        #[test]
+        fn increments_of_one_counter_become_their_sum(
+            parts in proptest::collection::vec((0u8..3, 0u8..5, -9i64..9), 0..40),
+        ) {
+            let updates = parts.iter().map(|(partition, row, delta)| CounterUpdate {
+                table: TableId(Uuid::nil()),
+                key: key(*partition),
+                statics: vec![(ColumnId(0), *delta)],
+                rows: vec![(ClusteringKey(vec![*row].into()), vec![(ColumnId(1), *delta)])],
+            });
+            let merged = one_update_per_partition(updates.collect());
+            for partition in 0..3 {
+                let of = |row: Option<u8>| -> i64 {
+                    let wanted = parts.iter().filter(|p| p.0 == partition && row.is_none_or(|row| p.1 == row));
+                    wanted.map(|p| p.2).sum()
+                };
+                let Some(update) = merged.iter().find(|update| update.key == key(partition)) else {
+                    prop_assert!(parts.iter().all(|part| part.0 != partition));
+                    continue;
+                };
+                prop_assert_eq!(&update.statics, &vec![(ColumnId(0), of(None))]);
+                prop_assert!(update.rows.is_sorted_by(|a, b| a.0 < b.0));
+                for (row, increments) in &update.rows {
+                    prop_assert_eq!(increments, &vec![(ColumnId(1), of(row.0.first().copied()))]);
+                }
+            }
+            prop_assert!(merged.is_sorted_by(|a, b| a.key < b.key));
+        }
     }
 }
