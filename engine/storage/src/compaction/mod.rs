@@ -37,8 +37,12 @@ pub(crate) struct Compactions {
     running: RefCell<Vec<Rc<Progress>>>,
     done: Event,
     is_stopped: Cell<bool>,
+    /// They were stopped.
+    stopped: Event,
     /// Bytes per second; 0 for no limit.
     throughput: Cell<u64>,
+    /// When what was written so far is within the limit.
+    paced_until: Cell<Option<Instant>>,
 }
 
 /// How far a compaction is.
@@ -85,6 +89,8 @@ impl Compactions {
             running: RefCell::default(),
             done: Event::default(),
             is_stopped: Cell::new(false),
+            stopped: Event::default(),
+            paced_until: Cell::new(None),
             throughput: Cell::new(throughput),
         }
     }
@@ -92,6 +98,7 @@ impl Compactions {
     /// Starts none any more, and waits for the running ones to give up.
     pub(crate) async fn stop(&self) {
         self.is_stopped.set(true);
+        self.stopped.notify();
         loop {
             let done = self.done.listen();
             if self.running.borrow().is_empty() {

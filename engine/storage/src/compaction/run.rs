@@ -14,6 +14,7 @@ use crate::reader::{FragmentSource, Merge, Scan, Step};
 use crate::sstable::{Descriptor, Sstable, SstableReader, SstableWriter, remove_files};
 use crate::table::{TableStore, add};
 use crate::transaction::{self, CommitFailure, Transaction};
+use crate::wait::either;
 
 impl Database {
     /// Compacts the sstables of a job. Fails without a trace: the table is as it was.
@@ -179,8 +180,8 @@ impl Database {
             if writer.is_full() {
                 self.check_running(job)?;
                 writer.write_out().await?;
-                progress.written.set(writer.size());
-                self.slow_down(progress).await;
+                let before = progress.written.replace(writer.size());
+                self.slow_down(writer.size().saturating_sub(before)).await;
             }
             if let Some(turn) = self.env.tasks().yield_if_due() {
                 turn.await;
@@ -190,17 +191,20 @@ impl Database {
         writer.finish().await
     }
 
-    /// Waits until the bytes written are within the throughput limit.
-    async fn slow_down(&self, progress: &Progress) {
-        let throughput = match self.compactions.throughput.get() {
-            0 => return,
-            // The limit is the shard's: what runs at the same time shares it.
-            all => all / self.compactions.running.borrow().len().max(1) as u64,
-        };
-        let due = Duration::from_secs_f64(progress.written.get() as f64 / throughput.max(1) as f64);
-        let elapsed = self.env.clock().now().saturating_duration_since(progress.started);
-        if let Some(wait) = due.checked_sub(elapsed) {
-            self.env.tasks().sleep(wait).await;
+    /// Waits until what all compactions of the shard have written is within the throughput limit, or until they are
+    /// stopped.
+    async fn slow_down(&self, written: u64) {
+        let throughput = self.compactions.throughput.get();
+        if throughput == 0 {
+            return;
+        }
+        let now = self.env.clock().now();
+        let from = self.compactions.paced_until.get().map_or(now, |at| at.max(now));
+        let until = from + Duration::from_secs_f64(written as f64 / throughput as f64);
+        self.compactions.paced_until.set(Some(until));
+        let stopped = self.compactions.stopped.listen();
+        if !self.compactions.is_stopped.get() {
+            either(self.env.tasks().sleep(until - now), stopped).await;
         }
     }
 }

@@ -306,9 +306,8 @@ impl<'a> Answer<'a> {
 /// The live part of a row, of the selected columns, as a copy; None when the row is not live. With the number of
 /// tombstones and dead cells passed over.
 fn live_part(row: &Row, selection: &ColumnSelection, now: UnixSeconds) -> (Option<Row>, u64) {
-    let mut dead = u64::from(row.deletion.is_some());
+    let mut dead = 0;
     let liveness = row.liveness.filter(|liveness| liveness.is_live(now));
-    dead += u64::from(liveness.is_none() && row.liveness.is_some());
     let wanted = match selection {
         ColumnSelection::All => row.columns.len(),
         ColumnSelection::Only(ids) => ids.len().min(row.columns.len()),
@@ -334,8 +333,7 @@ fn live_part(row: &Row, selection: &ColumnSelection, now: UnixSeconds) -> (Optio
                         kept.cells.push((path.clone(), cell.clone()));
                     }
                 }
-                dead +=
-                    (collection.cells.len() - live_cells) as u64 + u64::from(collection.deletion.is_some());
+                dead += (collection.cells.len() - live_cells) as u64;
                 is_live |= live_cells > 0;
                 if !kept.cells.is_empty() {
                     columns.push((*id, ColumnData::Collection(kept)));
@@ -343,6 +341,7 @@ fn live_part(row: &Row, selection: &ColumnSelection, now: UnixSeconds) -> (Optio
             }
         }
     }
+    dead += u64::from(!is_live && dead == 0 && has_deletion(row));
     let row = Row {
         liveness,
         deletion: None,
@@ -351,13 +350,22 @@ fn live_part(row: &Row, selection: &ColumnSelection, now: UnixSeconds) -> (Optio
     (is_live.then_some(row), dead)
 }
 
+/// Something of the row was deleted or has expired. Cassandra counts one tombstone for a row that is dead as a whole, and
+/// dead cells by themselves; it counts neither the deletion that every write of a whole collection carries nor a row
+/// deletion with newer content.
+fn has_deletion(row: &Row) -> bool {
+    let collection_deleted = |data: &ColumnData| matches!(data, ColumnData::Collection(collection) if collection.deletion.is_some());
+    row.deletion.is_some()
+        || row.liveness.is_some()
+        || row.columns.iter().any(|(_, data)| collection_deleted(data))
+}
+
 /// Keeps the live cells and marker; returns the number of tombstones and dead cells removed.
 fn keep_live(row: &mut Row, now: UnixSeconds) -> u64 {
-    let mut dead = u64::from(row.deletion.take().is_some());
-    if row.liveness.is_some_and(|liveness| !liveness.is_live(now)) {
-        row.liveness = None;
-        dead += 1;
-    }
+    let had_deletion = has_deletion(row);
+    let mut dead = 0;
+    row.deletion = None;
+    row.liveness = row.liveness.filter(|liveness| liveness.is_live(now));
     row.columns.retain_mut(|(_, data)| match data {
         ColumnData::Cell(cell) => {
             let is_live = cell.is_live(now);
@@ -365,27 +373,29 @@ fn keep_live(row: &mut Row, now: UnixSeconds) -> u64 {
             is_live
         }
         ColumnData::Collection(collection) => {
-            dead += u64::from(collection.deletion.take().is_some());
+            collection.deletion = None;
             let before = collection.cells.len();
             collection.cells.retain(|(_, cell)| cell.is_live(now));
             dead += (before - collection.cells.len()) as u64;
             !collection.cells.is_empty()
         }
     });
-    dead
+    let is_live = row.liveness.is_some() || !row.columns.is_empty();
+    dead + u64::from(!is_live && dead == 0 && had_deletion)
 }
 
 fn count_tombstones(row: &Row, now: UnixSeconds) -> u64 {
-    let mut dead = u64::from(row.deletion.is_some());
-    dead += u64::from(row.liveness.is_some_and(|liveness| !liveness.is_live(now)));
-    for (_, data) in &row.columns {
-        dead += match data {
+    let dead: u64 = row
+        .columns
+        .iter()
+        .map(|(_, data)| match data {
             ColumnData::Cell(cell) => u64::from(!cell.is_live(now)),
-            ColumnData::Collection(collection) => {
-                let cells = collection.cells.iter().filter(|(_, cell)| !cell.is_live(now));
-                cells.count() as u64 + u64::from(collection.deletion.is_some())
-            }
-        };
-    }
-    dead
+            ColumnData::Collection(collection) => collection
+                .cells
+                .iter()
+                .filter(|(_, cell)| !cell.is_live(now))
+                .count() as u64,
+        })
+        .sum();
+    dead + u64::from(dead == 0 && !row.is_live(now) && has_deletion(row))
 }

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ceto_env::memory::MemoryEnv;
 use ceto_env::{Env, TaskQueue};
-use ceto_model::{TableId, Timestamp};
+use ceto_model::{Collection, ColumnData, ColumnId, Mutation, TableId, Timestamp};
 use uuid::Uuid;
 
 use crate::testing::*;
@@ -325,5 +326,74 @@ fn a_read_of_one_partition_needs_no_wait_once_its_block_is_cached() {
         );
     })
     .unwrap();
+    env.kill();
+}
+
+#[test]
+fn drain_does_not_wait_for_a_slow_compaction() {
+    let (_, env) = machine(12);
+    env.block_on(async {
+        let slow = StorageOptions {
+            compaction_throughput: 1 << 10,
+            memtable_space: 4 << 20,
+            commitlog_total_space: 8 << 20,
+            ..options(0, 1)
+        };
+        let database = open(&env, slow).await.unwrap();
+        let mut dice = Dice::new(12);
+        for number in 0..400 {
+            let noise: Vec<u8> = (0..4000).map(|_| dice.next() as u8).collect();
+            database.write(row_write(number, 1, 1, &noise)).await.unwrap();
+            if number % 100 == 99 {
+                database.flush(None).await.unwrap();
+            }
+        }
+        // More than a megabyte at a kibibyte a second.
+        env.tasks().sleep(Duration::from_secs(10)).await;
+        assert_eq!(database.stats().running_compactions.len(), 1);
+        let began = env.clock().now();
+        database.drain().await.unwrap();
+        let took = env.clock().now() - began;
+        assert!(took < Duration::from_millis(100), "{took:?}");
+    })
+    .expect("nothing stands still");
+    env.kill();
+}
+
+/// As Cassandra counts: dead cells, and rows dead as a whole; not what live content has replaced.
+#[test]
+fn tombstones_are_counted_where_something_is_dead() {
+    let (_, env) = machine(7);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        let tombstones = async || database.read(&read_all()).await.unwrap().work.tombstones;
+        let mut inserted = row_write(1, 1, 5, b"value");
+        let mut collection = Collection::default();
+        collection.delete(deletion(4));
+        collection.merge_cell(
+            Bytes::from_static(b"element"),
+            ceto_model::Cell::live(Timestamp(5), Bytes::new()),
+        );
+        let row = inserted.partition.row_mut(clustering(1));
+        row.deletion = Some(deletion(3));
+        row.merge_column(ColumnId(4), ColumnData::Collection(collection));
+        database.write(inserted).await.unwrap();
+        assert_eq!(
+            tombstones().await,
+            0,
+            "a live row whose collection replaced an older one"
+        );
+        let mut emptied = Mutation::new(TABLE, key(1));
+        let dead = ceto_model::Cell::tombstone(Timestamp(6), deletion(6).deleted_at);
+        let row = emptied.partition.row_mut(clustering(1));
+        row.merge_column(ColumnId(3), ColumnData::Cell(dead));
+        database.write(emptied).await.unwrap();
+        assert_eq!(tombstones().await, 1, "a deleted cell of a live row");
+        let mut deleted = Mutation::new(TABLE, key(1));
+        deleted.partition.row_mut(clustering(1)).deletion = Some(deletion(9));
+        database.write(deleted).await.unwrap();
+        assert_eq!(tombstones().await, 1, "a deleted row");
+    })
+    .expect("nothing stands still");
     env.kill();
 }
