@@ -288,13 +288,9 @@ async fn on_each(admin: &Admin, tables: Vec<TableId>, verb: TableVerb) -> Answer
 
 async fn drain(State(admin): State<Admin>) -> Answer {
     admin.is_serving.store(false, Ordering::Release);
-    let results = admin
-        .shards
-        .on_all(|node| Box::pin(async move { node.drain().await }))
-        .await?;
-    match results.into_iter().find_map(Result::err) {
-        None => Ok(Json(json!({}))),
-        Some(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
+    match admin.shards.drain().await? {
+        Ok(()) => Ok(Json(json!({}))),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
     }
 }
 

@@ -183,14 +183,8 @@ async fn start_http(address: SocketAddr, key: &str, router: Router) -> Result<()
 
 /// Stops accepting, lets what is in flight finish, closes connections, flushes.
 async fn drain(shards: &Shards, timeout: Duration) -> Result<(), BootError> {
-    let drained = shards.on_all(|node| Box::pin(async move { node.drain().await }));
-    match tokio::time::timeout(timeout, drained).await {
-        Ok(outcomes) => {
-            for outcome in outcomes? {
-                outcome.map_err(BootError)?;
-            }
-            Ok(())
-        }
+    match tokio::time::timeout(timeout, shards.drain()).await {
+        Ok(outcome) => outcome?.map_err(BootError),
         Err(_) => Err(BootError(format!(
             "drain took longer than {} s; unflushed writes stay in the commitlog",
             timeout.as_secs()

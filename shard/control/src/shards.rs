@@ -57,6 +57,17 @@ impl Shards {
         Ok(results)
     }
 
+    /// Drains the node in two steps, each on all shards: nobody serves any more, then nobody's storage takes writes. In one
+    /// step a shard that is done early would refuse what the requests of the others bring to it.
+    pub async fn drain(&self) -> Result<Result<(), String>, ShardGone> {
+        self.on_all(|node| Box::pin(async move { node.stop_serving().await }))
+            .await?;
+        let outcomes = self
+            .on_all(|node| Box::pin(async move { node.drain_storage().await }))
+            .await?;
+        Ok(outcomes.into_iter().collect())
+    }
+
     /// Sends `work`; the receiver gets what it returns.
     fn ask<R: Send + 'static>(
         &self,

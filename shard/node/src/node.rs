@@ -21,7 +21,7 @@ use ceto_native::Event;
 use ceto_storage::{Database, StorageOptions};
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
@@ -36,6 +36,11 @@ use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::system::definitions::{SYSTEM_SCHEMA, system_schema};
 use crate::system::schema_rows::{StoredSchema, TABLES};
+
+/// How long a drain waits for the requests in flight; they have deadlines of their own, most of them shorter.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
+/// Time between looks during a drain.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
 
 /// What a node is made of.
 pub struct NodeParts {
@@ -84,6 +89,9 @@ pub struct Node {
     pub(crate) started: i64,
     last_timestamp: Cell<i64>,
     is_draining: Cell<bool>,
+    is_storage_draining: Cell<bool>,
+    /// How the drain ended.
+    drained: RefCell<Option<Result<(), String>>>,
     end: Slots<()>,
     end_slot: Cell<Option<u32>>,
     ended: RefCell<Option<crate::slots::Answer<()>>>,
@@ -131,6 +139,8 @@ impl Node {
             control: RefCell::default(),
             last_timestamp: Cell::new(0),
             is_draining: Cell::new(false),
+            is_storage_draining: Cell::new(false),
+            drained: RefCell::default(),
             end,
             end_slot: Cell::new(Some(end_slot)),
             ended: RefCell::new(Some(ended)),
@@ -514,14 +524,22 @@ impl Node {
         database.compact(table).await.map_err(|error| error.to_string())
     }
 
-    /// Stops accepting, lets what is in flight finish, closes connections, flushes everything.
-    pub async fn drain(self: &Rc<Self>) -> Result<(), String> {
-        if self.is_draining.replace(true) {
-            return Ok(());
-        }
+    /// First step of a drain: stops accepting, lets what is in flight finish (for [`IN_FLIGHT_PATIENCE`] at most), closes
+    /// connections. Storage goes on: requests that other shards still have in flight may come to it.
+    pub async fn stop_serving(self: &Rc<Self>) {
+        self.is_draining.set(true);
         self.network.stop_accepting();
+        let began = self.env.clock().now();
         while self.requests_in_flight.get() > 0 {
-            self.env.tasks().sleep(Duration::from_millis(2)).await;
+            if self.env.clock().now() - began > IN_FLIGHT_PATIENCE {
+                let requests = self.requests_in_flight.get();
+                warn!(
+                    requests,
+                    "draining without waiting any longer for requests in flight"
+                );
+                break;
+            }
+            self.env.tasks().sleep(DRAIN_LOOK).await;
         }
         let connections: Vec<_> = self
             .connections
@@ -530,10 +548,25 @@ impl Node {
             .filter_map(|(_, c)| c.upgrade())
             .collect();
         connections.iter().for_each(|connection| connection.close());
-        match self.database.get() {
+    }
+
+    /// Second step of a drain, when no shard serves any more: flushes everything and takes no more writes. Asked a second
+    /// time it waits for the first.
+    pub async fn drain_storage(self: &Rc<Self>) -> Result<(), String> {
+        if self.is_storage_draining.replace(true) {
+            loop {
+                if let Some(outcome) = &*self.drained.borrow() {
+                    return outcome.clone();
+                }
+                self.env.tasks().sleep(DRAIN_LOOK).await;
+            }
+        }
+        let outcome = match self.database.get() {
             Some(database) => database.drain().await.map_err(|error| error.to_string()),
             None => Ok(()),
-        }
+        };
+        *self.drained.borrow_mut() = Some(outcome.clone());
+        outcome
     }
 
     /// Clients get no more answers: the node is being drained.
