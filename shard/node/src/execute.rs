@@ -108,6 +108,7 @@ impl RequestContext {
         context.now_seconds = self.now_seconds;
         context.timestamp = self.timestamp;
         context.page_size = self.page_size;
+        context.page_bytes_max = self.node.options.limits.max_page_bytes;
         context.paging_state = self.paging_state.as_deref();
         context
     }

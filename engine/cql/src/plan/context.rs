@@ -15,6 +15,9 @@ pub trait RandomSource {
 /// of 100 nanoseconds.
 pub(crate) const GREGORIAN_OFFSET: i64 = 0x01B2_1DD2_1381_4000;
 
+/// Bytes of a page unless the node says otherwise.
+const PAGE_BYTES_MAX: u64 = 1 << 20;
+
 /// The circumstances of one execution. Not shared between threads.
 pub struct PlanContext<'a> {
     /// Microseconds since the Unix epoch by the server's clock; best strictly growing within a shard.
@@ -25,6 +28,8 @@ pub struct PlanContext<'a> {
     pub timestamp: Option<Timestamp>,
     /// Rows per page; None: everything at once.
     pub page_size: Option<u32>,
+    /// Bytes of cells at which a page ends, whatever its size in rows.
+    pub page_bytes_max: u64,
     /// Where an earlier page ended, as that page's result said.
     pub paging_state: Option<&'a [u8]>,
     /// Randomness.
@@ -41,6 +46,7 @@ impl<'a> PlanContext<'a> {
             now_seconds: UnixSeconds(now_micros.div_euclid(1_000_000)),
             timestamp: None,
             page_size: None,
+            page_bytes_max: PAGE_BYTES_MAX,
             paging_state: None,
             random,
             sequence: Cell::new(0),

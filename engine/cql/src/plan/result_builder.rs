@@ -21,8 +21,6 @@ use ceto_model::{ClusteringKey, DecoratedKey, ReadResult, Row, Table, UnixSecond
 use smallvec::SmallVec;
 use std::cmp::Ordering;
 
-/// A page is cut short when its cells have so many bytes.
-const PAGE_BYTES: u64 = 16 << 20;
 /// Rows that ORDER BY over several partitions sorts at most.
 const SORT_ROWS: usize = 1_000_000;
 
@@ -36,7 +34,8 @@ pub(super) struct ResultBuilder {
     pub(super) remaining: u64,
     /// Rows that the page still takes.
     pub(super) page_left: u64,
-    pub(super) is_paged: bool,
+    /// A page ends at so many bytes of cells; without pages there is no bound.
+    pub(super) page_bytes_max: u64,
     pub(super) per_partition: u64,
     /// The partition that is being read: rows of the result so far, and whether any row was seen.
     pub(super) current: Option<DecoratedKey>,
@@ -55,6 +54,8 @@ pub(super) struct Limits {
     pub(super) rows: u64,
     pub(super) per_partition: u64,
     pub(super) page: Option<u64>,
+    /// A page is cut short when its cells have so many bytes.
+    pub(super) page_bytes: u64,
 }
 
 /// A row that waits to be sorted.
@@ -97,7 +98,7 @@ impl ResultBuilder {
             filters,
             remaining: limits.rows,
             page_left: limits.page.unwrap_or(u64::MAX),
-            is_paged: limits.page.is_some(),
+            page_bytes_max: limits.page.map_or(u64::MAX, |_| limits.page_bytes),
             per_partition: limits.per_partition,
             current: None,
             in_partition: 0,
@@ -274,7 +275,7 @@ impl ResultBuilder {
         if self.remaining == 0 {
             return Step::Stop;
         }
-        if self.page_left == 0 || self.is_paged && self.page_bytes >= PAGE_BYTES {
+        if self.page_left == 0 || self.page_bytes >= self.page_bytes_max {
             let is_finished = clustering.is_none() || self.in_partition >= self.per_partition;
             self.page_end = Some(PagingState {
                 key: key.clone(),

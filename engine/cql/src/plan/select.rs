@@ -365,6 +365,7 @@ fn limits(select: &PreparedSelect, evaluation: &Evaluation<'_>) -> Result<Limits
         rows,
         per_partition: if select.distinct { 1 } else { per_partition },
         page: page.map(u64::from),
+        page_bytes: evaluation.context.page_bytes_max,
     })
 }
 
