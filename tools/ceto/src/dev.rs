@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{Config, DataSize, LogFormat};
+use crate::identity;
 use crate::start::{self, StartError};
 
 /// Arguments of `ceto dev`.
@@ -34,6 +35,28 @@ pub(crate) struct DevArguments {
     metrics_port: u16,
 }
 
+/// Name of temporary data folders.
+const TEMPORARY_PREFIX: &str = "ceto-dev-";
+
+/// Temporary folders outlive a node that was killed; the next one removes those that no process holds. What cannot be
+/// read, locked or removed is left alone: it is somebody else's.
+#[allow(clippy::disallowed_methods)] // before any shard runs
+fn remove_abandoned_folders() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
+        // Only a folder in which a node once started has a lock to be free.
+        if is_ours && entry.path().join(identity::LOCK_FILE).is_file() {
+            let lock = identity::lock(&entry.path());
+            if lock.is_ok() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
     if !arguments.listen.is_loopback() {
@@ -45,16 +68,17 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
     }
     let temporary = match &arguments.data {
         Some(_) => None,
-        None => Some(
+        None => Some({
+            remove_abandoned_folders();
             tempfile::Builder::new()
-                .prefix("ceto-dev-")
+                .prefix(TEMPORARY_PREFIX)
                 .tempdir()
                 .map_err(|error| {
                     StartError::Failed(format!(
                         "cannot create a temporary folder: {error}; give one with --data"
                     ))
-                })?,
-        ),
+                })?
+        }),
     };
     let data = match (&arguments.data, &temporary) {
         (Some(data), _) => data.clone(),

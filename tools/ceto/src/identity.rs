@@ -27,9 +27,12 @@ const FORMAT: u32 = 1;
 /// Holds the folder until dropped.
 pub(crate) struct FolderLock(#[allow(dead_code)] File);
 
+/// Name of the file that a running process holds locked.
+pub(crate) const LOCK_FILE: &str = ".lock";
+
 /// Locks the data folder for this process.
 pub(crate) fn lock(data: &Path) -> Result<FolderLock, StartError> {
-    let path = data.join(".lock");
+    let path = data.join(LOCK_FILE);
     let file = File::create(&path).map_err(|error| StartError::file("create", &path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(FolderLock(file)),

@@ -11,6 +11,7 @@ mod start;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -76,6 +77,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         print!("{error}");
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprintln!("ceto: a command is required (see `ceto --help`)");
+        return ExitCode::from(EXIT_USAGE);
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();

@@ -39,8 +39,12 @@ pub(crate) fn execute(
     } else {
         writeln!(errors, "nodetool: {text}")
     };
-    // A closed pipe behind the table is the reader's choice; there is nobody left to tell.
-    if written.is_err() { FAILURE } else { code }
+    match written {
+        Ok(()) => code,
+        // A closed pipe behind the table (`| head`) is the reader's choice.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
+        Err(_) => FAILURE,
+    }
 }
 
 /// The first line of the parser's message.

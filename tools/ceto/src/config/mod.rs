@@ -4,6 +4,7 @@
 //! `conf/ceto.yaml` with its explanation (a test compares them), and an unknown key is an error that names the nearest
 //! known one: a misspelt setting never passes for a setting.
 
+mod bounds;
 mod quantity;
 
 use std::net::IpAddr;
@@ -171,6 +172,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.check_bounds()?;
         let fail = |text: &str| Err(ConfigError(text.to_owned()));
         if self.data_file_directories.len() != 1 {
             return fail(
@@ -231,11 +233,16 @@ fn known_settings() -> serde_json::Map<String, serde_json::Value> {
     }
 }
 
+/// A known key that is less like an unknown one than this is not what was meant.
+const LIKENESS: f64 = 0.5;
+
 fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> ConfigError {
     let nearest = known.min_by_key(|candidate| strsim::damerau_levenshtein(key, candidate));
     match nearest {
-        Some(nearest) => ConfigError(format!("unknown key '{key}'; did you mean '{nearest}'?")),
-        None => ConfigError(format!("unknown key '{key}'")),
+        Some(nearest) if strsim::normalized_damerau_levenshtein(key, nearest) >= LIKENESS => {
+            ConfigError(format!("unknown key '{key}'; did you mean '{nearest}'?"))
+        }
+        _ => ConfigError(format!("unknown key '{key}'; conf/ceto.yaml explains all keys")),
     }
 }
 

@@ -88,9 +88,17 @@ impl Serialize for DataSize {
     }
 }
 
+/// A quantity as it stands in the file, also one that lacks its unit.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    })
+}
+
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = written(deserializer)?;
         let millis = parse(&text, &PERIODS);
         let wrong = || {
             D::Error::custom(format!(
@@ -103,7 +111,7 @@ impl<'de> Deserialize<'de> for Period {
 
 impl<'de> Deserialize<'de> for DataSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = written(deserializer)?;
         let wrong = || {
             D::Error::custom(format!(
                 "'{text}' is not a size; write it as 512B, 16KiB, 32MiB or 8GiB"

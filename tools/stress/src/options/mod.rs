@@ -126,7 +126,7 @@ pub(crate) struct Options {
 
 /// Operations of a run that says neither n= nor duration=.
 const DEFAULT_OPERATIONS: u64 = 1_000_000;
-/// Rows that reads choose from when -pop is not given.
+/// Rows of a run that says neither -pop nor n=; with n= they are n, so that `read n=1000` finds what `write n=1000` wrote.
 const DEFAULT_POPULATION: u64 = 1_000_000;
 const DEFAULT_THREADS: usize = 50;
 const DEFAULT_RETRIES: u32 = 10;
@@ -178,15 +178,15 @@ struct Given {
 
 fn default_population(options: &Options) -> Distribution {
     let only_writes = options.mix.0.iter().all(|(operation, _)| operation.is_write());
+    let last = if options.operations == u64::MAX {
+        DEFAULT_POPULATION
+    } else {
+        options.operations
+    };
     if only_writes {
-        let last = if options.operations == u64::MAX {
-            DEFAULT_POPULATION
-        } else {
-            options.operations
-        };
         Distribution::Sequence { first: 1, last }
     } else {
-        Distribution::gaussian(1, DEFAULT_POPULATION)
+        Distribution::gaussian(1, last)
     }
 }
 

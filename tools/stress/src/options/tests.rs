@@ -86,6 +86,15 @@ fn defaults_depend_on_the_command() {
         read.population,
         Distribution::Gaussian {
             first: 1,
+            last: 300,
+            ..
+        }
+    ));
+    let timed = options(&["read", "duration=10s"]);
+    assert!(matches!(
+        timed.population,
+        Distribution::Gaussian {
+            first: 1,
             last: 1_000_000,
             ..
         }
