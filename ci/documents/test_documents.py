@@ -77,7 +77,7 @@ def test_commands_are_known():
     assert {"dev", "server", "nodetool", "stress"} <= commands
     usage = ceto("--help").stdout
     assert not [command for command in commands if command not in usage]
-    for arguments in (["frobnicate"], ["dev", "--shards", "0"], ["nodetool", "frobnicate"], ["stress", "frobnicate"], ["server", "--config", "/nosuch"]):
+    for arguments in (["frobnicate"], ["dev", "--shards", "0"], ["nodetool", "frobnicate"], ["stress", "frobnicate"], ["sstable", "frobnicate"], ["sstable", "dump"], ["sstable", "verify", "/nosuch"], ["server", "--config", "/nosuch"]):
         result = ceto(*arguments)
         assert result.returncode == 2 or arguments[0] == "server" and result.returncode in (1, 2), arguments
         assert len(result.stderr.strip().splitlines()) == 1, (arguments, result.stderr)

@@ -39,9 +39,10 @@ pub use commitlog::{CommitlogStats, ReplayPosition};
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
 pub use options::{CommitlogSync, StorageOptions};
+pub use reader::Fragment;
 pub use reshard::reshard;
 pub use sstable::{
     Codec, Component, Compression, Descriptor, Generation, HeaderColumn, Origin, SerializationHeader,
-    Statistics, Training,
+    Statistics, Training, offline,
 };
 pub use stats::{CompactionStats, StorageStats, TableStats};

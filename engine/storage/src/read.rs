@@ -129,7 +129,10 @@ fn read_uncached<'a>(
 ) -> Result<bool> {
     let disk_bytes = Cell::new(0);
     let mut sources = Sources::new();
-    for sstable in view.sstables.iter().filter(|sstable| sstable.may_contain(key)) {
+    let may_matter = |sstable: &&std::rc::Rc<Sstable>| {
+        sstable.may_contain(key) && sstable.statistics.may_matter_to(&command.slices)
+    };
+    for sstable in view.sstables.iter().filter(may_matter) {
         answer.work().sstables += 1;
         sources.push(Box::new(SstableReader::new(
             sstable.clone(),
@@ -159,7 +162,12 @@ fn sources<'a>(
     let (sstables, is_small) = match &command.target {
         ReadTarget::Partition(key) => {
             add_memtables(&view, key, scan, &mut sources);
-            let may_have = |sstable: &&std::rc::Rc<Sstable>| sstable.may_contain(key);
+            // The row cache is told of more than the slices.
+            let takes_all = uses_cache(table, command);
+            let may_have = |sstable: &&std::rc::Rc<Sstable>| {
+                sstable.may_contain(key)
+                    && (takes_all || sstable.statistics.may_matter_to(&command.slices))
+            };
             (view.sstables.iter().filter(may_have).cloned().collect(), true)
         }
         ReadTarget::Range(range) => {

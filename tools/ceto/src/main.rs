@@ -37,6 +37,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Show, check and salvage sstables without a node
+    #[command(disable_help_flag = true)]
+    Sstable {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Load a node, with cassandra-stress's words
     #[command(disable_help_flag = true)]
     Stress {
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Server(arguments) => server::run(&arguments),
         Command::Nodetool { arguments } => return ExitCode::from(ceto_nodetool::run(arguments)),
+        Command::Sstable { arguments } => return ExitCode::from(ceto_sstable::run(arguments)),
         Command::Stress { arguments } => return ExitCode::from(ceto_stress::run(arguments)),
     };
     match result {

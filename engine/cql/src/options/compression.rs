@@ -133,7 +133,12 @@ fn compressor_class(class: &str) -> Result<String, CqlError> {
     };
     match full.strip_prefix(PACKAGE) {
         Some(
-            "LZ4Compressor" | "SnappyCompressor" | "DeflateCompressor" | "ZstdCompressor" | "NoopCompressor",
+            "LZ4Compressor"
+            | "SnappyCompressor"
+            | "DeflateCompressor"
+            | "ZstdCompressor"
+            | "ZstdDictionaryCompressor"
+            | "NoopCompressor",
         ) => Ok(full),
         _ => Err(CqlError::config(format!(
             "Could not create Compression for type {full}"
@@ -156,12 +161,31 @@ fn check_compressor_option(class: &str, name: &str, value: &str) -> Result<(), C
                 "Invalid value [{value}] for parameter '{name}'. Value must be between 1 and 17."
             ))),
         },
-        (Some("ZstdCompressor"), "compression_level") => match value.parse() {
-            Ok(level) if ZSTD_LEVELS.contains(&level) => Ok(()),
-            _ => Err(CqlError::config(format!(
-                "ZstdCompressor.create() threw an error: java.lang.IllegalArgumentException {name}={value} is invalid"
+        (Some(zstd @ ("ZstdCompressor" | "ZstdDictionaryCompressor")), "compression_level") => {
+            match value.parse() {
+                Ok(level) if ZSTD_LEVELS.contains(&level) => Ok(()),
+                _ => Err(CqlError::config(format!(
+                    "{zstd}.create() threw an error: java.lang.IllegalArgumentException {name}={value} is invalid"
+                ))),
+            }
+        }
+        (
+            Some("ZstdDictionaryCompressor"),
+            "training_max_dictionary_size" | "training_max_total_sample_size",
+        ) => match is_size(value) {
+            true => Ok(()),
+            false => Err(CqlError::config(format!(
+                "Unable to set value to parameter {name}: {value}. It has to be a size such as 64KiB or 10MiB"
             ))),
         },
         _ => Err(CqlError::config(format!("Unknown compression options {name}"))),
     }
+}
+
+/// A positive number of bytes with its unit.
+fn is_size(text: &str) -> bool {
+    let number = ["KiB", "MiB", "B"]
+        .iter()
+        .find_map(|unit| text.strip_suffix(unit));
+    number.is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number > 0))
 }

@@ -41,6 +41,7 @@ fn stored_maps_are_canonical() {
         "compaction = {'class': 'LeveledCompactionStrategy', 'fanout_size': 4}",
         "compaction = {'class': 'UnifiedCompactionStrategy', 'overlap_inclusion_method': 'none'}",
         "compression = {'class': 'DeflateCompressor', 'min_compress_ratio': '1.5'}",
+        "compression = {'class': 'ZstdDictionaryCompressor', 'training_max_dictionary_size': '64KiB'}",
         "compression = {}",
         "caching = {}",
     ] {
@@ -121,4 +122,22 @@ fn policies_have_one_form() {
     ] {
         assert!(speculative_retry::canonical_policy(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn sizes_of_dictionaries_have_units() {
+    let with = |option: &str| {
+        let text = format!("compression = {{'class': 'ZstdDictionaryCompressor', {option}}}");
+        new_table_options(&properties(&text))
+    };
+    assert!(with("'training_max_total_sample_size': '10MiB'").is_ok());
+    for wrong in ["'64'", "'KiB'", "'0KiB'", "'-1KiB'", "'64KB'"] {
+        let error = with(&format!("'training_max_dictionary_size': {wrong}")).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("training_max_dictionary_size"),
+            "{error:?}"
+        );
+    }
+    let text = "compression = {'class': 'ZstdCompressor', 'training_max_dictionary_size': '64KiB'}";
+    assert!(new_table_options(&properties(text)).is_err());
 }

@@ -34,7 +34,7 @@ use crate::error::Result;
 
 /// A piece of a partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Fragment {
+pub enum Fragment {
     /// Begins a partition.
     PartitionStart(DecoratedKey, Option<Deletion>),
     /// Its static row, when not empty.

@@ -57,7 +57,7 @@ impl Default for Training {
     fn default() -> Training {
         Training {
             dictionary_size_max: 64 << 10,
-            sample_size_max: 2 << 20,
+            sample_size_max: 1 << 20,
         }
     }
 }
@@ -199,7 +199,7 @@ pub(crate) struct Compressor {
     dictionary: Option<CDict<'static>>,
     lz4: CompressTable,
     zstd: Option<CCtx<'static>>,
-    snappy: snap::raw::Encoder,
+    snappy: Option<Box<snap::raw::Encoder>>,
 }
 
 impl Compressor {
@@ -209,7 +209,7 @@ impl Compressor {
             dictionary: dictionary.and_then(|dictionary| dictionary.encoder(compression.level)),
             lz4: CompressTable::default(),
             zstd: None,
-            snappy: snap::raw::Encoder::new(),
+            snappy: None,
         }
     }
 
@@ -262,7 +262,10 @@ impl Compressor {
             }
             Codec::Snappy => {
                 out.resize(start + snap::raw::max_compress_len(raw.len()), 0);
-                self.snappy.compress(raw, &mut out[start..]).ok()
+                let snappy = self
+                    .snappy
+                    .get_or_insert_with(|| Box::new(snap::raw::Encoder::new()));
+                snappy.compress(raw, &mut out[start..]).ok()
             }
             Codec::Deflate => {
                 let deflated = miniz_oxide::deflate::compress_to_vec_zlib(raw, DEFLATE_LEVEL);

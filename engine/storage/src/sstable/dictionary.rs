@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// Largest dictionary that is read, in bytes.
 const SIZE_MAX: usize = 1 << 20;
 /// A sample is cut into pieces of about this size, in bytes, for the training to compare.
-const PIECE_SIZE: usize = 2 << 10;
+const PIECE_SIZE: usize = 1 << 10;
 /// Pieces below which there is nothing to learn.
 const PIECES_MIN: usize = 16;
 
@@ -128,6 +128,7 @@ impl Dictionary {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::compression::{Codec, Compression, Compressor};
     use super::*;
 
     #[test]
@@ -143,6 +144,39 @@ mod tests {
             assert!(Dictionary::decode(&damaged.into(), file).is_err());
             assert!(Dictionary::decode(&bytes[..at].to_vec().into(), file).is_err());
         }
+    }
+
+    /// Readings of sensors as JSON, so many bytes.
+    fn readings(size: usize, seed: u64) -> Vec<u8> {
+        let mut dice = crate::testing::Dice::new(seed);
+        let mut text = String::new();
+        while text.len() < size {
+            let (sensor, room, value) = (dice.below(500), dice.below(40), dice.below(100_000));
+            let status = ["ok", "warn", "failed"][dice.below(3) as usize];
+            text.push_str(&format!(
+                "{{\"sensor\":\"sensor-{sensor}\",\"room\":{room},\"status\":\"{status}\",\"value\":{value}.5}}"
+            ));
+        }
+        text.into_bytes()
+    }
+
+    #[test]
+    fn a_dictionary_makes_small_blocks_smaller() {
+        let training = Training::default();
+        let sample = readings(training.sample_size_max, 1);
+        let dictionary = Dictionary::train(&sample, training, 0).unwrap();
+        let compression = |codec| Compression {
+            codec,
+            ..Compression::default()
+        };
+        let block = readings(4 << 10, 2);
+        let size = |codec| {
+            let mut out = Vec::new();
+            Compressor::new(compression(codec), Some(&dictionary)).compress(&block, &mut out);
+            out.len()
+        };
+        let (with, without) = (size(Codec::ZstdDictionary), size(Codec::Zstd));
+        assert!(with * 10 < without * 9, "{with} bytes with it, {without} without");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) struct SstableReader<'a> {
     cursor: Cursor,
     /// Where the scan begins.
     start: Token,
+    /// And where it ends, at the latest.
+    end: Token,
     /// The partition page that was used last, by number.
     leaf: Option<(usize, IndexPage)>,
     place: Place<'a>,
@@ -119,13 +121,14 @@ impl<'a> SstableReader<'a> {
         caches: bool,
         disk_bytes: &'a Cell<u64>,
     ) -> SstableReader<'a> {
-        let start = match scan.target {
-            ReadTarget::Partition(key) => key.token,
-            ReadTarget::Range(range) => range.start.token(),
+        let (start, end) = match scan.target {
+            ReadTarget::Partition(key) => (key.token, key.token),
+            ReadTarget::Range(range) => (range.start.token(), range.end.token()),
         };
         SstableReader {
             cursor: sstable.index.seek(start),
             start,
+            end,
             leaf: None,
             sstable,
             scan,
@@ -263,6 +266,15 @@ impl<'a> SstableReader<'a> {
     fn current_entry(&mut self) -> Result<Visit> {
         loop {
             let number = self.cursor.page;
+            // A page that begins behind the scan's end need not be loaded.
+            if self
+                .sstable
+                .index
+                .first_token(number)
+                .is_none_or(|first| first > self.end)
+            {
+                return Ok(Visit::End);
+            }
             let page = match self.sstable.index.resident().get(number) {
                 Some(page) => page,
                 None => {
@@ -306,7 +318,7 @@ impl<'a> SstableReader<'a> {
     /// Enters the next entry; false when something must be loaded first.
     fn enter_entry(&mut self) -> Result<bool> {
         let entry = match self.current_entry()? {
-            Visit::Entry(entry) if self.may_reach(&entry) => entry,
+            Visit::Entry(entry) if entry.token <= self.end => entry,
             Visit::MustLoad => return Ok(false),
             Visit::Entry(_) | Visit::End => {
                 self.place = Place::End;
@@ -344,15 +356,6 @@ impl<'a> SstableReader<'a> {
         };
         self.next_entry();
         Ok(true)
-    }
-
-    /// The scan's end may lie in or behind this entry.
-    fn may_reach(&self, entry: &SummaryEntry) -> bool {
-        let end = match self.scan.target {
-            ReadTarget::Partition(key) => key.token,
-            ReadTarget::Range(range) => range.end.token(),
-        };
-        entry.token <= end
     }
 
     /// Takes the next partition of a block of small ones.

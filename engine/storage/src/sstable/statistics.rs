@@ -185,6 +185,14 @@ impl Default for Statistics {
 }
 
 /// Field numbers in the flatbuffer table. Never change one.
+///
+/// `TABLE`, `RUN` and `PENDING_REPAIR` are the 16 bytes of a UUID (`[ubyte]`), the keys and positions `[ubyte]`,
+/// `KEYSPACE` and `TABLE_NAME` UTF-8 (`[ubyte]`), the histograms `TOMBSTONE_TIMES` (seconds and count in turn),
+/// `PARTITION_SIZES`, `CELL_COUNTS` and `TTLS` (count of the values with so many bits) `[ulong]`, `COLUMNS` a vector of
+/// tables (`serialization_header`). All others are `ulong`, absent when 0; signed ones in two's complement,
+/// `BLOOM_FILTER_FP_CHANCE` and `MIN_COMPRESS_RATIO` the bits of a binary64, `CODEC` as in blocks, `ORIGIN` as in
+/// [`Origin`]. `MIN_DELETION_TIME` and its maximum are there together or not at all, as are the two positions, and the
+/// last three.
 mod field {
     pub(super) const TABLE: u16 = 0;
     pub(super) const SHARD: u16 = 1;

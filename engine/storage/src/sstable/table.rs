@@ -115,7 +115,8 @@ impl Sstable {
         }
         let head = data.read_at(0, HEAD_SIZE.min(data.size() as usize)).await?;
         check_head(Component::Data, &head, data.path())?;
-        let (index, pinned) = read_index(&*index_file, &cache).await?;
+        let pages = PartitionPages::open(index_file.clone()).await?;
+        let (index, pinned) = pages.into_index(&cache).await?;
         Ok(Rc::new(Sstable {
             first: DecoratedKey::new(statistics.first_key.clone()),
             last: DecoratedKey::new(statistics.last_key.clone()),
@@ -265,16 +266,7 @@ impl Sstable {
 
     /// Reads a page of Index, and keeps it in the cache.
     pub(crate) async fn read_page(&self, location: Location, caches: bool) -> Result<Bytes> {
-        let file = &self.index_file;
-        if location.end() > file.size() {
-            return Err(Error::corrupt(
-                file.path(),
-                location.offset,
-                "index page lies behind the file's end",
-            ));
-        }
-        let page = file.read_at(location.offset, location.length as usize).await?;
-        let content = read_page(&page, location.offset, file.path())?;
+        let content = read_page_at(&*self.index_file, location).await?;
         if caches {
             self.cache.insert(
                 self.cache_key(true, location.offset),
@@ -402,54 +394,110 @@ async fn read_filter(
     }
 }
 
-/// Reads the partition index: its top, and the pages too when they may be kept in memory. The bytes that count
-/// against the shard's bound.
-async fn read_index(file: &dyn ReadFile, cache: &BlockCache) -> Result<(PartitionIndex, usize)> {
-    let size = file.size();
-    let start = size.saturating_sub(INDEX_END_SIZE.max(FOOTER_SIZE as u64));
-    let end = file.read_at(start, (size - start) as usize).await?;
-    let head = match start {
-        0 => end.slice(..HEAD_SIZE.min(end.len())),
-        _ => file.read_at(0, HEAD_SIZE).await?,
-    };
-    check_head(Component::Index, &head, file.path())?;
-    let footer = &end[end.len().saturating_sub(FOOTER_SIZE)..];
-    let tail = Tail::read(footer, size, file.path())?;
-    let read = async |offset: u64, length: u64| match offset.checked_sub(start) {
-        Some(at) => Ok(end.slice(at as usize..(at + length) as usize)),
-        None => file.read_at(offset, length as usize).await,
-    };
-    let mut index = PartitionIndex::read(&read(tail.offset, tail.length).await?, &tail, file.path())?;
-    let pinned = index.pages_size();
-    if !cache.pin(pinned) {
-        return Ok((index, 0));
-    }
-    let mut pages = Vec::with_capacity(index.pages().len());
-    for run in index
-        .pages()
-        .chunk_by(|a, b| b.offset.saturating_sub(a.end()) <= PAGE_GAP_MAX)
-    {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            continue;
+/// An index file whose top has been read.
+pub(crate) struct PartitionPages {
+    pub(crate) index: PartitionIndex,
+    file: Rc<dyn ReadFile>,
+    /// The end of the file, from an offset on.
+    end: (u64, Bytes),
+    top_offset: u64,
+}
+
+impl PartitionPages {
+    /// Reads the top.
+    pub(crate) async fn open(file: Rc<dyn ReadFile>) -> Result<PartitionPages> {
+        let size = file.size();
+        let start = size.saturating_sub(INDEX_END_SIZE.max(FOOTER_SIZE as u64));
+        let end = file.read_at(start, (size - start) as usize).await?;
+        let head = match start {
+            0 => end.slice(..HEAD_SIZE.min(end.len())),
+            _ => file.read_at(0, HEAD_SIZE).await?,
         };
-        let content = read(first.offset, last.end() - first.offset).await;
-        let content = content.inspect_err(|_| cache.unpin(pinned))?;
-        for page in run {
-            let at = (page.offset - first.offset) as usize;
-            // A copy, so that what lies between pages is not kept.
-            let bytes = Bytes::copy_from_slice(&content[at..at + page.length as usize]);
-            let page = read_page(&bytes, page.offset, file.path())
-                .and_then(|content| IndexPage::new(content, page.offset, file.path()))
-                .inspect_err(|_| cache.unpin(pinned))?;
-            pages.push(page);
+        check_head(Component::Index, &head, file.path())?;
+        let footer = &end[end.len().saturating_sub(FOOTER_SIZE)..];
+        let tail = Tail::read(footer, size, file.path())?;
+        let mut pages = PartitionPages {
+            index: PartitionIndex::default(),
+            top_offset: tail.offset,
+            end: (start, end),
+            file,
+        };
+        let top = pages.read(tail.offset, tail.length).await?;
+        pages.index = PartitionIndex::read(&top, &tail, pages.file.path())?;
+        Ok(pages)
+    }
+
+    /// Path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Bytes of the file; those of its end without a read.
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes> {
+        let (start, end) = &self.end;
+        match offset.checked_sub(*start) {
+            Some(at) => Ok(end.slice(at as usize..(at + length) as usize)),
+            None => Ok(self.file.read_at(offset, length as usize).await?),
         }
     }
-    let entries: u64 = pages.iter().map(|page| page.len() as u64).sum();
-    if entries != index.entries() {
-        cache.unpin(pinned);
-        let what = format!("{entries} entries in the pages, not {}", index.entries());
-        return Err(Error::corrupt(file.path(), tail.offset, what));
+
+    /// The content of a page.
+    pub(crate) async fn page(&self, location: Location) -> Result<Bytes> {
+        read_page_at(&*self.file, location).await
     }
-    index.keep(pages);
-    Ok((index, pinned))
+
+    /// All partition pages.
+    async fn all(&self) -> Result<Vec<IndexPage>> {
+        let mut pages = Vec::with_capacity(self.index.pages().len());
+        for run in self
+            .index
+            .pages()
+            .chunk_by(|a, b| b.offset.saturating_sub(a.end()) <= PAGE_GAP_MAX)
+        {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else {
+                continue;
+            };
+            let content = self.read(first.offset, last.end() - first.offset).await?;
+            for page in run {
+                let at = (page.offset - first.offset) as usize;
+                // A copy, so that what lies between pages is not kept.
+                let bytes = Bytes::copy_from_slice(&content[at..at + page.length as usize]);
+                let content = read_page(&bytes, page.offset, self.path())?;
+                pages.push(IndexPage::new(content, page.offset, self.path())?);
+            }
+        }
+        let entries: u64 = pages.iter().map(|page| page.len() as u64).sum();
+        if entries != self.index.entries() {
+            let what = format!("{entries} entries in the pages, not {}", self.index.entries());
+            return Err(Error::corrupt(self.path(), self.top_offset, what));
+        }
+        Ok(pages)
+    }
+
+    /// The index, with its pages when they may be kept in memory; the bytes that count against the shard's bound.
+    async fn into_index(mut self, cache: &BlockCache) -> Result<(PartitionIndex, usize)> {
+        let pinned = self.index.pages_size();
+        if !cache.pin(pinned) {
+            return Ok((self.index, 0));
+        }
+        match self.all().await {
+            Ok(pages) => {
+                self.index.keep(pages);
+                Ok((self.index, pinned))
+            }
+            Err(error) => {
+                cache.unpin(pinned);
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn read_page_at(file: &dyn ReadFile, location: Location) -> Result<Bytes> {
+    if location.end() > file.size() {
+        let what = "index page lies behind the file's end";
+        return Err(Error::corrupt(file.path(), location.offset, what));
+    }
+    let page = file.read_at(location.offset, location.length as usize).await?;
+    read_page(&page, location.offset, file.path())
 }

@@ -153,7 +153,7 @@ struct Output {
     pending: Vec<u8>,
     /// Bytes handed to the file.
     written: u64,
-    hash: Xxh3,
+    hash: Box<Xxh3>,
 }
 
 impl Output {
@@ -162,7 +162,7 @@ impl Output {
             file: disk.create(&descriptor.path(component)).await?,
             pending: write_head(component).to_vec(),
             written: 0,
-            hash: Xxh3::new(),
+            hash: Box::new(Xxh3::new()),
         })
     }
 
@@ -579,6 +579,13 @@ impl SstableWriter {
         };
         std::mem::take(&mut self.collector).fill(&mut statistics);
         statistics
+    }
+
+    /// What it holds is not all that the sstables had which it is made from.
+    pub(crate) fn forget_provenance(&mut self) {
+        self.options.flushed_through = None;
+        self.options.repaired_at = 0;
+        self.options.pending_repair = None;
     }
 
     /// Gives up: removes the files.

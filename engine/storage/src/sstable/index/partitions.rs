@@ -146,7 +146,7 @@ impl Tail {
             .offset
             .checked_add(tail.length)
             .and_then(|end| end.checked_add(FOOTER_SIZE as u64));
-        if end != Some(file_size) || tail.length % TOP_ENTRY_SIZE as u64 != 0 {
+        if end != Some(file_size) || !tail.length.is_multiple_of(TOP_ENTRY_SIZE as u64) {
             return Err(damaged("index footer does not fit the file"));
         }
         Ok(tail)
@@ -211,6 +211,11 @@ impl PartitionIndex {
     /// Where the pages lie.
     pub(crate) fn pages(&self) -> &[Location] {
         &self.pages
+    }
+
+    /// The token of the first partition of a page.
+    pub(crate) fn first_token(&self, page: usize) -> Option<Token> {
+        self.tokens.get(page).copied()
     }
 
     /// Bytes of all pages.
