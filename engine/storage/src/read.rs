@@ -165,8 +165,7 @@ fn sources<'a>(
             // The row cache is told of more than the slices.
             let takes_all = uses_cache(table, command);
             let may_have = |sstable: &&std::rc::Rc<Sstable>| {
-                sstable.may_contain(key)
-                    && (takes_all || sstable.statistics.may_matter_to(&command.slices))
+                sstable.may_contain(key) && (takes_all || sstable.statistics.may_matter_to(&command.slices))
             };
             (view.sstables.iter().filter(may_have).cloned().collect(), true)
         }

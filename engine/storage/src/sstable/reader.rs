@@ -26,6 +26,9 @@ use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of
 const READ_AHEAD_MIN: usize = 32 << 10;
 const READ_AHEAD_MAX: usize = 256 << 10;
 
+/// Greatest height of a row index: what a damaged one may cost in reads.
+const ROW_INDEX_HEIGHT_MAX: u64 = 32;
+
 /// A scan of an sstable.
 pub(crate) struct SstableReader<'a> {
     sstable: Rc<Sstable>,
@@ -523,6 +526,10 @@ impl<'a> SstableReader<'a> {
                 let (base, mut decoder) = parse::root_page(content).map_err(in_page)?;
                 parse::header(&mut decoder, base).map_err(in_page)?;
                 let height = decoder.varint("row index height").map_err(in_page)?;
+                if height > ROW_INDEX_HEIGHT_MAX {
+                    let what = format!("a row index of height {height}");
+                    return Err(Error::corrupt(path, page.offset, what));
+                }
                 (decoder, height)
             }
         };

@@ -150,9 +150,9 @@ async fn next_generation(disk: &dyn Disk, descriptor: &Descriptor) -> Result<Gen
     Ok(Generation(last + 1))
 }
 
-/// Gives the old files second names in the folder for them.
+/// Gives the old files second names in a folder for them.
 async fn keep_old(disk: &dyn Disk, descriptor: &Descriptor) -> Result<PathBuf> {
-    let dir = descriptor.dir.join(KEPT_DIR);
+    let dir = kept_dir(disk, descriptor).await?;
     disk.create_dir_all(&dir).await?;
     let kept = Descriptor {
         dir: dir.clone(),
@@ -168,6 +168,26 @@ async fn keep_old(disk: &dyn Disk, descriptor: &Descriptor) -> Result<PathBuf> {
     disk.sync_dir(&dir).await?;
     disk.sync_dir(&descriptor.dir).await?;
     Ok(dir)
+}
+
+/// The first of `pre-scrub`, `pre-scrub-2`... that has no files of these names: numbers can come again.
+async fn kept_dir(disk: &dyn Disk, descriptor: &Descriptor) -> Result<PathBuf> {
+    for number in 1u32.. {
+        let name = match number {
+            1 => KEPT_DIR.to_owned(),
+            number => format!("{KEPT_DIR}-{number}"),
+        };
+        let dir = descriptor.dir.join(name);
+        let entries = match disk.list_dir(&dir).await {
+            Err(error) if error.is_not_found() => return Ok(dir),
+            entries => entries?,
+        };
+        let start = format!("{}-", descriptor.prefix());
+        if !entries.iter().any(|entry| entry.name.starts_with(&start)) {
+            return Ok(dir);
+        }
+    }
+    Err(Error::Layout("no folder is left for the old files".into()))
 }
 
 /// Large partitions by the offset of their first block, with their headers where these can be read. None when the index
