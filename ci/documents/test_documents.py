@@ -1,5 +1,6 @@
 """The documents say what is so: paths and functions exist, dependencies have their reason, commands and examples run."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -109,6 +110,19 @@ def test_stress(server):
     read = ceto("stress", "read", "n=20000", "-pop", "seq=1..20000", "-rate", "threads=64", *node, timeout=120)
     assert read.returncode == 0, read.stdout + read.stderr
     assert re.search(r"Total errors +: +0 ", read.stdout)
+
+
+def test_sstable(server):
+    """The sstables of a node that runs are shown and sound."""
+    server.nodetool("flush")
+    [folder] = (pathlib.Path(server.data) / "data" / "system_schema").glob("columns-*")
+    verified = ceto("sstable", "verify", str(folder))
+    assert verified.returncode == 0 and verified.stdout.endswith(": ok\n"), verified.stdout + verified.stderr
+    lines = ceto("sstable", "dump", str(folder)).stdout.splitlines()
+    keys = [json.loads(line)["partition"]["key"] for line in lines]
+    assert ["system_schema"] in keys
+    stats = ceto("sstable", "stats", str(folder)).stdout
+    assert "Keyspace: system_schema\nTable: columns\n" in stats
 
 
 def test_the_sample_configuration_starts(tmp_path):

@@ -227,7 +227,7 @@ impl Database {
         let tasks = self.env.tasks();
         table
             .cache
-            .merge_memtable(&flushed.memtable, &is_elsewhere, &*tasks)
+            .merge_memtable(&flushed.memtable, &is_elsewhere, tasks)
             .await;
         if table.epoch.get() == epoch {
             table.finish_merge();

@@ -136,7 +136,7 @@ fn a_slice_of_a_large_partition_reads_what_it_needs() {
     let answer = env.block_on(async {
         let table = table();
         let options = StorageOptions {
-            memtable_space: 4 * (mib as usize) << 20,
+            memtable_space: (4 * mib as usize) << 20,
             memtable_cleanup_threshold: 1.0,
             commitlog_sync: CommitlogSync::Batch,
             // Nothing is kept: every read is counted.

@@ -9,7 +9,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "run by hand")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -508,7 +508,7 @@ fn write(root: &Path, name: &str, table: &Table, writes: Vec<Mutation>) {
     println!("wrote {}", dir.display());
 }
 
-fn dumped(dir: &PathBuf) -> Vec<u8> {
+fn dumped(dir: &Path) -> Vec<u8> {
     let env = FileEnv::new();
     FileEnv::block_on(async {
         let mut out = Vec::new();

@@ -24,6 +24,8 @@ use crate::error::{Error, Result};
 const SIZE_MAX: usize = 1 << 20;
 /// A sample is cut into pieces of about this size, in bytes, for the training to compare.
 const PIECE_SIZE: usize = 1 << 10;
+/// A dictionary is at most one part in this many of its sample.
+const SAMPLE_PART: usize = 16;
 /// Pieces below which there is nothing to learn.
 const PIECES_MIN: usize = 16;
 
@@ -56,8 +58,11 @@ impl Dictionary {
         if sizes.len() < PIECES_MIN {
             return None;
         }
-        // The training wants several times as much as it is to make.
-        let size = training.dictionary_size_max.min(sample.len() / 4).min(SIZE_MAX);
+        // The training wants many times as much as it is to make, and a small table no dictionary of its own size.
+        let size = training
+            .dictionary_size_max
+            .min(sample.len() / SAMPLE_PART)
+            .min(SIZE_MAX);
         let content = zstd::dict::from_continuous(sample, &sizes, size).ok()?;
         Dictionary::new(content, trained_at)
     }
@@ -116,7 +121,7 @@ impl Dictionary {
         let words = ["the quick ", "brown fox ", "jumps ", "over ", "the lazy ", "dog "];
         let mut dice = crate::testing::Dice::new(9);
         let mut sample = String::new();
-        while sample.len() < 64 << 10 {
+        while sample.len() < 128 << 10 {
             sample.push_str(words[dice.below(6) as usize]);
             sample.push_str(&dice.below(100).to_string());
         }

@@ -43,6 +43,9 @@ pub struct HeaderColumn {
 }
 
 /// Field numbers of a column in the flatbuffer. Never change one.
+///
+/// Name and class are UTF-8 (`[ubyte]`), the others `ulong`, absent when 0; the kind is 0 partition key, 1 clustering,
+/// 2 static, 3 regular. Key columns stand in the order of the key.
 mod field {
     pub(super) const ID: u16 = 0;
     pub(super) const NAME: u16 = 1;

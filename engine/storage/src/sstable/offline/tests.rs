@@ -114,7 +114,7 @@ fn compression(codec: Codec) -> Compression {
         chunk_length: 512,
         training: Training {
             dictionary_size_max: 8 << 10,
-            sample_size_max: 32 << 10,
+            sample_size_max: 128 << 10,
         },
         ..Compression::default()
     }
