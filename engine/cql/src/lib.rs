@@ -28,6 +28,7 @@ pub use ast::BatchKind;
 pub use bound::BoundValue;
 pub use error::CqlError;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
+pub use plan::ExpirationOverflow;
 pub use plan::{
     BatchItem, ConditionalWrite, CounterUpdate, Outcome, Plan, PlanContext, RandomSource, RowIncrements,
     RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,

@@ -4,6 +4,7 @@
 //! | version u8 = 1 | flags u8 | remaining u64 | in partition u64 | key length u32 | key | clustering | check u64 |
 //!
 //! flags       1: a clustering key follows the key; else the partition is finished
+//!             2 (with 1): no living row of the partition was seen yet
 //! remaining   rows that LIMIT still allows
 //! in partition  rows of this partition that are already in the answer, for PER PARTITION LIMIT
 //! check       FNV-1a of all before it: against mistakes, not against malice
@@ -18,6 +19,7 @@ use ceto_model::{ClusteringKey, DecoratedKey, PartitionKey};
 
 const VERSION: u8 = 1;
 const HAS_CLUSTERING: u8 = 1;
+const SAW_NO_ROW: u8 = 2;
 const CHECK_SIZE: usize = 8;
 
 /// Where a page ended.
@@ -31,6 +33,8 @@ pub(crate) struct PagingState {
     pub(crate) remaining: u64,
     /// Rows of this partition so far.
     pub(crate) in_partition: u64,
+    /// Some row of the partition was alive, in the answer or not: its static row does not stand alone.
+    pub(crate) saw_row: bool,
 }
 
 impl PagingState {
@@ -38,10 +42,10 @@ impl PagingState {
         let key = &self.key.key.0;
         let mut out = Vec::with_capacity(64 + key.len());
         out.push(VERSION);
-        out.push(if self.clustering.is_some() {
-            HAS_CLUSTERING
-        } else {
-            0
+        out.push(match (&self.clustering, self.saw_row) {
+            (None, _) => 0,
+            (Some(_), true) => HAS_CLUSTERING,
+            (Some(_), false) => HAS_CLUSTERING | SAW_NO_ROW,
         });
         out.extend_from_slice(&self.remaining.to_be_bytes());
         out.extend_from_slice(&self.in_partition.to_be_bytes());
@@ -71,7 +75,7 @@ impl PagingState {
         let (key, clustering) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
         let has_clustering = match flags {
             0 if clustering.is_empty() => false,
-            HAS_CLUSTERING if !clustering.is_empty() => true,
+            _ if flags & !SAW_NO_ROW == HAS_CLUSTERING && !clustering.is_empty() => true,
             _ => return None,
         };
         (version == VERSION).then(|| Self {
@@ -79,6 +83,7 @@ impl PagingState {
             clustering: has_clustering.then(|| ClusteringKey(Bytes::copy_from_slice(clustering))),
             remaining: u64::from_be_bytes(*remaining),
             in_partition: u64::from_be_bytes(*in_partition),
+            saw_row: flags & SAW_NO_ROW == 0,
         })
     }
 }
@@ -93,25 +98,27 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn state(clustering: Option<&'static [u8]>) -> PagingState {
+    fn state(clustering: Option<&'static [u8]>, saw_row: bool) -> PagingState {
         PagingState {
             key: DecoratedKey::new(PartitionKey(Bytes::from_static(b"key"))),
             clustering: clustering.map(|bytes| ClusteringKey(Bytes::from_static(bytes))),
             remaining: 99,
             in_partition: 3,
+            saw_row,
         }
     }
 
     #[test]
     fn states_round_trip() {
-        for state in [state(None), state(Some(b"\x40\x01\x38"))] {
+        let row: &[u8] = b"\x40\x01\x38";
+        for state in [state(None, true), state(Some(row), true), state(Some(row), false)] {
             assert_eq!(PagingState::decode(&state.encode()), Ok(state));
         }
     }
 
     #[test]
     fn a_changed_or_cut_state_is_invalid() {
-        let bytes = state(Some(b"\x40\x01\x38")).encode();
+        let bytes = state(Some(b"\x40\x01\x38"), true).encode();
         for index in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[index] ^= 1;

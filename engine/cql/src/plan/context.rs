@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use ceto_model::{Timestamp, UnixSeconds};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use uuid::Uuid;
+
+use super::ExpirationOverflow;
 
 /// 64 random bits at a time, not for secrets; seeded in the simulator.
 pub trait RandomSource {
@@ -32,8 +34,12 @@ pub struct PlanContext<'a> {
     pub page_bytes_max: u64,
     /// Where an earlier page ended, as that page's result said.
     pub paging_state: Option<&'a [u8]>,
+    /// What becomes of writes that would expire too late.
+    pub expiration_overflow: ExpirationOverflow,
     /// Randomness.
     pub random: &'a dyn RandomSource,
+    /// What the client should be told.
+    warnings: RefCell<Vec<String>>,
     /// Counts what must be told apart within one execution: time UUIDs and list elements.
     sequence: Cell<u32>,
 }
@@ -48,9 +54,21 @@ impl<'a> PlanContext<'a> {
             page_size: None,
             page_bytes_max: PAGE_BYTES_MAX,
             paging_state: None,
+            expiration_overflow: ExpirationOverflow::default(),
             random,
+            warnings: RefCell::default(),
             sequence: Cell::new(0),
         }
+    }
+
+    /// Tells the client something.
+    pub(crate) fn warn(&self, text: String) {
+        self.warnings.borrow_mut().push(text);
+    }
+
+    /// What the client should be told of the plans made so far.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     /// The timestamp of a write that names none itself.

@@ -8,6 +8,7 @@
 mod cells;
 mod condition;
 mod context;
+mod expiration;
 mod group;
 mod result_builder;
 mod result_row;
@@ -17,6 +18,7 @@ mod write;
 
 pub use condition::{ConditionalWrite, Outcome};
 pub use context::{PlanContext, RandomSource};
+pub use expiration::ExpirationOverflow;
 pub use result_row::RowSink;
 pub use select::SelectPlan;
 pub use write::{BatchItem, CounterUpdate, RowIncrements, WriteKind, WritePlan, plan_batch};

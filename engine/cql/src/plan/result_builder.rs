@@ -282,6 +282,7 @@ impl ResultBuilder {
                 clustering: clustering.filter(|_| !is_finished).cloned(),
                 remaining: self.remaining,
                 in_partition: self.in_partition,
+                saw_row: true,
             });
             return Step::Stop;
         }

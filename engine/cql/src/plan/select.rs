@@ -176,6 +176,39 @@ impl SelectPlan {
         self.builder.finish(&self.select, context, sink)
     }
 
+    /// The answer comes in pages that may end after any read, see [`Self::end_page`].
+    pub fn has_short_pages(&self) -> bool {
+        self.builder.page_bytes_max < u64::MAX && !self.select.is_grouped() && self.select.order.is_empty()
+    }
+
+    /// The answer is one row of many, read piece by piece.
+    pub fn is_one_row(&self) -> bool {
+        self.select.selection.is_aggregate() && self.select.group_by.is_none()
+    }
+
+    /// Ends the page where the read of `result`, fed just now, stopped, however few rows it has. False, and nothing
+    /// happens, when there is nothing more to read or the place is none that a page can end at.
+    pub fn end_page(&mut self, result: &ReadResult) -> bool {
+        if !self.has_short_pages() || self.command.is_none() {
+            return false;
+        }
+        let (key, clustering) = match &result.resume {
+            Some(ResumePoint::Row(key, row)) => (key, Some(row)),
+            Some(ResumePoint::Ring(RingPosition::AfterKey(key))) => (key, None),
+            _ => return false,
+        };
+        let is_current = self.builder.current.as_ref() == Some(key);
+        self.builder.page_end = Some(PagingState {
+            key: key.clone(),
+            clustering: clustering.cloned(),
+            remaining: self.builder.remaining,
+            in_partition: if is_current { self.builder.in_partition } else { 0 },
+            saw_row: is_current && self.builder.saw_row,
+        });
+        self.command = None;
+        true
+    }
+
     fn is_range(&self) -> bool {
         self.select.restrictions.partition.is_range()
     }
@@ -303,7 +336,7 @@ impl SelectPlan {
         if rest.is_some() {
             self.builder.current = Some(state.key.clone());
             self.builder.in_partition = state.in_partition;
-            self.builder.saw_row = true;
+            self.builder.saw_row = state.saw_row;
         }
         if self.is_range() {
             let Some(range) = self.select.restrictions.partition.range(evaluation)? else {

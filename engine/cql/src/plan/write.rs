@@ -5,7 +5,7 @@
 
 use super::cells::{Parameters, RowTarget};
 use super::condition::ConditionalWrite;
-use super::{Plan, PlanContext};
+use super::{Plan, PlanContext, expiration};
 use crate::ast::BatchKind;
 use crate::bound::check_values;
 use crate::expression::{Evaluation, Expression, of_value};
@@ -258,6 +258,15 @@ pub(super) enum LocatedRows {
 }
 
 impl PreparedModification {
+    /// When what it writes dies; None: never.
+    fn expiry(&self, evaluation: &Evaluation<'_>) -> Result<Option<Expiry>, CqlError> {
+        let default = self.table.options.default_time_to_live;
+        let ttl = self.attributes.ttl(evaluation, default)?;
+        let is_default = self.attributes.ttl.is_none();
+        ttl.map(|ttl| expiration::expiry(evaluation.context, &self.table, ttl, is_default))
+            .transpose()
+    }
+
     /// Evaluates which rows are meant.
     pub(super) fn locate(&self, evaluation: &Evaluation<'_>) -> Result<Located, CqlError> {
         let located = |keys, rows| Located {
@@ -418,10 +427,7 @@ impl<'c, 'a> WriteBuilder<'c, 'a> {
         let own = modification.attributes.timestamp(&evaluation)?.or(self.timestamp);
         let parameters = Parameters {
             timestamp: own.unwrap_or_else(|| self.context.write_timestamp()),
-            expiry: modification
-                .attributes
-                .ttl(&evaluation, modification.table.options.default_time_to_live)?
-                .map(|ttl| Expiry::after(self.context.now_seconds, ttl)),
+            expiry: modification.expiry(&evaluation)?,
             now: self.context.now_seconds,
         };
         if let Some(timeout) = modification.attributes.timeout_nanos(&evaluation)? {
