@@ -79,3 +79,25 @@ def test_timestamps_of_the_client(table):
 def test_invalid(table, text):
     with pytest.raises(InvalidRequest):
         table.execute(text)
+
+
+def test_expiry_is_exact_to_the_second_on_every_path(session, server):
+    """Rows die at one moment for point reads, scans, filters, counts and pages, in memory and on disk."""
+    session.execute("CREATE TABLE e (k int, c int, v int, PRIMARY KEY (k, c))")
+    for c in range(30):
+        session.execute(f"INSERT INTO e (k, c, v) VALUES (1, {c}, {c % 3}) USING TTL 6")
+        if c == 15:
+            server.nodetool("flush", session.keyspace, "e")
+    written = time.time()
+    paths = {
+        "slice": lambda: len(list(session.execute("SELECT * FROM e WHERE k = 1"))),
+        "reversed": lambda: len(list(session.execute("SELECT * FROM e WHERE k = 1 ORDER BY c DESC"))),
+        "scan": lambda: len(list(session.execute("SELECT * FROM e"))),
+        "filter": lambda: len(list(session.execute("SELECT * FROM e WHERE v >= 0 ALLOW FILTERING"))),
+        "count": lambda: session.execute("SELECT count(*) FROM e").one()[0],
+    }
+    assert {name: path() for name, path in paths.items()} == dict.fromkeys(paths, 30)
+    time.sleep(max(0, written + 7 - time.time()))
+    assert {name: path() for name, path in paths.items()} == dict.fromkeys(paths, 0)
+    server.nodetool("compact", session.keyspace, "e")
+    assert {name: path() for name, path in paths.items()} == dict.fromkeys(paths, 0)

@@ -217,3 +217,12 @@ def test_heartbeats(server, variant):
         assert all(host.is_up for host in cluster.metadata.all_hosts())
     finally:
         cluster.shutdown()
+
+
+def test_values_of_ten_mebibytes(session):
+    """Half of a commitlog segment of 32 MiB, as in Cassandra; the first segment after a start is smaller."""
+    session.execute("CREATE TABLE large (k int PRIMARY KEY, v blob)")
+    value = bytes(range(256)) * (10 << 12)
+    insert = session.prepare("INSERT INTO large (k, v) VALUES (?, ?)")
+    session.execute(insert, (1, value))
+    assert session.execute("SELECT v FROM large WHERE k = 1").one().v == value

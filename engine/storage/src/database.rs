@@ -22,7 +22,7 @@ use crate::compaction::Compactions;
 use crate::error::{Error, Result};
 use crate::flush::Flushes;
 use crate::options::StorageOptions;
-use crate::poison::Poison;
+use crate::poison::{Poison, StorageFailure};
 use crate::recovery::Recovery;
 use crate::sstable::BlockCache;
 use crate::table::{TableStore, add};
@@ -48,6 +48,7 @@ pub struct Database {
     /// Memory was freed, or writes were stopped.
     pub(crate) room: Event,
     waiting_writes: Cell<usize>,
+    pub(crate) incremental_backups: Cell<bool>,
     pub(crate) is_closed: Cell<bool>,
 }
 
@@ -71,6 +72,7 @@ impl Database {
             cache: Rc::new(BlockCache::new(options.block_cache_size)),
             row_cache: RowCache::new(options.row_cache_size),
             compactions: Compactions::new(options.compaction_throughput),
+            incremental_backups: Cell::new(options.incremental_backups),
             env,
             options,
             poison,
@@ -193,6 +195,12 @@ impl Database {
             }
             either(room, log_room).await;
         }
+    }
+
+    /// Completes at the first failure that concerns more than this shard's writes, as `commit_failure_policy` says.
+    pub fn failed(&self) -> impl Future<Output = StorageFailure> + 'static {
+        let poison = self.poison.clone();
+        async move { poison.failed().await }
     }
 
     /// Writes that wait for room.

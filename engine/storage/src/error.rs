@@ -15,7 +15,7 @@ use ceto_model::codec::DecodeError;
 pub enum Error {
     /// No such table in the schema that this shard has.
     UnknownTable(TableId),
-    /// A mutation larger than half a commitlog segment.
+    /// A mutation larger than the commitlog takes.
     MutationTooLarge {
         /// Its encoded size in bytes.
         size: usize,
@@ -97,7 +97,7 @@ impl fmt::Display for Error {
             Error::MutationTooLarge { size, max } => {
                 write!(
                     f,
-                    "mutation of {size} bytes exceeds {max}, half of commitlog_segment_size"
+                    "mutation of {size} bytes exceeds max_mutation_size ({max} bytes)"
                 )
             }
             Error::DiskFull(error) => {

@@ -251,9 +251,9 @@ impl Database {
             return Ok(None);
         };
         write_toc(&*disk, &descriptor).await?;
-        Sstable::open(self.env.clone(), descriptor, self.cache.clone())
-            .await
-            .map(Some)
+        let sstable = Sstable::open(self.env.clone(), descriptor, self.cache.clone()).await?;
+        self.back_up(table, &sstable).await;
+        Ok(Some(sstable))
     }
 
     /// A memtable's memory is free.
@@ -332,28 +332,30 @@ impl Database {
         };
         tables.iter().for_each(|table| self.start_flush(table));
         for table in tables {
-            let last = table
-                .view()
-                .flushing
-                .back()
-                .map(|flushing| flushing.memtable.clone());
-            let Some(last) = last else { continue };
-            loop {
-                let done = self.flushes.done.listen();
-                let is_pending = table
-                    .view()
-                    .flushing
-                    .iter()
-                    .any(|flushing| Rc::ptr_eq(&flushing.memtable, &last));
-                if !is_pending {
-                    break;
-                }
-                self.poison.check()?;
-                self.flushes.check_disk()?;
-                done.await;
+            let last = table.view().flushing.back().cloned();
+            if let Some(last) = last {
+                self.wait_flushed(&table, &last).await?;
             }
         }
         Ok(())
+    }
+
+    /// Waits until a memtable is flushed, or void.
+    pub(crate) async fn wait_flushed(&self, table: &TableStore, flushing: &Flushing) -> Result<()> {
+        loop {
+            let done = self.flushes.done.listen();
+            let is_pending = table
+                .view()
+                .flushing
+                .iter()
+                .any(|other| Rc::ptr_eq(&other.memtable, &flushing.memtable));
+            if !is_pending {
+                return Ok(());
+            }
+            self.poison.check()?;
+            self.flushes.check_disk()?;
+            done.await;
+        }
     }
 
     /// Makes every write that was acknowledged so far survive power loss.
@@ -369,6 +371,7 @@ impl Database {
         self.compactions.stop().await;
         self.flush(None).await?;
         self.release_segments();
+        while self.commitlog.mark_free().await? {}
         self.commitlog.close();
         Ok(())
     }

@@ -13,6 +13,7 @@ mod compaction;
 mod database;
 mod error;
 mod flush;
+mod import;
 mod layout;
 mod maintenance;
 mod memtable;
@@ -23,6 +24,7 @@ mod reader;
 mod recovery;
 mod removal;
 mod reshard;
+mod snapshot;
 mod sstable;
 mod stats;
 mod table;
@@ -35,12 +37,14 @@ mod truncation;
 mod wait;
 
 pub use cache::RowCacheStats;
-pub use commitlog::{CommitlogStats, ReplayPosition};
+pub use commitlog::{CommitlogStats, ReplayPosition, ReplayProgress};
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
-pub use options::{CommitlogSync, StorageOptions};
+pub use options::{CommitFailurePolicy, CommitlogSync, ReplayFailurePolicy, StorageOptions};
+pub use poison::StorageFailure;
 pub use reader::Fragment;
 pub use reshard::reshard;
+pub use snapshot::{SnapshotDetails, SnapshotNote, SnapshotPart, instant_text, ranges_between};
 pub use sstable::{
     Codec, Component, Compression, Descriptor, Generation, HeaderColumn, Origin, SerializationHeader,
     Statistics, Training, offline,

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::commitlog::ReplayProgress;
+use crate::sstable::{Codec, Compression};
+
 /// When a write is durable against power loss. Against the death of the process it is so in every mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommitlogSync {
@@ -20,6 +23,32 @@ pub enum CommitlogSync {
     },
 }
 
+/// What a start does when the commitlog is damaged in a part that had been synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReplayFailurePolicy {
+    /// Fails, with file and offset.
+    #[default]
+    Stop,
+    /// Applies every intact entry, keeps a copy of the damaged segment beside it, and logs an error.
+    BestEffort,
+    /// Applies every intact entry and logs a warning.
+    Ignore,
+}
+
+/// What happens after a failed sync or creation of a commitlog segment (a full disk is no such failure).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CommitFailurePolicy {
+    /// The process is to end.
+    Die,
+    /// Writes stop on the shard, and the node is to stop serving clients.
+    #[default]
+    Stop,
+    /// Writes stop on the shard; reads go on.
+    StopCommit,
+    /// The writes that wait for the sync fail; everything goes on.
+    Ignore,
+}
+
 /// Folders and limits of one shard's storage.
 #[derive(Clone, Debug)]
 pub struct StorageOptions {
@@ -31,8 +60,18 @@ pub struct StorageOptions {
     pub shard: u16,
     /// Shards of the node.
     pub shard_count: u16,
-    /// Bytes of one segment. The largest mutation is half of it.
+    /// Bytes of one segment (of the first one after a start at most 1 MiB, so that the start is quick).
     pub commitlog_segment_size: u32,
+    /// Encoded bytes of the largest mutation; None for half a segment. At most that counts.
+    pub max_mutation_size: Option<u32>,
+    /// How entries are compressed, one by one; only codec and level count.
+    pub commitlog_compression: Compression,
+    /// What damage means to a start.
+    pub replay_failure_policy: ReplayFailurePolicy,
+    /// What a failed sync means.
+    pub commit_failure_policy: CommitFailurePolicy,
+    /// Where replays say how far they are.
+    pub replay_progress: ReplayProgress,
     /// Bytes of all segments of this shard; at least three segments are used. Near it the oldest tables are flushed,
     /// at it writes wait.
     pub commitlog_total_space: u64,
@@ -52,6 +91,8 @@ pub struct StorageOptions {
     pub compaction_throughput: u64,
     /// Start compactions without being asked.
     pub automatic_compaction: bool,
+    /// Link every flushed sstable into its table's folder `backups`.
+    pub incremental_backups: bool,
     /// Bytes of memory for uncompressed sstable blocks.
     pub block_cache_size: usize,
     /// Bytes of memory for the row cache; 0 for none.
@@ -68,6 +109,14 @@ impl StorageOptions {
             shard,
             shard_count,
             commitlog_segment_size: 32 << 20,
+            max_mutation_size: None,
+            commitlog_compression: Compression {
+                codec: Codec::None,
+                ..Compression::default()
+            },
+            replay_failure_policy: ReplayFailurePolicy::default(),
+            commit_failure_policy: CommitFailurePolicy::default(),
+            replay_progress: ReplayProgress::default(),
             commitlog_total_space: 1 << 30,
             commitlog_sync: CommitlogSync::Periodic {
                 period: Duration::from_secs(10),
@@ -79,9 +128,16 @@ impl StorageOptions {
             concurrent_compactions: 2,
             compaction_throughput: 64 << 20,
             automatic_compaction: true,
+            incremental_backups: false,
             block_cache_size: 64 << 20,
             row_cache_size: 128 << 20,
         }
+    }
+
+    /// Encoded bytes of the largest mutation.
+    pub fn mutation_max(&self) -> usize {
+        let half = self.commitlog_segment_size / 2;
+        self.max_mutation_size.map_or(half, |max| max.min(half)) as usize
     }
 
     /// Segments that may exist at once.

@@ -17,7 +17,7 @@ use ceto_env::{Disk, Env, LocalFuture};
 use ceto_model::{Schema, Table, TableId};
 use rustc_hash::FxHashSet;
 
-use crate::commitlog::{Commitlog, ReplayPosition, Replayed, SegmentFile, replay};
+use crate::commitlog::{Commitlog, ReplayPosition, Replayed, SegmentFile, replay, report_damage};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -39,6 +39,8 @@ pub(crate) struct Recovery {
     position: Cell<ReplayPosition>,
     /// Entries were passed over because their tables were not known.
     has_unknown: Cell<bool>,
+    /// What was found damaged has been said.
+    is_damage_reported: Cell<bool>,
 }
 
 impl Recovery {
@@ -61,7 +63,7 @@ impl Database {
         let disk = env.disk();
         create_dirs(&*disk, &options).await?;
         let first_segment = Layout::check(&*disk, &options.data_dir, options.shard_count).await?;
-        let poison = Poison::default();
+        let poison = Poison::new(options.commit_failure_policy);
         let (commitlog, files) =
             Commitlog::open(env.clone(), &options, first_segment, poison.clone()).await?;
         let database = Database::new(env, options, poison, commitlog);
@@ -69,6 +71,7 @@ impl Database {
             files,
             position: Cell::default(),
             has_unknown: Cell::new(false),
+            is_damage_reported: Cell::new(false),
         });
         database.set_schema(schema).await?;
         database.replay_known().await?;
@@ -120,7 +123,8 @@ impl Database {
         };
         let pending: FxHashSet<TableId> = tables.iter().map(|table| table.id).collect();
         let mut applied = 0u64;
-        let report = replay(&*self.env, &files, async |entry| {
+        let progress = &self.options.replay_progress;
+        let report = replay(&*self.env, &files, progress, async |entry| {
             if let Some(recovery) = &*self.recovery.borrow() {
                 recovery.position.set(entry.position);
                 let is_known = self.tables.borrow().contains_key(&entry.mutation.table);
@@ -132,6 +136,11 @@ impl Database {
             Ok(())
         })
         .await?;
+        let is_reported = |recovery: &Recovery| recovery.is_damage_reported.replace(true);
+        if !self.recovery.borrow().as_ref().is_some_and(is_reported) {
+            let policy = self.options.replay_failure_policy;
+            report_damage(&*self.env.disk(), &report.damage, policy).await?;
+        }
         tables.iter().for_each(|table| table.is_recovered.set(true));
         if applied > 0 {
             let (entries, bytes) = (report.entries, report.bytes);
@@ -341,9 +350,14 @@ impl TableFiles {
         files.incomplete = all.difference(&files.sstables).cloned().collect();
         for shard in &files.truncated {
             let truncation = Truncation::read(disk, dir, *shard).await?;
-            files.last_number = files.last_number.max(truncation.generation.0);
+            files.last_number = files.last_number.max(truncation.last_number);
         }
         Ok(files)
+    }
+
+    /// Paths of transactions.
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &Path> {
+        self.transactions.iter().map(|(_, path)| path.as_path())
     }
 
     /// Finishes committed transactions and removes what does not count: of one shard, or of all.
@@ -392,6 +406,9 @@ impl TableFiles {
             for descriptor in void {
                 remove_files(disk, &descriptor).await?;
                 files.sstables.remove(&descriptor);
+            }
+            if truncation.generation.0 > 0 {
+                truncation.without_files().write(disk, dir, shard).await?;
             }
         }
         Ok(files)

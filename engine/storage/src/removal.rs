@@ -18,7 +18,15 @@ impl Database {
     pub async fn truncate(&self, table: TableId, truncated_at: Timestamp) -> Result<()> {
         let table = self.table(table)?;
         self.poison.check()?;
-        self.make_void(&table, truncated_at, Rc::new(())).await
+        self.make_void(&table, truncated_at, |truncation| {
+            Rc::new(VoidFiles {
+                env: self.env.clone(),
+                table: table.clone(),
+                epoch: table.epoch.get(),
+                truncation,
+            })
+        })
+        .await
     }
 
     /// Forgets a table and removes its files, when no reader uses them any more. Fine when it is not known.
@@ -34,19 +42,33 @@ impl Database {
             shard: table.shard,
         });
         let now = Timestamp(self.env.clock().unix_micros());
-        self.make_void(&table, now, folder).await
+        self.make_void(&table, now, |_| folder).await
     }
 
-    /// `until` is dropped when the files are gone.
-    async fn make_void(&self, table: &TableStore, truncated_at: Timestamp, until: Rc<dyn Any>) -> Result<()> {
+    /// What `until` returns is dropped when the files are gone.
+    async fn make_void(
+        &self,
+        table: &TableStore,
+        truncated_at: Timestamp,
+        until: impl FnOnce(Truncation) -> Rc<dyn Any>,
+    ) -> Result<()> {
         let disk = self.env.disk();
+        loop {
+            let recorded = table.recorded.listen();
+            if !table.is_recording.replace(true) {
+                break;
+            }
+            recorded.await;
+        }
         // From here on the record makes void what lies before it; a crash before the removals are done ends in them.
         let truncation = Truncation {
             generation: table.last_generation(),
             position: self.commitlog.end(),
             truncated_at: truncated_at.0,
+            last_number: table.last_generation().0,
         };
         let removed = table.clear(truncation.position);
+        let until = until(truncation);
         for memtable in removed.memtables() {
             self.memory
                 .set(self.memory.get().saturating_sub(memtable.memory()));
@@ -58,6 +80,8 @@ impl Database {
         self.clean_cache();
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
+        table.is_recording.set(false);
+        table.recorded.notify();
         // A dropped table's folder may be gone: another shard was done first, and this one had no file there.
         let written = if table.is_dropped.get() {
             written.or_else(unless_not_found)
@@ -74,6 +98,33 @@ impl Database {
         }
         self.release_segments();
         Ok(())
+    }
+}
+
+/// Held by the sstables that a truncation has made void. When their files are gone the record says so.
+struct VoidFiles {
+    env: Rc<dyn Env>,
+    table: Rc<TableStore>,
+    epoch: u64,
+    truncation: Truncation,
+}
+
+impl Drop for VoidFiles {
+    fn drop(&mut self) {
+        let (disk, table) = (self.env.disk(), self.table.clone());
+        let (epoch, truncation) = (self.epoch, self.truncation.without_files());
+        let record = async move {
+            // A later truncation has a record of its own.
+            if table.epoch.get() != epoch || table.is_recording.replace(true) {
+                return;
+            }
+            if let Err(error) = truncation.write(&*disk, &table.dir, table.shard).await {
+                tracing::warn!("the record of a truncation stays as it is: {error}");
+            }
+            table.is_recording.set(false);
+            table.recorded.notify();
+        };
+        self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(record));
     }
 }
 

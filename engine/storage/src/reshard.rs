@@ -20,7 +20,7 @@ use ceto_model::{DecoratedKey, PartitionRange, ReadTarget, Slice, TableId};
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, SegmentFiles, replay};
+use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, SegmentFiles, replay, report_damage};
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memtable::{Memtable, MemtableReader};
@@ -66,7 +66,7 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         next.write(&*disk, &options.data_dir).await?;
         let from = layout.map_or(0, |layout| layout.shards);
         tracing::info!("resharding the files of {from} shards to {target}");
-        work.replay_segments(&segments, options.memtable_space).await?;
+        work.replay_segments(&segments, options).await?;
         for segment in segments.iter().chain(&free) {
             disk.remove_file(&segment.path).await?;
             disk.sync_dir(&options.commitlog_dir).await?;
@@ -177,21 +177,22 @@ impl Reshard {
         self.tables.values().any(|table| !table.sstables.is_empty())
     }
 
-    async fn replay_segments(&mut self, segments: &[SegmentFile], memory_max: usize) -> Result<()> {
+    async fn replay_segments(&mut self, segments: &[SegmentFile], options: &StorageOptions) -> Result<()> {
         let mut by_shard: BTreeMap<u16, Vec<SegmentFile>> = BTreeMap::new();
         for segment in segments {
             by_shard.entry(segment.shard).or_default().push(segment.clone());
         }
         let env = self.env.clone();
         for (shard, segments) in by_shard {
-            replay(&*env, &segments, async |entry| {
+            let report = replay(&*env, &segments, &options.replay_progress, async |entry| {
                 self.buffer(shard, entry);
-                if self.memory >= memory_max {
+                if self.memory >= options.memtable_space {
                     self.write_buffered().await?;
                 }
                 Ok(())
             })
             .await?;
+            report_damage(&*env.disk(), &report.damage, options.replay_failure_policy).await?;
         }
         self.write_buffered().await
     }

@@ -4,19 +4,21 @@
 //! other does so in one step without waiting, so no read sees a write twice too little: a memtable is on its way to disk
 //! until the step in which its sstable comes, and from then on on its way into the cache until that has all of it.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
 use ceto_model::{Table, TableId};
+use rustc_hash::FxHashSet;
 
 use crate::cache::{RowCache, TableCache};
 use crate::commitlog::ReplayPosition;
 use crate::memtable::Memtable;
 use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
+use crate::wait::Event;
 
 /// How long a dictionary serves the table's new sstables before another is trained, in microseconds: training takes
 /// the processor for some tens of milliseconds.
@@ -34,6 +36,10 @@ pub(crate) struct TableStore {
     /// What is kept of its sstables in memory.
     pub(crate) cache: Rc<TableCache>,
     next_generation: Cell<u64>,
+    /// Numbers given out whose sstables are not part of the table yet, or never became so.
+    reserved: RefCell<FxHashSet<Generation>>,
+    /// Sstables that have left the table and may still have readers, and then files.
+    leaving: RefCell<Vec<(Generation, Weak<Sstable>)>>,
     /// Entries of the commitlog before it are not replayed: they are in sstables, or were truncated.
     pub(crate) flushed_through: Cell<ReplayPosition>,
     /// All its commitlog entries have been replayed.
@@ -43,6 +49,10 @@ pub(crate) struct TableStore {
     /// Grows when the table is truncated or dropped: what was begun before counts no more.
     pub(crate) epoch: Cell<u64>,
     pub(crate) is_dropped: Cell<bool>,
+    /// Its truncation record is being written.
+    pub(crate) is_recording: Cell<bool>,
+    /// It was written.
+    pub(crate) recorded: Event,
     /// Its sstables or their state changed since compaction last looked.
     pub(crate) has_changed: Cell<bool>,
     /// A compaction of all sstables waits for the running ones: no other starts.
@@ -84,6 +94,8 @@ pub(crate) struct Flushing {
     pub(crate) memtable: Rc<Memtable>,
     /// All commitlog entries of the table before it are in this memtable or were flushed before.
     pub(crate) through: ReplayPosition,
+    /// What became of it, once it is flushed.
+    pub(crate) sstable: Rc<OnceCell<Option<Rc<Sstable>>>>,
 }
 
 impl View {
@@ -129,11 +141,15 @@ impl TableStore {
                 sstables: Vec::new(),
             }),
             next_generation: Cell::new(next_generation),
+            reserved: RefCell::default(),
+            leaving: RefCell::default(),
             flushed_through: Cell::default(),
             is_recovered: Cell::new(false),
             is_flushing: Cell::new(false),
             epoch: Cell::new(0),
             is_dropped: Cell::new(false),
+            is_recording: Cell::new(false),
+            recorded: Event::default(),
             has_changed: Cell::new(true),
             major_compaction_waits: Cell::new(false),
             compaction_retry_at: Cell::new(None),
@@ -172,11 +188,45 @@ impl TableStore {
     pub(crate) fn next_descriptor(&self) -> Descriptor {
         let generation = self.next_generation.get();
         self.next_generation.set(generation + 1);
+        self.reserved.borrow_mut().insert(Generation(generation));
         Descriptor {
             dir: self.dir.clone(),
             shard: self.shard,
             generation: Generation(generation),
         }
+    }
+
+    /// Gives out no number up to this one any more.
+    pub(crate) fn skip_generation(&self, generation: Generation) {
+        let next = self.next_generation.get().max(generation.0.saturating_add(1));
+        self.next_generation.set(next);
+    }
+
+    /// An sstable of this number is part of the table, is being written, or is about to be removed.
+    pub(crate) fn knows(&self, generation: Generation) -> bool {
+        let is_live = |sstable: &Rc<Sstable>| sstable.descriptor.generation == generation;
+        let is_leaving = |(number, sstable): &(Generation, Weak<Sstable>)| {
+            *number == generation && sstable.strong_count() > 0
+        };
+        self.view.borrow().sstables.iter().any(is_live)
+            || self.reserved.borrow().contains(&generation)
+            || self.leaving.borrow().iter().any(is_leaving)
+    }
+
+    fn note_joining<'a>(&self, sstables: impl IntoIterator<Item = &'a Rc<Sstable>>) {
+        let mut reserved = self.reserved.borrow_mut();
+        for sstable in sstables {
+            reserved.remove(&sstable.descriptor.generation);
+        }
+    }
+
+    fn note_leaving<'a>(&self, sstables: impl IntoIterator<Item = &'a Rc<Sstable>>) {
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|(_, sstable)| sstable.strong_count() > 0);
+        let new = sstables
+            .into_iter()
+            .map(|sstable| (sstable.descriptor.generation, Rc::downgrade(sstable)));
+        leaving.extend(new);
     }
 
     /// The last generation given out.
@@ -193,6 +243,7 @@ impl TableStore {
         let flushing = Flushing {
             memtable: std::mem::replace(&mut view.active, Rc::new(Memtable::new())),
             through,
+            sstable: Rc::default(),
         };
         view.flushing.push_back(flushing.clone());
         Some(flushing)
@@ -216,11 +267,14 @@ impl TableStore {
     pub(crate) fn finish_flush(&self, flushed: &Flushing, sstable: Option<Rc<Sstable>>) {
         self.has_changed.set(true);
         self.cache.begin_phase();
+        self.note_joining(&sstable);
         let view = &mut *self.view.borrow_mut();
         view.flushing
             .retain(|flushing| !Rc::ptr_eq(&flushing.memtable, &flushed.memtable));
         view.merging = sstable.is_some().then(|| flushed.memtable.clone());
-        view.sstables.extend(sstable);
+        view.sstables.extend(sstable.clone());
+        let is_first = flushed.sstable.set(sstable).is_ok();
+        assert!(is_first, "a memtable was flushed twice");
         self.flushed_through
             .set(self.flushed_through.get().max(flushed.through));
     }
@@ -233,7 +287,10 @@ impl TableStore {
     /// Adds sstables from elsewhere: found at start, or brought later.
     pub(crate) fn add_sstables(&self, sstables: impl IntoIterator<Item = Rc<Sstable>>) {
         self.cache.empty();
-        self.view.borrow_mut().sstables.extend(sstables);
+        for sstable in sstables {
+            self.note_joining([&sstable]);
+            self.view.borrow_mut().sstables.push(sstable);
+        }
     }
 
     /// New sstables take the place of old ones; false (and nothing happens) when an old one is no longer there.
@@ -244,6 +301,8 @@ impl TableStore {
         if view.sstables.iter().filter(|sstable| is_old(sstable)).count() != old.len() {
             return false;
         }
+        self.note_leaving(old);
+        self.note_joining(&new);
         view.sstables.retain(|sstable| !is_old(sstable));
         view.sstables.extend(new);
         true
@@ -260,7 +319,9 @@ impl TableStore {
             sstables: Vec::new(),
         };
         self.cache.empty();
-        std::mem::replace(&mut *self.view.borrow_mut(), empty)
+        let view = std::mem::replace(&mut *self.view.borrow_mut(), empty);
+        self.note_leaving(&view.sstables);
+        view
     }
 
     /// The first commitlog segment that still holds something not flushed.

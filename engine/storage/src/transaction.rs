@@ -95,6 +95,14 @@ impl Transaction {
         Ok(disk.sync_dir(dir).await?)
     }
 
+    /// The sstables that a committed transaction puts others in place of.
+    pub(crate) async fn replaced_by(disk: &dyn Disk, path: &Path) -> Result<Vec<Descriptor>> {
+        match Transaction::read(disk, path).await {
+            Err(Error::Disk(error)) if error.is_not_found() => Ok(Vec::new()),
+            transaction => Ok(transaction?.old),
+        }
+    }
+
     /// Finishes one that a crash interrupted.
     pub(crate) async fn finish(disk: &dyn Disk, path: &Path) -> Result<()> {
         let transaction = Transaction::read(disk, path).await?;

@@ -1,10 +1,12 @@
 //! The record of a table's truncation on one shard.
 //!
 //! Written before anything is removed: from then on the sstables up to its generation and the commitlog entries before
-//! its position count no more, whatever a crash leaves of them.
+//! its position count no more, whatever a crash leaves of them. Once these sstables' files are gone the generation is
+//! set to 0: what somebody copies back under an old number then counts.
 //!
 //! ```text
-//! ceto-truncated-<shard> ::= generation:u64 segment:u64 offset:u32 truncated_at:i64 crc32:u32     little-endian
+//! ceto-truncated-<shard> ::= generation:u64 segment:u64 offset:u32 truncated_at:i64 last_number:u64 crc32:u32
+//!                                                                                             little-endian
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use crate::commitlog::ReplayPosition;
 use crate::error::{Error, Result};
 use crate::sstable::Generation;
 
-const SIZE: usize = 32;
+const SIZE: usize = 40;
 
 /// What a truncation made void.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct Truncation {
     pub(crate) position: ReplayPosition,
     /// When, in microseconds.
     pub(crate) truncated_at: i64,
+    /// The last number that had been given out then: none up to it is given out again.
+    pub(crate) last_number: u64,
 }
 
 impl Truncation {
@@ -36,7 +40,16 @@ impl Truncation {
             offset: 0,
         },
         truncated_at: 0,
+        last_number: 0,
     };
+
+    /// The same when the files of its sstables are gone.
+    pub(crate) fn without_files(self) -> Truncation {
+        Truncation {
+            generation: Generation(0),
+            ..self
+        }
+    }
 
     fn path(dir: &Path, shard: u16) -> PathBuf {
         dir.join(format!("ceto-truncated-{shard}"))
@@ -76,14 +89,15 @@ impl Truncation {
         bytes[8..16].copy_from_slice(&self.position.segment.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.position.offset.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.truncated_at.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..28]);
-        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes[28..36].copy_from_slice(&self.last_number.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..36]);
+        bytes[36..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Truncation> {
         let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
-        if crc32fast::hash(&bytes[..28]).to_le_bytes() != bytes[28..] {
+        if crc32fast::hash(&bytes[..36]).to_le_bytes() != bytes[36..] {
             return None;
         }
         let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -94,6 +108,7 @@ impl Truncation {
                 offset: u32::from_le_bytes(bytes[16..20].try_into().expect("four bytes")),
             },
             truncated_at: long(20) as i64,
+            last_number: long(28),
         })
     }
 }
@@ -111,6 +126,7 @@ mod tests {
                 offset: 48,
             },
             truncated_at: -1,
+            last_number: 9,
         };
         let bytes = truncation.encode();
         assert_eq!(Truncation::decode(&bytes), Some(truncation));

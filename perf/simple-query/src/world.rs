@@ -185,7 +185,9 @@ fn change_schema_by(node: &Rc<Node>, env: &Rc<MemoryEnv>) {
         let (Some(node), Some(env)) = (node_of_door.upgrade(), env.upgrade()) else {
             return Err(request);
         };
-        let ControlRequest::ChangeSchema { change, slot, .. } = request;
+        let ControlRequest::ChangeSchema { change, slot, .. } = request else {
+            panic!("a shard's storage has failed");
+        };
         let now = env.clock().unix_micros();
         env.tasks().spawn(
             TaskQueue::Control,
@@ -221,5 +223,6 @@ fn options() -> NodeOptions {
         tokens: (0..16).map(|index| i64::MIN + index * (1 << 60)).collect(),
         limits: Limits::default(),
         storage: StorageSettings::default(),
+        expiration_overflow: Default::default(),
     }
 }

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ceto_model::{Schema, TableId};
 use ceto_node::options::{NodeOptions, RELEASE_VERSION};
-use ceto_node::{Node, RowCacheFigures, TableFigures};
+use ceto_node::{Node, ReplayFigures, RowCacheFigures, TableFigures};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the routes share.
 #[derive(Clone)]
 pub struct Admin {
-    shards: Shards,
+    pub(crate) shards: Shards,
     options: Arc<NodeOptions>,
     started: SystemTime,
     is_serving: Arc<AtomicBool>,
@@ -60,6 +60,7 @@ impl Admin {
             .route("/v1/node/flush", post(flush))
             .route("/v1/node/compact", post(compact))
             .route("/v1/node/drain", post(drain))
+            .merge(crate::backup::routes())
             .with_state(self)
     }
 
@@ -80,7 +81,7 @@ impl Admin {
         Ok(tables.into_values().collect())
     }
 
-    async fn schema(&self) -> Result<Arc<Schema>, ShardGone> {
+    pub(crate) async fn schema(&self) -> Result<Arc<Schema>, ShardGone> {
         self.shards
             .on(0, |node| Box::pin(async move { node.schema() }))
             .await
@@ -88,7 +89,7 @@ impl Admin {
 }
 
 /// A failed call: status and one line for the operator.
-struct Failure(StatusCode, String);
+pub(crate) struct Failure(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -102,7 +103,7 @@ impl From<ShardGone> for Failure {
     }
 }
 
-type Answer = Result<Json<Value>, Failure>;
+pub(crate) type Answer = Result<Json<Value>, Failure>;
 
 async fn health(State(admin): State<Admin>) -> Response {
     let turned = admin.shards.on_all(|_| Box::pin(async {}));
@@ -120,11 +121,24 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if admin.is_serving.load(Ordering::Acquire) {
         return Json(json!({ "status": "ready" })).into_response();
     }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        Json(json!({ "status": "not serving clients" })),
-    )
-        .into_response()
+    let mut document = json!({ "status": "not serving clients" });
+    let asked = admin
+        .shards
+        .on_all(|node| Box::pin(async move { node.replay_progress() }));
+    if let Ok(Ok(shards)) = tokio::time::timeout(HEALTH_TIMEOUT, asked).await
+        && shards.iter().any(|shard| shard.is_running)
+    {
+        let sum = |figure: fn(&ReplayFigures) -> u64| shards.iter().map(figure).sum::<u64>();
+        document = json!({
+            "status": "replaying the commitlog",
+            "segments_done": sum(|shard| shard.segments_done),
+            "segments": sum(|shard| shard.segments),
+            "bytes_done": sum(|shard| shard.bytes_done),
+            "bytes": sum(|shard| shard.bytes),
+            "entries": sum(|shard| shard.entries),
+        });
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(document)).into_response()
 }
 
 async fn version() -> Json<Value> {
@@ -212,7 +226,7 @@ struct Scope {
     table: Option<String>,
 }
 
-fn keyspace_exists(schema: &Schema, keyspace: &str) -> Result<(), Failure> {
+pub(crate) fn keyspace_exists(schema: &Schema, keyspace: &str) -> Result<(), Failure> {
     match schema.keyspace(keyspace) {
         Some(_) => Ok(()),
         None => Err(Failure(

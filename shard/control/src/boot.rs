@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use ceto_model::Schema;
-use ceto_node::control::ControlRequest;
+use ceto_node::control::{ControlRequest, StorageFailure};
 use ceto_node::message::ShardDoor;
 use ceto_node::options::NodeOptions;
 use ceto_node::system::definitions::system_schema;
@@ -31,6 +31,9 @@ use crate::shards::Shards;
 
 /// Schema changes that may wait; a shard that wants to add one more answers Overloaded.
 const SCHEMA_CHANGES_MAX: usize = 1024;
+
+/// Storage failures that may wait; one is enough.
+const FAILURES_MAX: usize = 16;
 
 /// Addresses and times of the control thread.
 #[derive(Clone, Debug)]
@@ -88,19 +91,41 @@ async fn serve(
     .await?;
     let schema = boot(&shards).await?;
     let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
-    tokio::spawn(SchemaService::new(schema, shards.clone()).run(requests));
+    let (report, mut failures) = mpsc::channel(FAILURES_MAX);
+    tokio::spawn(SchemaService::new(schema, shards.clone()).run(requests, report));
     install_control_door(&shards, door).await?;
     let (native, shard_aware) = listen(&shards, &options).await?;
     is_serving.store(true, Ordering::Release);
     announce(native, shard_aware);
     info!(%native, %shard_aware, shards = shards.count(), "serving clients");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(failure) = failures.recv() => {
+                is_serving.store(false, Ordering::Release);
+                obey(failure, &shards).await?;
+            }
+        }
     }
     info!("draining");
     is_serving.store(false, Ordering::Release);
     drain(&shards, control.drain_timeout).await
+}
+
+/// Does what `commit_failure_policy` wants done.
+async fn obey(failure: StorageFailure, shards: &Shards) -> Result<(), BootError> {
+    match failure {
+        StorageFailure::StopServing(text) => {
+            error!(failure = %text, "clients are served no more (commit_failure_policy: stop); restart the node");
+            let stopped = shards.on_all(|node| Box::pin(async move { node.stop_serving().await }));
+            stopped.await?;
+            Ok(())
+        }
+        StorageFailure::Die(text) => Err(BootError(format!(
+            "the commitlog has failed (commit_failure_policy: die): {text}"
+        ))),
+    }
 }
 
 /// Recovers the schema, installs it everywhere and finishes recovery.

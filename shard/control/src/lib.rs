@@ -8,6 +8,7 @@
 //! shard waits for on its data path.
 
 pub mod admin;
+mod backup;
 pub mod boot;
 pub mod metrics;
 pub mod process;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ceto_model::{Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
-use ceto_node::control::{ControlRequest, SchemaOutcome};
+use ceto_node::control::{ControlRequest, SchemaOutcome, StorageFailure};
 use ceto_node::cql::{CqlError, SchemaChange};
 use ceto_node::system::schema_rows::{self, StoredSchema};
 use tokio::sync::mpsc;
@@ -42,9 +42,21 @@ impl SchemaService {
         }
     }
 
-    /// Serves requests until the node ends.
-    pub async fn run(mut self, mut requests: mpsc::Receiver<ControlRequest>) {
-        while let Some(ControlRequest::ChangeSchema { change, from, slot }) = requests.recv().await {
+    /// Serves requests until the node ends; storage failures go on to `failures`.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<ControlRequest>,
+        failures: mpsc::Sender<StorageFailure>,
+    ) {
+        while let Some(request) = requests.recv().await {
+            let (change, from, slot) = match request {
+                ControlRequest::ChangeSchema { change, from, slot } => (change, from, slot),
+                ControlRequest::StorageFailed(failure) => {
+                    // One failure is enough; when the queue is full there have been others.
+                    let _ = failures.try_send(failure);
+                    continue;
+                }
+            };
             let outcome = self.change(&change).await;
             let told = self.shards.on(from, move |node| {
                 Box::pin(async move { node.schema_changed(slot, outcome) })
@@ -61,6 +73,7 @@ impl SchemaService {
         let Some(mut next) = change.apply(&self.schema, self.last)? else {
             return Ok(None);
         };
+        self.snapshot_before_drop(&next).await?;
         let mutations = self.mutations(&next);
         self.store(mutations).await?;
         next.version = schema_rows::version(&next);
@@ -102,6 +115,28 @@ impl SchemaService {
             .flat_map(|keyspace| schema_rows::difference(None, Some(keyspace), system, timestamp, now))
             .collect();
         self.store(mutations).await.map_err(|error| format!("{error:?}"))
+    }
+
+    /// Snapshots of the tables that are not in `next`, where `auto_snapshot` wants them.
+    async fn snapshot_before_drop(&self, next: &Schema) -> Result<(), CqlError> {
+        let dropped = self.schema.tables().filter(|table| !table.is_virtual);
+        for table in dropped.filter(|table| next.table_by_id(table.id).is_none()) {
+            let id = table.id;
+            let taken = self
+                .shards
+                .on(0, move |node| {
+                    Box::pin(async move { node.snapshot_before_drop(id).await })
+                })
+                .await;
+            let failure = match taken {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure,
+                Err(gone) => gone.to_string(),
+            };
+            let text = format!("The snapshot before the drop failed, nothing was dropped: {failure}");
+            return Err(CqlError::Invalid(text));
+        }
+        Ok(())
     }
 
     /// The difference between the present schema and `next`, as mutations on the `system_schema` tables.

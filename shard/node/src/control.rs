@@ -1,6 +1,7 @@
 //! What a shard asks of the control thread.
 
 use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+pub use ceto_storage::StorageFailure;
 
 /// How a schema change went: what drivers are told, or None when there was nothing to change.
 pub type SchemaOutcome = Result<Option<SchemaChangeEvent>, CqlError>;
@@ -17,6 +18,8 @@ pub enum ControlRequest {
         /// Its slot.
         slot: u32,
     },
+    /// A shard's storage has failed so that the node is to stop serving, or to end.
+    StorageFailed(StorageFailure),
 }
 
 /// The way to the control thread; gives the request back when its queue is full.

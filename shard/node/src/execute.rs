@@ -109,6 +109,7 @@ impl RequestContext {
         context.timestamp = self.timestamp;
         context.page_size = self.page_size;
         context.page_bytes_max = self.node.options.limits.max_page_bytes;
+        context.expiration_overflow = self.node.options.expiration_overflow;
         context.paging_state = self.paging_state.as_deref();
         context
     }
@@ -344,10 +345,9 @@ async fn run_statement(
     client_metadata_id: Option<&[u8]>,
 ) -> Result<Answer, ErrorMessage> {
     let random = NodeRandom(&context.node);
-    let plan = entry
-        .statement
-        .plan(values, &context.plan_context(&random))
-        .map_err(cql_error)?;
+    let plan_context = context.plan_context(&random);
+    let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
+    context.warnings.borrow_mut().extend(plan_context.take_warnings());
     match plan {
         Plan::Read(select) => crate::select::run(context, entry, select, client_metadata_id).await,
         Plan::Write(write) => crate::modify::run(context, write).await,
@@ -398,7 +398,9 @@ async fn run_batch(
         })
         .collect();
     let random = NodeRandom(node);
-    let plan = ceto_cql::plan_batch(kind, &items, &context.plan_context(&random)).map_err(cql_error)?;
+    let plan_context = context.plan_context(&random);
+    let plan = ceto_cql::plan_batch(kind, &items, &plan_context).map_err(cql_error)?;
+    context.warnings.borrow_mut().extend(plan_context.take_warnings());
     match plan {
         Plan::Write(write) => crate::modify::run(&context, write).await,
         Plan::Conditional(conditional) => crate::conditional::run(&context, conditional).await,

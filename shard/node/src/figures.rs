@@ -133,6 +133,43 @@ pub(crate) fn table_figures(database: &Database, schema: &Schema) -> Vec<TableFi
     database.all_table_stats().into_iter().filter_map(named).collect()
 }
 
+/// How far the replay of a shard's commitlog is; counts of the pass under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReplayFigures {
+    /// It runs.
+    pub is_running: bool,
+    /// Segments read.
+    pub segments_done: u64,
+    /// Segments in all.
+    pub segments: u64,
+    /// Bytes read.
+    pub bytes_done: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Entries read.
+    pub entries: u64,
+}
+
+/// Adds the samples of the commitlog's replay.
+pub(crate) fn add_replay(figures: &ReplayFigures, samples: &mut Samples) {
+    let mut gauge = |name, help, value: u64| samples.gauge(name, help, &[], value as f64);
+    gauge(
+        "ceto_commitlog_replay_bytes",
+        "Bytes of commitlog segments that the last start had to read.",
+        figures.bytes,
+    );
+    gauge(
+        "ceto_commitlog_replay_bytes_done",
+        "How many of them it has read.",
+        figures.bytes_done,
+    );
+    gauge(
+        "ceto_commitlog_replay_entries",
+        "Entries it has read.",
+        figures.entries,
+    );
+}
+
 /// Adds storage's samples: the shard's, and a few of each client's table.
 pub(crate) fn add_storage_samples(database: &Database, schema: &Schema, samples: &mut Samples) {
     add_shard(&database.stats(), samples);
@@ -213,6 +250,11 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "ceto_commitlog_appended_bytes_total",
         "Bytes appended.",
         stats.commitlog.appended_bytes,
+    );
+    count(
+        "ceto_commitlog_uncompressed_bytes_total",
+        "Bytes of the appended entries' mutations before compression.",
+        stats.commitlog.raw_bytes,
     );
     count("ceto_commitlog_syncs_total", "Syncs.", stats.commitlog.syncs);
     count(

@@ -9,6 +9,7 @@
 //! Read next: `connection` for where requests enter, `execute` for where they go, `pump` for how they reach storage.
 
 pub mod answer;
+mod backup;
 mod conditional;
 pub mod connection;
 pub mod control;
@@ -36,6 +37,7 @@ pub mod cql {
     pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
 }
 
+pub use backup::{ImportOptions, SnapshotDetails, SnapshotRequest, instant_text};
 pub use ceto_env::LocalFuture;
-pub use figures::{RowCacheFigures, TableFigures};
+pub use figures::{ReplayFigures, RowCacheFigures, TableFigures};
 pub use node::{Node, NodeParts};

@@ -14,8 +14,10 @@ use ceto_cluster::coordinator::RequestContext as CoordinatorContext;
 use ceto_cql::{CounterUpdate, RowIncrements, WriteKind, WritePlan};
 use ceto_model::counter::counter_update;
 use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, Slices};
+use ceto_model::value::format_literal;
 use ceto_model::{
-    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Slice, TableId, UnixSeconds, WriteType,
+    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Schema, Slice, TableId, UnixSeconds,
+    WriteType,
 };
 use ceto_native::{ErrorMessage, ErrorReason, Response};
 
@@ -23,6 +25,9 @@ use crate::answer::{invalid, request_error, server_error};
 use crate::execute::{Answer, RequestContext};
 use crate::node::Node;
 use crate::shard_metrics::Operation;
+
+/// Characters of each key component in an error text.
+const KEY_TEXT_MAX: usize = 256;
 
 /// Runs a write without conditions.
 pub(crate) async fn run(context: &RequestContext, plan: WritePlan) -> Result<Answer, ErrorMessage> {
@@ -37,6 +42,7 @@ pub(crate) async fn run(context: &RequestContext, plan: WritePlan) -> Result<Ans
 /// Carries a plan's writes out.
 pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(), ErrorMessage> {
     check_batch_size(context, &plan)?;
+    check_mutation_sizes(context, &plan)?;
     let write_type = match plan.kind {
         WriteKind::Simple => WriteType::Simple,
         WriteKind::LoggedBatch => WriteType::Batch,
@@ -132,6 +138,51 @@ fn check_batch_size(context: &RequestContext, plan: &WritePlan) -> Result<(), Er
         ));
     }
     Ok(())
+}
+
+/// Refuses what the commitlog would refuse, before any replica is asked.
+fn check_mutation_sizes(context: &RequestContext, plan: &WritePlan) -> Result<(), ErrorMessage> {
+    let max = context.node.mutation_max();
+    // What a mutation takes in memory is more than what it takes encoded, and cheap to know.
+    for mutation in plan
+        .mutations
+        .iter()
+        .filter(|mutation| mutation.memory_size() > max)
+    {
+        let mut encoded = Vec::new();
+        ceto_model::codec::put_mutation(&mut encoded, mutation);
+        if encoded.len() > max {
+            return Err(invalid(oversized(
+                &context.node.schema(),
+                mutation,
+                encoded.len(),
+                max,
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn oversized(schema: &Schema, mutation: &Mutation, size: usize, max: usize) -> String {
+    let Some(table) = schema.table_by_id(mutation.table) else {
+        return format!("Rejected an oversized mutation ({size}/{max})");
+    };
+    let columns = table.partition_key();
+    let components = mutation.key.key.components(columns.len()).unwrap_or_default();
+    let key: Vec<String> = columns
+        .iter()
+        .zip(&components)
+        .map(|(column, value)| {
+            let literal = format_literal(&column.cql_type, value).unwrap_or_default();
+            literal.trim_matches('\'').chars().take(KEY_TEXT_MAX).collect()
+        })
+        .collect();
+    format!(
+        "Rejected an oversized mutation ({size}/{max}) for keyspace: {}. Top keys are: {}.{} (see max_mutation_size)",
+        table.keyspace,
+        table.name,
+        key.join(":")
+    )
 }
 
 /// Starts all futures, then waits for all of them; results in their order.
@@ -277,6 +328,15 @@ fn counter_timeout(consistency: Consistency) -> ErrorMessage {
 /// Drops all data of a table, on every shard.
 pub(crate) async fn truncate(context: &RequestContext, table: TableId) -> Result<Answer, ErrorMessage> {
     let timestamp = context.now_micros;
+    let failed = |error: String| ErrorMessage {
+        reason: ErrorReason::Truncate,
+        message: format!("Error during truncate: {error}"),
+    };
+    context
+        .node
+        .snapshot_before_truncate(table)
+        .await
+        .map_err(failed)?;
     let outcomes = context.node.on_all_shards(move |node| {
         Box::pin(async move {
             let database = node.database().map_err(|failure| failure.message)?;
@@ -288,12 +348,6 @@ pub(crate) async fn truncate(context: &RequestContext, table: TableId) -> Result
     });
     match outcomes.await.into_iter().find_map(Result::err) {
         None => Ok(context.message(Response::Void)),
-        Some(error) => {
-            let message = format!("Error during truncate: {error}");
-            Err(ErrorMessage {
-                reason: ErrorReason::Truncate,
-                message,
-            })
-        }
+        Some(error) => Err(failed(error)),
     }
 }

@@ -9,7 +9,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ceto_cluster::coordinator::{Coordinator, Limits as CoordinatorLimits};
 use ceto_cluster::{ReplicaMap, Ring, RingNode, Strategy};
@@ -25,7 +25,7 @@ use tracing::{error, warn};
 
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
-use crate::figures::{RowCacheFigures, TableFigures};
+use crate::figures::{ReplayFigures, RowCacheFigures, TableFigures};
 use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage, Task};
 use crate::metrics::{Sample, Samples};
@@ -41,6 +41,9 @@ use crate::system::schema_rows::{StoredSchema, TABLES};
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between looks during a drain.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+
+/// Time between log lines about tombstones, on each shard.
+const TOMBSTONE_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a node is made of.
 pub struct NodeParts {
@@ -88,6 +91,10 @@ pub struct Node {
     control: RefCell<Option<ControlDoor>>,
     pub(crate) started: i64,
     last_timestamp: Cell<i64>,
+    /// On shard 0: when the next snapshot expires, in milliseconds since the epoch.
+    pub(crate) next_snapshot_expiry: Cell<Option<i64>>,
+    /// When a log line about tombstones was written last.
+    tombstones_logged: Cell<Option<Instant>>,
     is_draining: Cell<bool>,
     is_storage_draining: Cell<bool>,
     /// How the drain ended.
@@ -138,6 +145,8 @@ impl Node {
             outcomes: Slots::default(),
             control: RefCell::default(),
             last_timestamp: Cell::new(0),
+            next_snapshot_expiry: Cell::new(None),
+            tombstones_logged: Cell::new(None),
             is_draining: Cell::new(false),
             is_storage_draining: Cell::new(false),
             drained: RefCell::default(),
@@ -304,12 +313,56 @@ impl Node {
     }
 
     /// Opens this shard's storage with the system tables' schema.
-    pub async fn open_storage(&self) -> Result<(), String> {
+    pub async fn open_storage(self: &Rc<Self>) -> Result<(), String> {
         let opened = Database::open(self.env.clone(), self.storage.clone(), self.schema()).await;
         let database = opened.map_err(|error| error.to_string())?;
+        self.watch(&database);
         self.database
             .set(database)
             .map_err(|_| "storage is open already".to_owned())
+    }
+
+    /// Tells the control thread of a failure of this shard's storage that concerns the whole node.
+    fn watch(self: &Rc<Self>, database: &Database) {
+        let (node, failed) = (Rc::downgrade(self), database.failed());
+        let task = async move {
+            let failure = failed.await;
+            if let Some(node) = node.upgrade()
+                && node.ask_control(ControlRequest::StorageFailed(failure)).is_err()
+            {
+                error!("storage has failed and the control thread could not be told");
+            }
+        };
+        self.env.tasks().spawn(TaskQueue::Control, Box::pin(task));
+    }
+
+    /// How far the replay of this shard's commitlog is.
+    pub fn replay_progress(&self) -> ReplayFigures {
+        let progress = &self.storage.replay_progress;
+        let ((segments_done, segments), (bytes_done, bytes)) = (progress.segments(), progress.bytes());
+        ReplayFigures {
+            is_running: progress.is_running(),
+            segments_done,
+            segments,
+            bytes_done,
+            bytes,
+            entries: progress.entries(),
+        }
+    }
+
+    /// Bytes of the largest mutation.
+    pub(crate) fn mutation_max(&self) -> usize {
+        self.storage.mutation_max()
+    }
+
+    fn close_connections(&self) {
+        let connections: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .filter_map(|(_, c)| c.upgrade())
+            .collect();
+        connections.iter().for_each(|connection| connection.close());
     }
 
     /// What this shard has stored in `system_schema`.
@@ -447,6 +500,9 @@ impl Node {
             Placement::SourcePort,
             "native_shard_aware_transport_port",
         )?;
+        if self.shard() == 0 {
+            self.start_expiring_snapshots();
+        }
         Ok((native, shard_aware))
     }
 
@@ -473,6 +529,7 @@ impl Node {
         );
         let prepared = self.prepared.len() as f64;
         samples.gauge("ceto_prepared_statements", "Prepared statements.", &[], prepared);
+        crate::figures::add_replay(&self.replay_progress(), &mut samples);
         if let Some(database) = self.database.get() {
             crate::figures::add_storage_samples(database, &self.schema(), &mut samples);
         }
@@ -541,13 +598,7 @@ impl Node {
             }
             self.env.tasks().sleep(DRAIN_LOOK).await;
         }
-        let connections: Vec<_> = self
-            .connections
-            .borrow()
-            .iter()
-            .filter_map(|(_, c)| c.upgrade())
-            .collect();
-        connections.iter().for_each(|connection| connection.close());
+        self.close_connections();
     }
 
     /// Second step of a drain, when no shard serves any more: flushes everything and takes no more writes. Asked a second
@@ -567,6 +618,17 @@ impl Node {
         };
         *self.drained.borrow_mut() = Some(outcome.clone());
         outcome
+    }
+
+    /// At most one log line about tombstones in [`TOMBSTONE_LOG_PERIOD`]; every one is counted.
+    pub(crate) fn may_log_tombstones(&self) -> bool {
+        let now = self.env.clock().now();
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= TOMBSTONE_LOG_PERIOD;
+        let may = self.tombstones_logged.get().is_none_or(is_due);
+        if may {
+            self.tombstones_logged.set(Some(now));
+        }
+        may
     }
 
     /// Clients get no more answers: the node is being drained.
@@ -658,6 +720,15 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
     options.commitlog_dir = parts.options.commitlog_directory.clone();
     options.commitlog_segment_size = u32::try_from(settings.commitlog_segment_size).unwrap_or(u32::MAX);
     options.commitlog_total_space = settings.commitlog_total_space / per_shard;
+    options.max_mutation_size = settings
+        .max_mutation_size
+        .map(|max| u32::try_from(max).unwrap_or(u32::MAX));
+    if let Some(compression) = settings.commitlog_compression {
+        options.commitlog_compression = compression;
+    }
+    options.commit_failure_policy = settings.commit_failure_policy;
+    options.replay_failure_policy = settings.replay_failure_policy;
+    options.incremental_backups = settings.incremental_backups;
     options.memtable_space = usize::try_from(settings.memtable_space / per_shard).unwrap_or(usize::MAX);
     options.commitlog_sync = match settings.commitlog_sync {
         CommitlogSync::Periodic(period) => ceto_storage::CommitlogSync::Periodic { period },

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use ceto_cql::ExpirationOverflow;
+pub use ceto_storage::{CommitFailurePolicy, Compression, ReplayFailurePolicy};
 use uuid::Uuid;
 
 /// Cassandra version that clients are told: drivers choose their schema parser by it, and cqlsh 6.2 warns when it is
@@ -43,6 +45,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// Storage settings.
     pub storage: StorageSettings,
+    /// `expiration_date_overflow_policy`.
+    pub expiration_overflow: ExpirationOverflow,
 }
 
 /// Named bounds of what clients can make a shard hold, each with a metric and an error that names it.
@@ -125,6 +129,20 @@ pub struct StorageSettings {
     pub commitlog_segment_size: u64,
     /// `commitlog_total_space`, bytes of all shards.
     pub commitlog_total_space: u64,
+    /// `max_mutation_size`, bytes; None for half a segment.
+    pub max_mutation_size: Option<u64>,
+    /// `commitlog_compression`.
+    pub commitlog_compression: Option<Compression>,
+    /// `commit_failure_policy`.
+    pub commit_failure_policy: CommitFailurePolicy,
+    /// `commitlog_replay_failure_policy`.
+    pub replay_failure_policy: ReplayFailurePolicy,
+    /// `auto_snapshot`: before tables are truncated or dropped.
+    pub auto_snapshot: bool,
+    /// `auto_snapshot_ttl`: how long these are kept; for ever when absent.
+    pub auto_snapshot_ttl: Option<Duration>,
+    /// `incremental_backups`.
+    pub incremental_backups: bool,
     /// `memtable_heap_space`, bytes of all shards.
     pub memtable_space: u64,
 }
@@ -135,6 +153,13 @@ impl Default for StorageSettings {
             commitlog_sync: CommitlogSync::Periodic(Duration::from_secs(10)),
             commitlog_segment_size: 32 << 20,
             commitlog_total_space: 8 << 30,
+            max_mutation_size: None,
+            auto_snapshot: true,
+            auto_snapshot_ttl: None,
+            incremental_backups: false,
+            commitlog_compression: None,
+            commit_failure_policy: CommitFailurePolicy::default(),
+            replay_failure_policy: ReplayFailurePolicy::default(),
             memtable_space: 1 << 30,
         }
     }

@@ -9,6 +9,7 @@ use ceto_model::read::{ReadCommand, ReadResult, ReadTarget};
 use ceto_native::error::{Failures, Progress};
 use ceto_native::response::RowsHeader;
 use ceto_native::{ErrorMessage, ErrorReason, RowsEncoder};
+use tracing::{error, warn};
 
 use crate::answer::{cql_error, invalid, request_error};
 use crate::execute::{Answer, NodeRandom, RequestContext};
@@ -34,15 +35,27 @@ pub(crate) async fn run(
     let plan_context = context.plan_context(&random);
     let mut body = BytesMut::with_capacity(RESULT_CAPACITY);
     let mut rows = Rows::begin(context, entry, client_metadata_id, &mut body);
-    let mut tombstones = 0;
+    let mut work = Walked::default();
+    let tombstones_max = context.node.options.limits.tombstone_fail;
     while let Some(command) = plan.command() {
-        let result = read(context, plan.table(), command.clone()).await?;
-        tombstones += result.work.tombstones;
-        check_tombstones(context, plan.table(), tombstones)?;
+        let mut command = command.clone();
+        if plan.has_short_pages() {
+            let left = tombstones_max.saturating_sub(work.tombstones).max(1);
+            command.limits.tombstones = command.limits.tombstones.min(left);
+        }
+        let result = read(context, plan.table(), command).await?;
+        work.add(&result);
+        if work.tombstones > tombstones_max && !plan.has_short_pages() && !plan.is_one_row() {
+            return Err(too_many_tombstones(context, plan.table(), work.tombstones));
+        }
         plan.feed(&result, &plan_context, &mut rows).map_err(cql_error)?;
+        if work.tombstones >= tombstones_max && plan.end_page(&result) {
+            context.node.metrics.short_pages.increment();
+            context.trace(|| format!("Page ends after {} tombstones", work.tombstones));
+        }
     }
     plan.finish(&plan_context, &mut rows).map_err(cql_error)?;
-    warn_of_tombstones(context, plan.table(), tombstones);
+    warn_of_tombstones(context, plan.table(), work);
     rows.finish(plan.paging_state().as_deref());
     let metrics = &context.node.metrics;
     metrics.rows_returned.add(plan.row_count());
@@ -136,11 +149,25 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
     virtual_rows::read(table, command, &source)
 }
 
-fn check_tombstones(context: &RequestContext, table: &Table, tombstones: u64) -> Result<(), ErrorMessage> {
-    let limit = context.node.options.limits.tombstone_fail;
-    if tombstones <= limit {
-        return Ok(());
+/// What the reads of a request have walked over.
+#[derive(Clone, Copy, Default)]
+struct Walked {
+    live_rows: u64,
+    tombstones: u64,
+}
+
+impl Walked {
+    fn add(&mut self, result: &ReadResult) {
+        self.live_rows += result.work.live_rows;
+        self.tombstones += result.work.tombstones;
     }
+}
+
+/// Only for reads without pages: a page ends early instead.
+fn too_many_tombstones(context: &RequestContext, table: &Table, tombstones: u64) -> ErrorMessage {
+    let limit = context.node.options.limits.tombstone_fail;
+    let metrics = &context.node.metrics;
+    metrics.tombstone_failures.increment();
     let message = format!(
         "Scanned over {tombstones} tombstones in {}.{}; the query was aborted (tombstone_failure_threshold is {limit})",
         table.keyspace, table.name
@@ -152,24 +179,32 @@ fn check_tombstones(context: &RequestContext, table: &Table, tombstones: u64) ->
     };
     let reason = ceto_native::error::FailureReason::READ_TOO_MANY_TOMBSTONES;
     let failures = Failures::new(vec![(context.node.options.rpc_address, reason)]);
-    Err(ErrorMessage {
+    if context.node.may_log_tombstones() {
+        error!("{message}");
+    }
+    ErrorMessage {
         reason: ErrorReason::ReadFailure {
             progress,
             failures,
             data_present: false,
         },
         message,
-    })
+    }
 }
 
-fn warn_of_tombstones(context: &RequestContext, table: &Table, tombstones: u64) {
-    let limit = context.node.options.limits.tombstone_warn;
-    if tombstones > limit {
-        context.warn(format!(
-            "Read {tombstones} tombstone cells for query on {}.{} (see tombstone_warn_threshold)",
-            table.keyspace, table.name
-        ));
+fn warn_of_tombstones(context: &RequestContext, table: &Table, walked: Walked) {
+    if walked.tombstones <= context.node.options.limits.tombstone_warn {
+        return;
     }
+    context.node.metrics.tombstone_warnings.increment();
+    let text = format!(
+        "Read {} live rows and {} tombstone cells for query on {}.{} (see tombstone_warn_threshold)",
+        walked.live_rows, walked.tombstones, table.keyspace, table.name
+    );
+    if context.node.may_log_tombstones() {
+        warn!("{text}");
+    }
+    context.warn(text);
 }
 
 /// Rows into the body of the answer.

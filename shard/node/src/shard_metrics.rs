@@ -40,6 +40,12 @@ pub(crate) struct ShardMetrics {
     pub bytes_sent: Counter,
     /// Requests answered Overloaded (`native_transport_max_requests_per_shard`).
     pub requests_shed: Counter,
+    /// Reads that walked over more tombstones than `tombstone_warn_threshold`.
+    pub tombstone_warnings: Counter,
+    /// Reads without pages that failed at `tombstone_failure_threshold`.
+    pub tombstone_failures: Counter,
+    /// Pages that ended early at it.
+    pub short_pages: Counter,
     /// QUERY messages.
     pub queries: Counter,
     /// EXECUTE messages.
@@ -153,6 +159,21 @@ impl ShardMetrics {
             "ceto_requests_shed_total",
             "Requests answered Overloaded.",
             &self.requests_shed,
+        );
+        count(
+            "ceto_tombstone_warnings_total",
+            "Reads over tombstone_warn_threshold.",
+            &self.tombstone_warnings,
+        );
+        count(
+            "ceto_tombstone_failures_total",
+            "Reads without pages that failed at tombstone_failure_threshold.",
+            &self.tombstone_failures,
+        );
+        count(
+            "ceto_short_pages_total",
+            "Pages that ended early at tombstone_failure_threshold.",
+            &self.short_pages,
         );
         count(
             "ceto_prepared_evicted_total",

@@ -89,8 +89,9 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         shards: arguments.shards,
         pin_shards: false,
         data_file_directories: vec![data],
-        commitlog_segment_size: DataSize::from_mebibytes(8),
         commitlog_total_space: DataSize::from_mebibytes(1024),
+        // Tests truncate and drop all day.
+        auto_snapshot: false,
         memtable_heap_space: DataSize::from_mebibytes(256),
         listen_address: arguments.listen,
         rpc_address: arguments.listen,

@@ -188,6 +188,7 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             tombstone_fail: config.tombstone_failure_threshold,
             max_page_bytes: config.max_page_size.bytes(),
         },
+        expiration_overflow: config.expiration_date_overflow_policy.into(),
         storage: StorageSettings {
             commitlog_sync: match config.commitlog_sync {
                 SyncMode::Periodic => CommitlogSync::Periodic(config.commitlog_sync_period.duration()),
@@ -196,6 +197,17 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             },
             commitlog_segment_size: config.commitlog_segment_size.bytes(),
             commitlog_total_space: config.commitlog_total_space.bytes(),
+            max_mutation_size: config.max_mutation_size.map(crate::config::DataSize::bytes),
+            // The configuration was checked.
+            commitlog_compression: config
+                .commitlog_compression
+                .as_ref()
+                .and_then(|compression| compression.compression().ok()),
+            commit_failure_policy: config.commit_failure_policy.into(),
+            replay_failure_policy: config.commitlog_replay_failure_policy.into(),
+            auto_snapshot: config.auto_snapshot,
+            auto_snapshot_ttl: config.auto_snapshot_ttl.map(crate::config::Period::duration),
+            incremental_backups: config.incremental_backups,
             memtable_space: config.memtable_heap_space.bytes(),
         },
     }

@@ -301,6 +301,46 @@ pub struct Table {
     pub droppable_tombstone_ratio: f64,
 }
 
+/// `GET /v1/snapshots`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshots {
+    /// By keyspace, table and name.
+    pub snapshots: Vec<Snapshot>,
+    /// Bytes that only snapshots keep.
+    pub total_true_size_bytes: u64,
+}
+
+/// A snapshot of one table.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// The table's keyspace.
+    pub keyspace: String,
+    /// The table.
+    pub table: String,
+    /// Bytes that only it keeps.
+    pub true_size_bytes: u64,
+    /// Bytes of all its files.
+    pub disk_size_bytes: u64,
+    /// ISO 8601, UTC; absent without a manifest.
+    pub created_at: Option<String>,
+    /// Likewise; absent when it is kept for ever.
+    pub expires_at: Option<String>,
+    /// Taken by a repair.
+    pub ephemeral: bool,
+}
+
+/// `GET /v1/backup/status`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackupStatus {
+    /// Incremental backups are on.
+    pub running: bool,
+}
+
 /// Answer of the POST requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Done {}

@@ -7,6 +7,10 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::backup::{
+    ClearSnapshotArguments, ImportArguments, ListSnapshotsArguments, RefreshArguments, SnapshotArguments,
+};
+
 /// Host of the admin API when none is given.
 const DEFAULT_HOST: &str = "127.0.0.1";
 /// Port of the admin API when none is given.
@@ -69,6 +73,22 @@ pub(crate) enum Verb {
     Compact(Target),
     /// Flush everything and stop serving clients
     Drain,
+    /// Take a snapshot of specified keyspaces or a snapshot of the specified table
+    Snapshot(SnapshotArguments),
+    /// List all the snapshots along with the size on disk and true size
+    Listsnapshots(ListSnapshotsArguments),
+    /// Remove the snapshot with the given name from the given keyspaces
+    Clearsnapshot(ClearSnapshotArguments),
+    /// Load newly placed SSTables to the system without restart
+    Refresh(RefreshArguments),
+    /// Import new SSTables to the system
+    Import(ImportArguments),
+    /// Enable incremental backup
+    Enablebackup,
+    /// Disable incremental backup
+    Disablebackup,
+    /// Status of incremental backup
+    Statusbackup,
 }
 
 /// The arguments of `tablestats`.
@@ -106,5 +126,6 @@ pub(crate) struct Target {
 
 /// Parses what follows the word `nodetool`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-    Arguments::try_parse_from(std::iter::once(OsString::from("ceto nodetool")).chain(arguments))
+    let words = arguments.into_iter().map(crate::backup::two_letter_option);
+    Arguments::try_parse_from(std::iter::once(OsString::from("ceto nodetool")).chain(words))
 }

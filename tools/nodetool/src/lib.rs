@@ -13,6 +13,7 @@
 
 pub mod api;
 mod arguments;
+mod backup;
 mod client;
 mod format;
 mod info;

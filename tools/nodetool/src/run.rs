@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{info, status, tablestats};
+use crate::{backup, info, status, tablestats};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -90,13 +90,39 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         }
         Verb::Flush(target) => order(&client, "/v1/node/flush", target).map(|()| Ok(()))?,
         Verb::Compact(target) => order(&client, "/v1/node/compact", target).map(|()| Ok(()))?,
+        Verb::Snapshot(arguments) => {
+            text = backup::snapshot(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Listsnapshots(arguments) => {
+            text = backup::list_snapshots(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Clearsnapshot(arguments) => {
+            text = backup::clear_snapshot(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Refresh(arguments) => {
+            text = backup::refresh(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Import(arguments) => {
+            text = backup::import(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Enablebackup => fetch(client.post::<Done>("/v1/backup/enable", &[])).map(|_| Ok(()))?,
+        Verb::Disablebackup => fetch(client.post::<Done>("/v1/backup/disable", &[])).map(|_| Ok(()))?,
+        Verb::Statusbackup => {
+            text = backup::status(&client)?;
+            Ok(())
+        }
         Verb::Drain => fetch(client.post::<Done>("/v1/node/drain", &[])).map(|_| Ok(()))?,
     };
     written.expect("writing to a string does not fail");
     Ok(text)
 }
 
-fn fetch<T>(answer: Result<T, client::Error>) -> Result<T, String> {
+pub(crate) fn fetch<T>(answer: Result<T, client::Error>) -> Result<T, String> {
     answer.map_err(|error| error.to_string())
 }
 

@@ -8,6 +8,9 @@
 //!
 //! entry    0        4                8             12           16
 //!          | length | synced through | payload crc | header crc | payload, length bytes | zeros to a multiple of 8
+//!
+//! payload ::= mutation                                      when the top bit of length is 0
+//!           | codec:u8 size of the mutation:u32 compressed    when it is 1
 //! ```
 //!
 //! - An entry starts at a multiple of 8. A length of zero (and zero checksums) means: nothing was written here.
@@ -17,6 +20,8 @@
 //!   written. Damage below it is corruption; above it, it may be what a power loss left.
 //! - *Life* is the id of the first segment that the writing process made: within one life segments are synced in
 //!   order, so an entry that knows of a sync in its segment vouches for all earlier segments of its life.
+//! - Entries are compressed one by one: an acknowledged write is with the kernel, so none may wait in a buffer for
+//!   others to be compressed with. What hardly shrinks is stored as it is.
 
 use std::path::Path;
 
@@ -24,6 +29,7 @@ use bytes::Bytes;
 
 use super::ReplayPosition;
 use crate::error::{Error, Result};
+use crate::sstable::{Codec, Compressor, decompress};
 
 /// First eight bytes of a segment.
 const MAGIC: [u8; 8] = *b"CETOLOG\n";
@@ -35,6 +41,13 @@ pub(crate) const SEGMENT_HEADER_SIZE: u32 = 48;
 pub(crate) const ENTRY_HEADER_SIZE: usize = 16;
 /// Entries start at multiples of this.
 const ALIGNMENT: usize = 8;
+
+/// In an entry's length: its payload is compressed.
+const COMPRESSED: u32 = 1 << 31;
+/// Bytes before a compressed payload: codec, size.
+const COMPRESSED_PREFIX: usize = 5;
+/// Smaller mutations are not worth the attempt.
+const COMPRESS_MIN: usize = 96;
 
 /// Bytes that an entry with a payload of `length` takes.
 pub(crate) fn entry_size(length: usize) -> usize {
@@ -95,12 +108,32 @@ impl SegmentHeader {
     }
 }
 
+/// Compresses the mutation that stands in `entry` behind the place of its header, when that makes it smaller, by way of
+/// `other`, which then takes its place. True when it did.
+pub(crate) fn compress_entry(compressor: &mut Compressor, entry: &mut Vec<u8>, other: &mut Vec<u8>) -> bool {
+    let size = entry.len() - ENTRY_HEADER_SIZE;
+    if size < COMPRESS_MIN {
+        return false;
+    }
+    other.clear();
+    other.resize(ENTRY_HEADER_SIZE + 1, 0);
+    other.extend_from_slice(&(size as u32).to_le_bytes());
+    let codec = compressor.compress(&entry[ENTRY_HEADER_SIZE..], other);
+    other[ENTRY_HEADER_SIZE] = codec as u8;
+    let is_smaller = codec != Codec::None && other.len() < entry.len();
+    if is_smaller {
+        std::mem::swap(entry, other);
+    }
+    is_smaller
+}
+
 /// Fills in the header of an entry whose payload already stands behind it, and pads it.
-pub(crate) fn seal_entry(entry: &mut Vec<u8>, at: ReplayPosition, synced_through: u32) {
+pub(crate) fn seal_entry(entry: &mut Vec<u8>, at: ReplayPosition, synced_through: u32, is_compressed: bool) {
     let length = entry.len() - ENTRY_HEADER_SIZE;
     let payload_crc = crc32fast::hash(&entry[ENTRY_HEADER_SIZE..]);
-    let header_crc = header_crc(at, length as u32, synced_through, payload_crc);
-    for (i, field) in [length as u32, synced_through, payload_crc, header_crc]
+    let flagged = length as u32 | if is_compressed { COMPRESSED } else { 0 };
+    let header_crc = header_crc(at, flagged, synced_through, payload_crc);
+    for (i, field) in [flagged, synced_through, payload_crc, header_crc]
         .iter()
         .enumerate()
     {
@@ -124,7 +157,22 @@ fn header_crc(at: ReplayPosition, length: u32, synced_through: u32, payload_crc:
 pub(crate) struct Entry {
     pub(crate) offset: u32,
     pub(crate) synced_through: u32,
+    is_compressed: bool,
+    /// As it is stored.
     pub(crate) payload: Bytes,
+}
+
+impl Entry {
+    /// The encoded mutation; None when it cannot be decompressed.
+    pub(crate) fn mutation(&self) -> Option<Bytes> {
+        if !self.is_compressed {
+            return Some(self.payload.clone());
+        }
+        let (prefix, stored) = self.payload.split_at_checked(COMPRESSED_PREFIX)?;
+        let codec = Codec::from_number(prefix[0])?;
+        let size = u32::from_le_bytes(prefix[1..].try_into().ok()?);
+        decompress(codec, stored, size as usize, None).map(Bytes::from)
+    }
 }
 
 /// What the next place of a segment holds.
@@ -180,7 +228,8 @@ impl Entries {
             segment: self.id,
             offset: at as u32,
         };
-        if length == 0 || crc != header_crc(position, length, synced_through, payload_crc) {
+        let (flagged, length) = (length, length & !COMPRESSED);
+        if length == 0 || crc != header_crc(position, flagged, synced_through, payload_crc) {
             return Place::Damaged;
         }
         let start = at + ENTRY_HEADER_SIZE;
@@ -188,6 +237,7 @@ impl Entries {
             Some(payload) if crc32fast::hash(payload) == payload_crc => Place::Entry(Entry {
                 offset: at as u32,
                 synced_through,
+                is_compressed: flagged != length,
                 payload: self.content.slice(start..start + length as usize),
             }),
             _ => Place::Damaged,
@@ -261,7 +311,7 @@ mod tests {
                 segment: ID,
                 offset: content.len() as u32,
             };
-            seal_entry(&mut entry, at, SEGMENT_HEADER_SIZE);
+            seal_entry(&mut entry, at, SEGMENT_HEADER_SIZE, false);
             content.extend_from_slice(&entry);
         }
         content.resize(4096, 0);

@@ -6,18 +6,23 @@
 //! - Positions grow: a later append, in this life of the process or a later one, has a greater [`ReplayPosition`].
 //! - Segments are released strictly oldest first. So what is replayed is always a suffix of what was written, and a
 //!   deletion is never lost while a write that it deleted comes back.
+//! - A segment is released only when it is synced, so that one found after a power loss is as whole as later ones say.
 //! - A released segment's entries never pass for entries of its next life (see `format`).
+//! - The first segment after a start is small, so that a start need not prewrite a large one; the next is made when the
+//!   active one is half full.
 //!
 //! Read next: `format` for the bytes, `writer` for appends, `segments` for their life cycle, `sync` for durability,
 //! `replay` for the way back.
 
 mod format;
+mod progress;
 mod replay;
 mod segments;
 mod sync;
 mod writer;
 
-pub(crate) use replay::{Replayed, SegmentFile, SegmentFiles, replay};
+pub use progress::ReplayProgress;
+pub(crate) use replay::{Replayed, SegmentFile, SegmentFiles, replay, report_damage};
 pub use segments::CommitlogStats;
 pub(crate) use writer::{Appended, Commitlog};
 

@@ -2,17 +2,25 @@
 //!
 //! Every valid entry is handed out, whatever lies between them: mutations merge in any order and number, so what is
 //! intact is never given up for what is not. Afterwards the damage is judged: a torn end, or a hole in what had not
-//! been synced, is what a power loss leaves; damage in what had been synced is corruption, and recovery fails.
+//! been synced, is what a power loss leaves; damage in what had been synced is corruption, and what then happens is the
+//! operator's choice (`commitlog_replay_failure_policy`).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ceto_env::{Disk, Env};
 use ceto_model::Mutation;
 use ceto_model::codec::Decoder;
 
-use super::ReplayPosition;
-use super::format::{Entries, SEGMENT_HEADER_SIZE};
+use super::format::{Entries, Entry, SEGMENT_HEADER_SIZE};
+use super::{ReplayPosition, ReplayProgress};
 use crate::error::{Error, Result};
+use crate::options::ReplayFailurePolicy;
+
+/// Time between two log lines about a long replay.
+const LOG_PERIOD: Duration = Duration::from_secs(5);
+/// Largest segment, in bytes.
+const SEGMENT_MAX: u64 = 2 << 30;
 
 /// A segment found on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,28 +105,38 @@ pub(crate) struct Replayed {
 }
 
 /// What a replay found.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct ReplayReport {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
+    pub(crate) damage: Vec<Damage>,
 }
 
-struct Damage {
-    life: Option<u64>,
-    position: ReplayPosition,
+/// A place that should hold an entry and does not.
+#[derive(Clone, Debug)]
+pub(crate) struct Damage {
     path: PathBuf,
+    position: ReplayPosition,
+    life: Option<u64>,
+    /// Why an intact entry cannot be used, where it is that.
+    error: Option<Error>,
+    /// It had been synced: no crash leaves it so.
+    is_corruption: bool,
 }
 
 /// Hands every valid entry of `files`, which are of one shard, to `apply`, in order.
 pub(crate) async fn replay(
     env: &dyn Env,
     files: &[SegmentFile],
+    progress: &ReplayProgress,
     mut apply: impl AsyncFnMut(Replayed) -> Result<()>,
 ) -> Result<ReplayReport> {
     let disk = env.disk();
     let mut report = ReplayReport::default();
-    let mut damage = Vec::new();
     let mut synced = Vec::new();
+    let mut log_at = env.clock().now() + LOG_PERIOD;
+    progress.begin(files.len() as u64, files.iter().map(|file| file.size).sum());
+    let _running = Running(progress);
     for file in files {
         let content = disk.read_file(&file.path, file.size).await?;
         let mut entries = Entries::new(content, file.id, &file.path)?;
@@ -131,14 +149,17 @@ pub(crate) async fn replay(
             synced_through = synced_through.max(entry.synced_through);
             report.entries += 1;
             report.bytes += entry.payload.len() as u64;
-            let mut decoder = Decoder::new(entry.payload);
-            let mutation = decoder.mutation().and_then(|mutation| {
-                decoder.finish("commitlog entry")?;
-                Ok(mutation)
-            });
-            let mutation =
-                mutation.map_err(|error| Error::decode(&file.path, entry.offset.into(), &error))?;
-            apply(Replayed { position, mutation }).await?;
+            progress.add_entry();
+            match decode(&entry, &file.path) {
+                Ok(mutation) => apply(Replayed { position, mutation }).await?,
+                Err(error) => report.damage.push(Damage {
+                    path: file.path.clone(),
+                    position,
+                    life: None,
+                    error: Some(error),
+                    is_corruption: true,
+                }),
+            }
             if let Some(turn) = env.tasks().yield_if_due() {
                 turn.await;
             }
@@ -151,36 +172,120 @@ pub(crate) async fn replay(
             };
             synced.push((entries.life, position));
         }
-        damage.extend(entries.damage.iter().map(|offset| Damage {
-            life: entries.life,
+        report.damage.extend(entries.damage.iter().map(|offset| Damage {
+            path: file.path.clone(),
             position: ReplayPosition {
                 segment: file.id,
                 offset: *offset,
             },
-            path: file.path.clone(),
+            life: entries.life,
+            error: None,
+            is_corruption: false,
         }));
+        progress.add_segment(file.size);
+        if env.clock().now() >= log_at {
+            log_at = env.clock().now() + LOG_PERIOD;
+            log_progress(progress);
+        }
     }
-    for damage in damage {
-        judge(&damage, &synced)?;
+    for damage in &mut report.damage {
+        damage.is_corruption |= is_vouched_for(damage, &synced);
     }
     Ok(report)
 }
 
-fn judge(damage: &Damage, synced: &[(Option<u64>, ReplayPosition)]) -> Result<()> {
-    let offset = u64::from(damage.position.offset);
-    let is_vouched_for = synced.iter().any(|(life, synced)| {
+/// Ends the progress also when the replay fails.
+struct Running<'a>(&'a ReplayProgress);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn log_progress(progress: &ReplayProgress) {
+    let ((segments, of_segments), (bytes, of_bytes)) = (progress.segments(), progress.bytes());
+    let percent = bytes * 100 / of_bytes.max(1);
+    let entries = progress.entries();
+    tracing::info!(
+        "replaying the commitlog: {segments} of {of_segments} segments, {bytes} of {of_bytes} bytes ({percent} %), {entries} entries"
+    );
+}
+
+fn decode(entry: &Entry, path: &Path) -> Result<Mutation> {
+    let offset = u64::from(entry.offset);
+    let encoded = entry
+        .mutation()
+        .ok_or_else(|| Error::corrupt(path, offset, "commitlog entry cannot be decompressed"))?;
+    let mut decoder = Decoder::new(encoded);
+    let mutation = decoder.mutation().and_then(|mutation| {
+        decoder.finish("commitlog entry")?;
+        Ok(mutation)
+    });
+    mutation.map_err(|error| Error::decode(path, offset, &error))
+}
+
+fn is_vouched_for(damage: &Damage, synced: &[(Option<u64>, ReplayPosition)]) -> bool {
+    synced.iter().any(|(life, synced)| {
         let is_same_segment = synced.segment == damage.position.segment;
         let is_same_life = life.is_some() && *life == damage.life;
         (is_same_segment || is_same_life) && damage.position < *synced
-    });
-    if is_vouched_for {
-        let what = "damaged commitlog entry in a part that had been synced; intact entries follow it. Restore the \
-                    file, or move it away and lose its writes";
-        return Err(Error::corrupt(&damage.path, offset, what));
+    })
+}
+
+/// Says what a replay could not use, and fails when that is corruption and the policy is to stop.
+pub(crate) async fn report_damage(
+    disk: &dyn Disk,
+    damage: &[Damage],
+    policy: ReplayFailurePolicy,
+) -> Result<()> {
+    let mut kept: Vec<&Path> = Vec::new();
+    for damage in damage {
+        let (file, offset) = (damage.path.display(), u64::from(damage.position.offset));
+        if !damage.is_corruption {
+            tracing::warn!(
+                "commitlog segment {file} is torn at offset {offset}: what was written there had not been synced"
+            );
+            continue;
+        }
+        let what = match &damage.error {
+            Some(error) => error.to_string(),
+            None => {
+                "damaged commitlog entry in a part that had been synced; intact entries follow it".to_owned()
+            }
+        };
+        match policy {
+            ReplayFailurePolicy::Stop => {
+                let cure = "Restore the file, or start with commitlog_replay_failure_policy best_effort (which keeps \
+                            a copy of it) or ignore, and lose its damaged writes";
+                return Err(Error::corrupt(&damage.path, offset, format!("{what}. {cure}")));
+            }
+            ReplayFailurePolicy::Ignore => {
+                tracing::warn!("commitlog segment {file}, offset {offset}: {what}; passed over");
+            }
+            ReplayFailurePolicy::BestEffort => {
+                tracing::error!("commitlog segment {file}, offset {offset}: {what}; passed over");
+                if !kept.contains(&damage.path.as_path()) {
+                    kept.push(&damage.path);
+                    keep_copy(disk, &damage.path).await;
+                }
+            }
+        }
     }
-    tracing::warn!(
-        "commitlog segment {} is torn at offset {offset}: what was written there had not been synced",
-        damage.path.display()
-    );
     Ok(())
+}
+
+/// The segment itself will be recycled.
+async fn keep_copy(disk: &dyn Disk, path: &Path) {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    let copy = PathBuf::from(name);
+    let written = match disk.read_file(path, SEGMENT_MAX).await {
+        Ok(content) => disk.write_file(&copy, &content).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => tracing::error!("the damaged segment is kept as {}", copy.display()),
+        Err(error) => tracing::error!("the damaged segment could not be kept: {error}"),
+    }
 }

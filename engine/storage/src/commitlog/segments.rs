@@ -1,7 +1,7 @@
 //! The life of segment files: spare, active, closed, free, and spare again.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,12 +14,15 @@ use super::{ReplayPosition, SegmentFiles};
 use crate::error::Result;
 use crate::options::StorageOptions;
 use crate::poison::Poison;
+use crate::sstable::{Codec, Compressor};
 use crate::wait::Event;
 
 /// Segments made ahead.
 const SPARES: usize = 1;
 /// Released segment files kept for the next spares; more are removed.
 const FREE_MAX: usize = 2;
+/// Bytes of the first segment after a start, at most.
+const FIRST_SEGMENT_MAX: u32 = 1 << 20;
 /// Time between tries to make a segment on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -47,8 +50,10 @@ pub struct CommitlogStats {
     pub disk_bytes: u64,
     /// Entries appended since start.
     pub appends: u64,
-    /// Bytes appended since start.
+    /// Bytes appended since start, as they are stored.
     pub appended_bytes: u64,
+    /// Bytes of their mutations before compression.
+    pub raw_bytes: u64,
     /// Syncs since start.
     pub syncs: u64,
     /// Bytes appended and not synced yet are behind this position.
@@ -88,6 +93,8 @@ impl Commitlog {
             shard: options.shard,
             shard_count: options.shard_count,
             segment_size: options.commitlog_segment_size,
+            mutation_max: options.mutation_max(),
+            compressor: RefCell::new(compressor_of(options)),
             segments_max: options.segments_max(),
             mode: options.commitlog_sync,
             poison,
@@ -106,14 +113,28 @@ impl Commitlog {
             is_sync_asked: Cell::default(),
             sync_done: Event::default(),
             syncs: Cell::default(),
+            sync_failures: Cell::default(),
+            last_sync_failure: RefCell::default(),
             appends: Cell::default(),
             appended_bytes: Cell::default(),
             has_switched: Cell::default(),
             is_closed: Cell::default(),
             scratch: RefCell::default(),
+            compressed: RefCell::default(),
+            raw_bytes: Cell::default(),
+            is_starved: Cell::default(),
+            releasable: Cell::default(),
             env,
         });
-        log.make_spare().await?;
+        let (id, path) = log.next_path();
+        match log
+            .create(id, &path, log.segment_size.min(FIRST_SEGMENT_MAX))
+            .await
+        {
+            // There may be a segment to recycle.
+            Err(error) if error.is_disk_full() => log.make_spare().await.map(|_| ())?,
+            created => created?,
+        }
         log.start();
         Ok((log, files))
     }
@@ -148,9 +169,13 @@ impl Commitlog {
                 }
                 Ok(false) => wanted.await,
                 Err(error) => {
-                    self.poison.stop_writes(&error);
+                    let goes_on = self.poison.note_commit_failure(&error);
+                    *self.no_spare_because.borrow_mut() = Some(error);
                     self.spare_changed.notify();
-                    return;
+                    if !goes_on {
+                        return;
+                    }
+                    self.env.tasks().sleep(RETRY).await;
                 }
             }
         }
@@ -159,7 +184,10 @@ impl Commitlog {
     /// Does one step towards the wanted number of spare and free segments. False when there is nothing to do, or
     /// when the disk is full.
     async fn make_spare(&self) -> Result<bool> {
-        let needs_spare = self.spares.borrow().len() < SPARES;
+        if self.mark_free().await? {
+            return Ok(true);
+        }
+        let needs_spare = self.needs_spare();
         let free = self.free.borrow_mut().pop_front();
         let result = match free {
             Some(free) if needs_spare && free.size == u64::from(self.segment_size) => {
@@ -173,7 +201,8 @@ impl Commitlog {
                 return Ok(false);
             }
             None if needs_spare && self.segment_count() < self.segments_max => {
-                self.create().await.map(|()| true)
+                let (id, path) = self.next_path();
+                self.create(id, &path, self.segment_size).await.map(|()| true)
             }
             None => return Ok(false),
         };
@@ -196,28 +225,31 @@ impl Commitlog {
         Ok(false)
     }
 
+    /// The next segment is made when the active one is half full: a start and an idle shard do without it.
+    fn needs_spare(&self) -> bool {
+        let is_due = || match &*self.active.borrow() {
+            None => true,
+            Some(active) => active.is_half_full() || self.is_starved.get(),
+        };
+        self.spares.borrow().len() < SPARES && is_due()
+    }
+
     fn next_path(&self) -> (u64, PathBuf) {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         (id, self.dir.join(segment_file_name(self.shard, id)))
     }
 
-    async fn create(&self) -> Result<()> {
-        let (id, path) = self.next_path();
+    async fn create(&self, id: u64, path: &Path, size: u32) -> Result<()> {
         let disk = self.env.disk();
-        let segment = disk.create_segment(&path, u64::from(self.segment_size)).await?;
+        let segment = disk.create_segment(path, u64::from(size)).await?;
         self.add_spare(id, segment).await
     }
 
     async fn recycle(&self, mut old: Closed) -> Result<()> {
         let (id, path) = self.next_path();
+        self.rename_free(&mut old).await?;
         let disk = self.env.disk();
-        let free = self.dir.join(free_file_name(self.shard, old.id));
-        if old.path != free {
-            disk.rename(&old.path, &free).await?;
-            old.path = free;
-            disk.sync_dir(&self.dir).await?;
-        }
         match disk
             .recycle_segment(&old.path, &path, u64::from(self.segment_size))
             .await
@@ -230,16 +262,45 @@ impl Commitlog {
         }
     }
 
+    /// Gives a released segment the name of one that holds nothing, so that no start replays it; false when all have it.
+    pub(crate) async fn mark_free(&self) -> Result<bool> {
+        let unmarked = |free: &Closed| free.path != self.free_path(free.id);
+        let found = self.free.borrow().iter().position(unmarked);
+        let taken = found.and_then(|at| self.free.borrow_mut().remove(at));
+        let Some(mut free) = taken else {
+            return Ok(false);
+        };
+        let renamed = self.rename_free(&mut free).await;
+        self.free.borrow_mut().push_back(free);
+        renamed.map(|()| true)
+    }
+
+    fn free_path(&self, id: u64) -> PathBuf {
+        self.dir.join(free_file_name(self.shard, id))
+    }
+
+    async fn rename_free(&self, old: &mut Closed) -> Result<()> {
+        let free = self.free_path(old.id);
+        if old.path != free {
+            let disk = self.env.disk();
+            disk.rename(&old.path, &free).await?;
+            old.path = free;
+            disk.sync_dir(&self.dir).await?;
+        }
+        Ok(())
+    }
+
     async fn add_spare(&self, id: u64, segment: Rc<dyn Segment>) -> Result<()> {
         let header = SegmentHeader {
             id,
             shard: self.shard,
             shard_count: self.shard_count,
-            size: u64::from(self.segment_size),
+            size: segment.size(),
             life: self.life,
         };
         segment.write(0, &header.encode());
         self.env.disk().sync_dir(&self.dir).await?;
+        self.is_starved.set(false);
         self.spares.borrow_mut().push_back(Spare { id, segment });
         Ok(())
     }
@@ -264,18 +325,34 @@ impl Commitlog {
 
     /// Releases the segments before `needed`: nothing in them is needed any more.
     pub(crate) fn release_before(&self, needed: u64) {
+        let releasable = needed.min(self.end.get().segment);
+        self.releasable.set(self.releasable.get().max(releasable));
+        if !self.release_synced() {
+            self.is_sync_asked.set(true);
+            self.sync_wanted.notify();
+        }
+    }
+
+    /// Releases what may go and is synced; false when something is not. An unsynced segment stays, though nothing of it
+    /// is needed: later segments vouch for it, and torn by a power loss it would pass for a corrupt one.
+    pub(super) fn release_synced(&self) -> bool {
         let mut closed = self.closed.borrow_mut();
         let mut is_any = false;
-        while closed
-            .front()
-            .is_some_and(|oldest| oldest.id < needed.min(self.end.get().segment))
+        let mut is_all = true;
+        while let Some(oldest) = closed.front()
+            && oldest.id < self.releasable.get()
         {
+            if oldest.segment.is_some() {
+                is_all = false;
+                break;
+            }
             self.free.borrow_mut().extend(closed.pop_front());
             is_any = true;
         }
         if is_any {
             self.spare_wanted.notify();
         }
+        is_all
     }
 
     /// Segments before it were written by earlier processes.
@@ -303,16 +380,33 @@ impl Commitlog {
         let held: u64 = self.closed.borrow().iter().map(|segment| segment.size).sum();
         let free: u64 = self.free.borrow().iter().map(|segment| segment.size).sum();
         let active = u64::from(self.active.borrow().is_some());
-        let own = active + self.spares.borrow().len() as u64;
+        let active_bytes = self
+            .active
+            .borrow()
+            .as_ref()
+            .map_or(0, |active| active.segment.size());
+        let spare: u64 = self
+            .spares
+            .borrow()
+            .iter()
+            .map(|spare| spare.segment.size())
+            .sum();
         CommitlogStats {
             segments: active + self.closed.borrow().len() as u64,
-            disk_bytes: held + free + own * u64::from(self.segment_size),
+            disk_bytes: held + free + active_bytes + spare,
             appends: self.appends.get(),
             appended_bytes: self.appended_bytes.get(),
+            raw_bytes: self.raw_bytes.get(),
             syncs: self.syncs.get(),
             synced: self.synced.get(),
         }
     }
+}
+
+/// Entries have no dictionary: they are compressed before any table's is known.
+fn compressor_of(options: &StorageOptions) -> Option<Compressor> {
+    let compression = options.commitlog_compression;
+    (compression.codec != Codec::None).then(|| Compressor::new(compression, None))
 }
 
 impl Closed {

@@ -3,6 +3,7 @@
 //! One task per log syncs; writes that wait for it wait together, so that one sync serves all of them.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use ceto_env::Segment;
 
@@ -11,6 +12,9 @@ use super::writer::Commitlog;
 use crate::error::Result;
 use crate::options::CommitlogSync;
 use crate::wait::either;
+
+/// Time between syncs after a failed one, where the policy is to go on.
+const RETRY: Duration = Duration::from_millis(500);
 
 impl Commitlog {
     /// Writes are acknowledged only after a sync.
@@ -30,12 +34,18 @@ impl Commitlog {
     }
 
     async fn wait_until(&self, is_enough: impl Fn(ReplayPosition) -> bool) -> Result<()> {
+        let failures = self.sync_failures.get();
         loop {
             let done = self.sync_done.listen();
             if is_enough(self.synced.get()) {
                 return Ok(());
             }
             self.poison.check()?;
+            if self.sync_failures.get() != failures
+                && let Some(error) = &*self.last_sync_failure.borrow()
+            {
+                return Err(error.clone());
+            }
             if self.is_closed.get() {
                 // The task that syncs has ended.
                 return self.sync_once().await;
@@ -54,7 +64,11 @@ impl Commitlog {
                 && (self.acknowledges_after_sync() || self.is_sync_asked.replace(false))
             {
                 if self.sync_once().await.is_err() {
-                    return;
+                    if self.poison.check().is_err() {
+                        return;
+                    }
+                    tasks.sleep(RETRY).await;
+                    continue;
                 }
                 if let CommitlogSync::Group { window } = self.mode {
                     tasks.sleep(window).await;
@@ -76,7 +90,11 @@ impl Commitlog {
         let result = self.sync_segments().await;
         match &result {
             Ok(()) => self.note_synced(end),
-            Err(error) => self.poison.stop_writes(error),
+            Err(error) => {
+                self.poison.note_commit_failure(error);
+                *self.last_sync_failure.borrow_mut() = Some(error.clone());
+                self.sync_failures.set(self.sync_failures.get() + 1);
+            }
         }
         self.sync_done.notify();
         result
@@ -117,5 +135,6 @@ impl Commitlog {
         {
             active.synced_through = end.offset;
         }
+        self.release_synced();
     }
 }

@@ -10,11 +10,12 @@ use ceto_model::Mutation;
 use ceto_model::codec::put_mutation;
 
 use super::ReplayPosition;
-use super::format::{ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, entry_size, seal_entry};
+use super::format::{ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, compress_entry, entry_size, seal_entry};
 use super::segments::{Closed, Spare};
 use crate::error::{Error, Result};
 use crate::options::CommitlogSync;
 use crate::poison::Poison;
+use crate::sstable::Compressor;
 use crate::wait::Event;
 
 /// Scratch space kept between appends, in bytes.
@@ -27,6 +28,9 @@ pub(crate) struct Commitlog {
     pub(super) shard: u16,
     pub(super) shard_count: u16,
     pub(super) segment_size: u32,
+    pub(super) mutation_max: usize,
+    /// None: entries are stored as they are.
+    pub(super) compressor: RefCell<Option<Compressor>>,
     pub(super) segments_max: usize,
     pub(super) mode: CommitlogSync,
     pub(super) poison: Poison,
@@ -55,20 +59,42 @@ pub(crate) struct Commitlog {
     pub(super) is_sync_asked: Cell<bool>,
     pub(super) sync_done: Event,
     pub(super) syncs: Cell<u64>,
+    pub(super) sync_failures: Cell<u64>,
+    pub(super) last_sync_failure: RefCell<Option<Error>>,
     pub(super) appends: Cell<u64>,
     pub(super) appended_bytes: Cell<u64>,
 
     pub(super) has_switched: Cell<bool>,
     pub(super) is_closed: Cell<bool>,
     pub(super) scratch: RefCell<Vec<u8>>,
+    /// Where entries are compressed.
+    pub(super) compressed: RefCell<Vec<u8>>,
+    /// Bytes of entries' mutations before compression.
+    pub(super) raw_bytes: Cell<u64>,
+    /// Segments before it are not needed any more.
+    pub(super) releasable: Cell<u64>,
+    /// A write waits for a segment.
+    pub(super) is_starved: Cell<bool>,
 }
 
 /// The segment that appends go to.
 pub(super) struct Active {
     pub(super) id: u64,
     pub(super) segment: Rc<dyn Segment>,
+    pub(super) size: u32,
     pub(super) offset: u32,
     pub(super) synced_through: u32,
+}
+
+impl Active {
+    fn has_room(&self, needed: u32) -> bool {
+        self.size - self.offset >= needed
+    }
+
+    /// It is time to have a next one.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.offset >= self.size / 2
+    }
 }
 
 /// What became of an append.
@@ -83,7 +109,7 @@ pub(crate) enum Appended {
 impl Commitlog {
     /// Encoded bytes of the largest mutation.
     pub(crate) fn mutation_max(&self) -> usize {
-        (self.segment_size / 2) as usize
+        self.mutation_max
     }
 
     /// Behind the last entry.
@@ -105,19 +131,25 @@ impl Commitlog {
                 max: self.mutation_max(),
             });
         }
-        let needed = entry_size(size) as u32;
+        let is_compressed = match &mut *self.compressor.borrow_mut() {
+            Some(compressor) => compress_entry(compressor, entry, &mut self.compressed.borrow_mut()),
+            None => false,
+        };
+        let needed = entry_size(entry.len() - ENTRY_HEADER_SIZE) as u32;
         let mut active = self.active.borrow_mut();
-        if !matches!(&*active, Some(active) if self.segment_size - active.offset >= needed)
-            && !self.activate_spare(&mut active)?
-        {
-            return Ok(Appended::NoRoom);
+        // More than once only when the small first segment is too small for this entry.
+        while !active.as_ref().is_some_and(|active| active.has_room(needed)) {
+            if !self.activate_spare(&mut active)? {
+                return Ok(Appended::NoRoom);
+            }
         }
         let active = active.as_mut().expect("a spare was activated");
+        let was_half_full = active.is_half_full();
         let position = ReplayPosition {
             segment: active.id,
             offset: active.offset,
         };
-        seal_entry(entry, position, active.synced_through);
+        seal_entry(entry, position, active.synced_through, is_compressed);
         active.segment.write(u64::from(position.offset), entry);
         active.offset += needed;
         self.end.set(ReplayPosition {
@@ -127,13 +159,19 @@ impl Commitlog {
         self.appends.set(self.appends.get() + 1);
         self.appended_bytes
             .set(self.appended_bytes.get() + u64::from(needed));
+        self.raw_bytes.set(self.raw_bytes.get() + size as u64);
+        if !was_half_full && active.is_half_full() {
+            self.spare_wanted.notify();
+        }
         entry.shrink_to(SCRATCH_MAX);
+        self.compressed.borrow_mut().shrink_to(SCRATCH_MAX);
         Ok(Appended::At(position))
     }
 
     /// False when there is no spare yet; an error when there will be none.
     fn activate_spare(&self, active: &mut Option<Active>) -> Result<bool> {
         let Some(spare) = self.spares.borrow_mut().pop_front() else {
+            self.is_starved.set(true);
             self.spare_wanted.notify();
             return match &*self.no_spare_because.borrow() {
                 Some(error) => Err(error.clone()),
@@ -145,6 +183,7 @@ impl Commitlog {
         }
         *active = Some(Active {
             id: spare.id,
+            size: u32::try_from(spare.segment.size()).unwrap_or(u32::MAX),
             segment: spare.segment,
             offset: SEGMENT_HEADER_SIZE,
             synced_through: SEGMENT_HEADER_SIZE,

@@ -65,6 +65,7 @@ mod writer;
 
 pub(crate) use block_cache::BlockCache;
 pub use compression::{Codec, Compression, Training};
+pub(crate) use compression::{Compressor, decompress};
 pub use descriptor::{Component, Descriptor, Generation};
 pub(crate) use dictionary::Dictionary;
 pub(crate) use head::unknown_version;

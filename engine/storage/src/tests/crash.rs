@@ -9,7 +9,7 @@ use ceto_model::Partition;
 
 use super::{Model, apply};
 use crate::testing::*;
-use crate::{CommitlogSync, Database, StorageOptions};
+use crate::{Codec, CommitlogSync, Compression, Database, StorageOptions};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Crash {
@@ -57,13 +57,27 @@ async fn stored(database: &Database) -> Model {
     contents(&result).into_iter().collect()
 }
 
-fn crash_options(mode: Crash) -> StorageOptions {
+/// Every mode that keeps what it acknowledges over such a crash, every codec, by turns.
+fn crash_options(mode: Crash, seed: u64) -> StorageOptions {
+    let millis = std::time::Duration::from_millis;
+    let codecs = [
+        Codec::None,
+        Codec::Lz4,
+        Codec::Zstd,
+        Codec::Snappy,
+        Codec::Deflate,
+    ];
     StorageOptions {
-        commitlog_sync: match mode {
-            Crash::Process => CommitlogSync::Periodic {
-                period: std::time::Duration::from_secs(10),
+        commitlog_sync: match (mode, seed % 3) {
+            (Crash::Process, 0) => CommitlogSync::Periodic {
+                period: millis(10_000),
             },
-            Crash::Machine => CommitlogSync::Batch,
+            (_, 1) => CommitlogSync::Group { window: millis(5) },
+            _ => CommitlogSync::Batch,
+        },
+        commitlog_compression: Compression {
+            codec: codecs[seed as usize % codecs.len()],
+            ..Compression::default()
         },
         commitlog_segment_size: 8 << 10,
         commitlog_total_space: 48 << 10,
@@ -80,7 +94,8 @@ fn run(seed: u64, mode: Crash) {
         let env = MemoryEnv::new(disk.clone(), seed * 1000 + round);
         disk.crash_after(dice.below(900));
         let writer_seed = dice.next();
-        env.block_on(workload(env.clone(), oracle.clone(), mode, writer_seed));
+        let options = crash_options(mode, seed);
+        env.block_on(workload(env.clone(), oracle.clone(), options, writer_seed));
         env.kill();
         match mode {
             Crash::Process => disk.restart(),
@@ -90,7 +105,7 @@ fn run(seed: u64, mode: Crash) {
         // Sometimes the next start crashes too.
         if dice.one_in(3) {
             disk.crash_after(dice.below(200));
-            env.block_on(open(&env, crash_options(mode)));
+            env.block_on(open(&env, crash_options(mode, seed)));
             env.kill();
             match mode {
                 Crash::Process => disk.restart(),
@@ -100,7 +115,7 @@ fn run(seed: u64, mode: Crash) {
         let env = MemoryEnv::new(disk.clone(), seed * 1000 + round + 700);
         let context = format!("seed {seed}, round {round}");
         let done = env.block_on(async {
-            let database = open(&env, crash_options(mode))
+            let database = open(&env, crash_options(mode, seed))
                 .await
                 .unwrap_or_else(|e| panic!("{context}: {e}"));
             let found = stored(&database).await;
@@ -114,8 +129,8 @@ fn run(seed: u64, mode: Crash) {
 }
 
 /// Several writers at once, flushes and compactions beside them, until the crash.
-async fn workload(env: Rc<MemoryEnv>, oracle: Rc<RefCell<Oracle>>, mode: Crash, seed: u64) {
-    let database = open(&env, crash_options(mode)).await.unwrap();
+async fn workload(env: Rc<MemoryEnv>, oracle: Rc<RefCell<Oracle>>, options: StorageOptions, seed: u64) {
+    let database = open(&env, options).await.unwrap();
     for writer in 0..4 {
         let (database, oracle) = (database.clone(), oracle.clone());
         let task = async move {
@@ -153,7 +168,7 @@ fn acknowledged_writes_survive_the_death_of_the_process() {
 }
 
 #[test]
-fn acknowledged_writes_survive_power_loss_in_batch_mode() {
+fn acknowledged_writes_survive_power_loss_in_batch_and_group_mode() {
     for seed in 0..25 {
         run(seed, Crash::Machine);
     }

@@ -1,13 +1,16 @@
 //! Tests of the whole engine on a machine in memory.
 #![allow(clippy::unwrap_used)]
 
+mod commitlog;
 mod crash;
 mod damage;
+mod expiry;
 mod full_disk;
 mod limits;
 mod purge;
 mod reshard;
 mod row_cache;
+mod snapshot;
 mod workload;
 
 use std::collections::BTreeMap;

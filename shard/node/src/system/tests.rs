@@ -190,6 +190,7 @@ fn options() -> NodeOptions {
         tokens: vec![-1, 5],
         limits: Limits::default(),
         storage: StorageSettings::default(),
+        expiration_overflow: Default::default(),
     }
 }
 

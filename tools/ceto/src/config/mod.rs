@@ -5,13 +5,16 @@
 //! known one: a misspelt setting never passes for a setting.
 
 mod bounds;
+mod commitlog;
 mod quantity;
+mod renamed;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use commitlog::{CommitFailurePolicy, CommitlogCompression, ReplayFailurePolicy};
 pub(crate) use quantity::{DataSize, Period};
 
 /// All settings, with Cassandra's defaults where Cassandra has the key.
@@ -31,6 +34,13 @@ pub(crate) struct Config {
     pub(crate) commitlog_sync_group_window: Period,
     pub(crate) commitlog_segment_size: DataSize,
     pub(crate) commitlog_total_space: DataSize,
+    pub(crate) max_mutation_size: Option<DataSize>,
+    pub(crate) commitlog_compression: Option<CommitlogCompression>,
+    pub(crate) commit_failure_policy: CommitFailurePolicy,
+    pub(crate) commitlog_replay_failure_policy: ReplayFailurePolicy,
+    pub(crate) auto_snapshot: bool,
+    pub(crate) auto_snapshot_ttl: Option<Period>,
+    pub(crate) incremental_backups: bool,
     pub(crate) memtable_heap_space: DataSize,
     pub(crate) listen_address: IpAddr,
     pub(crate) storage_port: u16,
@@ -52,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) batch_size_fail_threshold: DataSize,
     pub(crate) tombstone_warn_threshold: u64,
     pub(crate) tombstone_failure_threshold: u64,
+    pub(crate) expiration_date_overflow_policy: ExpirationOverflow,
     pub(crate) max_page_size: DataSize,
     pub(crate) api_address: IpAddr,
     pub(crate) api_port: u16,
@@ -68,6 +79,28 @@ pub(crate) enum SyncMode {
     Periodic,
     Batch,
     Group,
+}
+
+/// `expiration_date_overflow_policy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ExpirationOverflow {
+    #[serde(alias = "REJECT")]
+    Reject,
+    #[serde(alias = "CAP")]
+    Cap,
+    #[serde(rename = "cap_nowarn", alias = "CAP_NOWARN")]
+    CapNoWarn,
+}
+
+impl From<ExpirationOverflow> for ceto_node::options::ExpirationOverflow {
+    fn from(policy: ExpirationOverflow) -> Self {
+        match policy {
+            ExpirationOverflow::Reject => Self::Reject,
+            ExpirationOverflow::Cap => Self::Cap,
+            ExpirationOverflow::CapNoWarn => Self::CapNoWarn,
+        }
+    }
 }
 
 /// `log_format`.
@@ -95,6 +128,13 @@ impl Default for Config {
             commitlog_sync_group_window: Period::from_millis(10),
             commitlog_segment_size: DataSize::from_mebibytes(32),
             commitlog_total_space: DataSize::from_mebibytes(8192),
+            max_mutation_size: None,
+            commitlog_compression: None,
+            commit_failure_policy: CommitFailurePolicy::Stop,
+            commitlog_replay_failure_policy: ReplayFailurePolicy::Stop,
+            auto_snapshot: true,
+            auto_snapshot_ttl: None,
+            incremental_backups: false,
             memtable_heap_space: DataSize::from_mebibytes(1024),
             listen_address: loopback,
             storage_port: 7000,
@@ -116,6 +156,7 @@ impl Default for Config {
             batch_size_fail_threshold: DataSize::from_kibibytes(50),
             tombstone_warn_threshold: 1_000,
             tombstone_failure_threshold: 100_000,
+            expiration_date_overflow_policy: ExpirationOverflow::Reject,
             max_page_size: DataSize::from_mebibytes(1),
             api_address: loopback,
             api_port: 10_000,
@@ -147,15 +188,27 @@ impl Config {
             .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
         let text =
             String::from_utf8(text).map_err(|_| ConfigError(format!("{} is not UTF-8", path.display())))?;
-        Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let parsed = Config::parse_with_notes(&text);
+        let (config, notes) = parsed.map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
+        notes
+            .iter()
+            .for_each(|note| eprintln!("ceto: {}: {note}", path.display()));
+        Ok(config)
     }
 
     /// Parses and checks the text of a file.
+    #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse_with_notes(text).map(|(config, _)| config)
+    }
+
+    /// Parses and checks the text of a file; with it one line for each key that has another name now.
+    fn parse_with_notes(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
         let given: Option<serde_json::Map<String, serde_json::Value>> =
             serde_saphyr::from_str(text).map_err(|error| ConfigError(first_line(&error.to_string())))?;
         let mut all = known_settings();
-        for (key, value) in given.unwrap_or_default() {
+        let (given, notes) = renamed::to_present_names(given.unwrap_or_default()).map_err(ConfigError)?;
+        for (key, value) in given {
             let Some(setting) = all.get_mut(&key) else {
                 return Err(unknown_key(&key, all.keys()));
             };
@@ -168,7 +221,7 @@ impl Config {
         let config: Config =
             serde_json::from_value(all.into()).map_err(|error| ConfigError(error.to_string()))?;
         config.check()?;
-        Ok(config)
+        Ok((config, notes))
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -188,6 +241,15 @@ impl Config {
         let segment = self.commitlog_segment_size.bytes();
         if !(1 << 20..=1 << 30).contains(&segment) {
             return fail("commitlog_segment_size: must be 1MiB to 1GiB");
+        }
+        let mutation_max = self.max_mutation_size.map_or(0, DataSize::bytes);
+        if self.max_mutation_size.is_some() && (mutation_max < 1 << 10 || mutation_max > segment / 2) {
+            return fail(
+                "max_mutation_size: must be at least 1KiB and at most half of commitlog_segment_size",
+            );
+        }
+        if let Some(compression) = &self.commitlog_compression {
+            compression.compression().map_err(ConfigError)?;
         }
         if self.commitlog_total_space.bytes() < segment.saturating_mul(4) {
             return fail("commitlog_total_space: must hold at least four segments (commitlog_segment_size)");
@@ -278,6 +340,41 @@ mod tests {
         assert!(error("native_transport_port: 70000").starts_with("native_transport_port: "));
         assert!(error("num_tokens: 0").starts_with("num_tokens: "));
         assert!(!error("cluster_name: [").is_empty());
+    }
+
+    #[test]
+    fn former_names_are_taken_with_a_note() {
+        let text = "commitlog_sync_period_in_ms: 2000\ncommitlog_segment_size_in_mb: 64\nmax_mutation_size_in_kb: 512";
+        let (config, notes) = Config::parse_with_notes(text).unwrap();
+        assert_eq!(config.commitlog_sync_period, Period::from_millis(2000));
+        assert_eq!(config.commitlog_segment_size, DataSize::from_mebibytes(64));
+        assert_eq!(config.max_mutation_size, Some(DataSize::from_kibibytes(512)));
+        let note = "commitlog_sync_period_in_ms is the former name of commitlog_sync_period; write \
+                    commitlog_sync_period: 2000ms";
+        assert!(notes.iter().any(|found| found == note), "{notes:?}");
+        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
+        let both = error("commitlog_total_space_in_mb: 64\ncommitlog_total_space: 1GiB");
+        assert!(both.contains("given too"), "{both}");
+        assert!(error("commitlog_total_space_in_mb: 8GiB").contains("write commitlog_total_space: 10MiB"));
+    }
+
+    #[test]
+    fn a_compressor_of_the_commitlog_is_written_as_in_cassandra() {
+        let text = "commitlog_compression:\n  - class_name: ZstdCompressor\n    parameters:\n      - compression_level: 5";
+        let config = Config::parse(text).unwrap();
+        let compression = config.commitlog_compression.unwrap().compression().unwrap();
+        assert_eq!(
+            (compression.codec.name(), compression.level),
+            ("ZstdCompressor", 5)
+        );
+        let plain = "commitlog_compression:\n  - class_name: LZ4Compressor\n    parameters:\n      -";
+        assert!(Config::parse(plain).is_ok());
+        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
+        assert!(
+            error("commitlog_compression:\n  - class_name: Rar").contains("known classes are LZ4Compressor")
+        );
+        assert!(error("max_mutation_size: 20MiB").starts_with("max_mutation_size: "));
+        assert!(error("commit_failure_policy: panic").starts_with("commit_failure_policy: "));
     }
 
     #[test]

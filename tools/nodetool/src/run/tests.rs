@@ -290,3 +290,76 @@ fn misuse_is_one_line_and_exit_code_two() {
     assert_eq!(nodetool("help").0, 0);
     assert!(nodetool("--help").1.contains("tablestats"));
 }
+
+#[test]
+fn snapshots_are_taken_listed_and_cleared_with_nodetools_words() {
+    let (code, out, errors) = against(
+        &[(
+            "POST /v1/snapshots?tag=t1&skip_flush=true&ttl_seconds=86400&keyspaces=a%2Cb",
+            200,
+            "{}",
+        )],
+        "snapshot -t t1 -sf --ttl 1d a b",
+    );
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "Requested creating snapshot(s) for [a, b] with snapshot name [t1] and options {skipFlush=true, ttl=1d}\n\
+         Snapshot directory: t1\n"
+    );
+    let (code, out, _) = against(
+        &[("POST /v1/snapshots?tag=t2&tables=a.x%2Cb.y", 200, "{}")],
+        "snapshot -t t2 -kt a.x,b.y",
+    );
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("Requested creating snapshot(s) for [a.x,b.y] with"),
+        "{out}"
+    );
+    let (code, out, _) = against(
+        &[("POST /v1/snapshots?tag=t3&keyspaces=a&table=x", 200, "{}")],
+        "snapshot -cf x -t t3 a",
+    );
+    assert_eq!((code, out.lines().last()), (0, Some("Snapshot directory: t3")));
+    let list = r#"{"snapshots": [
+        {"name": "t1", "keyspace": "ks", "table": "t", "true_size_bytes": 0, "disk_size_bytes": 5827,
+         "created_at": "2026-01-31T12:00:00.000Z", "expires_at": null, "ephemeral": false}], "total_true_size_bytes": 0}"#;
+    let (_, out, _) = against(&[("GET /v1/snapshots", 200, list)], "listsnapshots");
+    let expected = "\
+Snapshot Details: 
+Snapshot name Keyspace name Column family name True size Size on disk Creation time            Expiration time
+t1            ks            t                  0 bytes   5.69 KiB     2026-01-31T12:00:00.000Z                
+
+Total TrueDiskSpaceUsed: 0 bytes
+
+";
+    assert_eq!(out, expected);
+    let (_, out, _) = against(
+        &[("GET /v1/snapshots?no_ttl=true", 200, "{}")],
+        "listsnapshots -nt",
+    );
+    assert_eq!(out, "Snapshot Details: \nThere are no snapshots\n");
+    let (_, out, _) = against(
+        &[("POST /v1/snapshots/clear?tag=t1&keyspaces=ks", 200, "{}")],
+        "clearsnapshot -t t1 ks",
+    );
+    assert_eq!(
+        out,
+        "Requested clearing snapshot(s) for [ks] with snapshot name [t1]\n"
+    );
+    let (_, out, _) = against(&[("POST /v1/snapshots/clear", 200, "{}")], "clearsnapshot --all");
+    assert_eq!(
+        out,
+        "Requested clearing snapshot(s) for [all keyspaces] with [all snapshots]\n"
+    );
+    let (code, _, errors) = nodetool("clearsnapshot");
+    assert_eq!(
+        (code, errors.as_str()),
+        (1, "nodetool: Specify snapshot name or --all\n")
+    );
+    let (_, out, _) = against(
+        &[("GET /v1/backup/status", 200, r#"{"running": false}"#)],
+        "statusbackup",
+    );
+    assert_eq!(out, "not running\n");
+}
