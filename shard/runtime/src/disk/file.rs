@@ -16,7 +16,7 @@ use io_uring::{opcode, types};
 
 use super::blocking::{BlockingPool, call};
 use super::{DiskAccess, disk_error};
-use crate::aligned::{ALIGNMENT, AlignedBuffer};
+use crate::aligned::{ALIGNMENT, AlignedBuffer, ReadBuffer};
 use crate::ring::Operation;
 
 /// Size of one write of a [`WriteFile`].
@@ -174,7 +174,7 @@ impl DirectReader {
         }
         let start = offset - offset % ALIGNMENT as u64;
         let wanted = (end - start) as usize;
-        let mut buffer = AlignedBuffer::zeroed(wanted);
+        let mut buffer = AlignedBuffer::spare(wanted);
         let mut have = 0;
         while have < wanted {
             // A short read is taken up again at its last whole block.
@@ -190,7 +190,7 @@ impl DirectReader {
             have = from + read;
         }
         let skip = (offset - start) as usize;
-        Ok(Bytes::from_owner(buffer).slice(skip..skip + length))
+        Ok(Bytes::from_owner(ReadBuffer::new(buffer)).slice(skip..skip + length))
     }
 }
 
