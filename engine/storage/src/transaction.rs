@@ -114,11 +114,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// New sstables that are complete get their contents (a later transaction may have removed some already).
+    /// New sstables that are complete get their contents (a later transaction may have removed some already, or have
+    /// begun to: the digest goes first of all but the contents).
     async fn write_tocs(&self, disk: &dyn Disk) -> Result<()> {
         for descriptor in &self.new {
-            let statistics = disk.open(&descriptor.path(Component::Statistics)).await;
-            match statistics {
+            let digest = disk.open(&descriptor.path(Component::Digest)).await;
+            match digest {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => write_toc(disk, descriptor).await?,
