@@ -70,12 +70,26 @@ impl Decoder {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, what: &'static str) -> Decoded<u8> {
         self.input.try_get_u8().or_else(|_| self.error(what))
     }
 
     /// Unsigned varint.
+    #[inline]
     pub fn varint(&mut self, what: &'static str) -> Decoded<u64> {
+        // Most are lengths and counts of one byte.
+        match self.input.first() {
+            Some(byte) if byte & 0x80 == 0 => {
+                let value = u64::from(*byte);
+                self.input.advance(1);
+                Ok(value)
+            }
+            _ => self.long_varint(what),
+        }
+    }
+
+    fn long_varint(&mut self, what: &'static str) -> Decoded<u64> {
         let mut value = 0u64;
         for (i, byte) in self.input.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -112,6 +126,15 @@ impl Decoder {
             return self.error(what);
         }
         Ok(self.input.split_to(length))
+    }
+
+    /// Passes over exactly `length` bytes.
+    pub fn skip(&mut self, length: usize, what: &'static str) -> Decoded<()> {
+        if length > self.input.len() {
+            return self.error(what);
+        }
+        self.input.advance(length);
+        Ok(())
     }
 
     /// A UUID.

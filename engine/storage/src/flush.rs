@@ -6,27 +6,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ceto_env::TaskQueue;
-use ceto_model::key::PartitionRange;
 use ceto_model::{DecoratedKey, ReadTarget, Slice, TableId};
 
 use crate::commitlog::ReplayPosition;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::memtable::MemtableReader;
-use crate::reader::{FragmentSource, Scan, Step};
+use crate::memtable::{Memtable, MemtablePartition, MemtableReader};
+use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::sstable::{
     Compression, Descriptor, Origin, SerializationHeader, Sstable, SstableWriter, WriterOptions,
     remove_files, write_toc,
 };
 use crate::table::{Flushing, TableStore, add};
-use crate::wait::Event;
+use crate::wait::{Event, Pace};
 
 /// Rows of given-up tables taken out of the cache at once.
 const CLEANED_AT_ONCE: usize = 64;
+/// Small partitions written before the clock is asked whether to give way.
+const BATCH: u32 = 64;
 /// Time between tries on a full disk.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -146,7 +148,10 @@ impl Database {
             }
             while let Some(flushing) = table.oldest_flushing() {
                 match self.flush_memtable(&table, &flushing).await {
-                    Ok(()) => *self.flushes.disk_full.borrow_mut() = None,
+                    Ok(()) => {
+                        *self.flushes.disk_full.borrow_mut() = None;
+                        self.bury(flushing);
+                    }
                     Err(error) if error.is_disk_full() => self.note_disk_full(error).await,
                     Err(error) => {
                         self.poison.stop_writes(&error);
@@ -160,6 +165,22 @@ impl Database {
             table.is_flushing.set(false);
         }
         self.flushes.workers.set(self.flushes.workers.get() - 1);
+    }
+
+    /// Frees a flushed memtable bit by bit, unless a read still has it.
+    fn bury(&self, flushed: Flushing) {
+        let Some(memtable) = Rc::into_inner(flushed.memtable) else {
+            return;
+        };
+        let (env, mut partitions) = (self.env.clone(), memtable.into_partitions());
+        let burial = async move {
+            while partitions.by_ref().take(BATCH as usize).last().is_some() {
+                if let Some(turn) = env.tasks().yield_if_due() {
+                    turn.await;
+                }
+            }
+        };
+        self.env.tasks().spawn(TaskQueue::MemtableFlush, Box::pin(burial));
     }
 
     async fn note_disk_full(&self, error: Error) {
@@ -265,21 +286,51 @@ impl Database {
     }
 
     async fn write_memtable(&self, flushing: &Flushing, writer: &mut SstableWriter) -> Result<()> {
-        let target = ReadTarget::Range(PartitionRange::full());
+        let mut last: Option<DecoratedKey> = None;
+        loop {
+            let batch = write_small_partitions(&flushing.memtable, last.as_ref(), writer)?;
+            if writer.is_full() {
+                writer.write_out().await?;
+            }
+            match batch {
+                Batch::End => return Ok(()),
+                Batch::Through(key) => last = Some(key),
+                Batch::Before(key) => {
+                    let target = ReadTarget::Partition(key);
+                    self.write_partition(flushing, &target, writer).await?;
+                    if let ReadTarget::Partition(key) = target {
+                        last = Some(key);
+                    }
+                }
+            }
+            if let Some(turn) = self.env.tasks().yield_if_due() {
+                turn.await;
+            }
+        }
+    }
+
+    /// Writes a partition that is not small.
+    async fn write_partition(
+        &self,
+        flushing: &Flushing,
+        target: &ReadTarget,
+        writer: &mut SstableWriter,
+    ) -> Result<()> {
         let slices = [Slice::full()];
         let scan = Scan {
-            target: &target,
+            target,
             slices: &slices,
             first_partition_slices: None,
             reversed: false,
         };
         let mut reader = MemtableReader::new(flushing.memtable.clone(), scan);
+        let mut pace = Pace::default();
         while let Step::Fragment(fragment) = reader.step()? {
             writer.push(fragment)?;
             if writer.is_full() {
                 writer.write_out().await?;
             }
-            if let Some(turn) = self.env.tasks().yield_if_due() {
+            if let Some(turn) = pace.step(self.env.tasks()) {
                 turn.await;
             }
         }
@@ -375,4 +426,53 @@ impl Database {
         self.commitlog.close();
         Ok(())
     }
+}
+
+/// How far a batch of small partitions reached.
+enum Batch {
+    /// To the end of the memtable.
+    End,
+    /// Through this partition.
+    Through(DecoratedKey),
+    /// To this one, which is not small.
+    Before(DecoratedKey),
+}
+
+/// Writes small partitions behind `after` without waiting, as many as take well below 200 us.
+fn write_small_partitions(
+    memtable: &Memtable,
+    after: Option<&DecoratedKey>,
+    writer: &mut SstableWriter,
+) -> Result<Batch> {
+    memtable.warm(after, BATCH as usize);
+    let (mut outcome, mut left) = (Ok(Batch::End), BATCH);
+    memtable.look_behind(after, |(key, partition)| {
+        if !partition.is_small() {
+            outcome = Ok(Batch::Before(key.clone()));
+            return ControlFlow::Break(());
+        }
+        left = left.saturating_sub(1);
+        match write_small_partition(key, partition, writer) {
+            Ok(()) if left > 0 && !writer.is_full() => return ControlFlow::Continue(()),
+            Ok(()) => outcome = Ok(Batch::Through(key.clone())),
+            Err(error) => outcome = Err(error),
+        }
+        ControlFlow::Break(())
+    });
+    outcome
+}
+
+fn write_small_partition(
+    key: &DecoratedKey,
+    partition: &MemtablePartition,
+    writer: &mut SstableWriter,
+) -> Result<()> {
+    writer.push(Fragment::PartitionStart(key.clone(), partition.deletion))?;
+    if let Some(row) = &partition.static_row {
+        writer.push(Fragment::StaticRow((**row).clone()))?;
+    }
+    for (key, row) in partition.rows.within(&Slice::full()) {
+        writer.push_row(key, row)?;
+    }
+    writer.push(Fragment::PartitionEnd)
 }

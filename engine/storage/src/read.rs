@@ -16,6 +16,7 @@ use crate::memtable::MemtableReader;
 use crate::reader::{Answer, Flow, FragmentSource, Merge, Scan, Step};
 use crate::sstable::{Sstable, SstableReader};
 use crate::table::{TableStore, View, add};
+use crate::wait::Pace;
 
 type Sources<'a> = Vec<Box<dyn FragmentSource + 'a>>;
 
@@ -65,6 +66,7 @@ impl Database {
         let (disk_bytes, rest) = (Cell::new(0), RestScan::default());
         let sources = sources(&table, command, &disk_bytes, &rest, &mut answer);
         let mut merge = Merge::new(sources, command.reversed);
+        let mut pace = Pace::default();
         loop {
             match merge.step()? {
                 Step::End => break,
@@ -75,7 +77,7 @@ impl Database {
                     Flow::Stop => break,
                 },
             }
-            if let Some(turn) = self.env.tasks().yield_if_due() {
+            if let Some(turn) = pace.step(self.env.tasks()) {
                 turn.await;
             }
         }
@@ -191,12 +193,12 @@ fn sources<'a>(
     let caches_blocks = !command.bypass_cache && is_small;
     if !uses_cache(table, command) {
         for sstable in sstables {
-            sources.push(Box::new(SstableReader::new(
-                sstable,
-                scan,
-                caches_blocks,
-                disk_bytes,
-            )));
+            let reader = SstableReader::new(sstable, scan, caches_blocks, disk_bytes);
+            sources.push(Box::new(if command.bypass_cache {
+                reader
+            } else {
+                reader.looking_in_cache()
+            }));
         }
         return sources;
     }

@@ -9,7 +9,27 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ceto_env::LocalFuture;
+use ceto_env::{LocalFuture, Tasks};
+
+/// Gives the processor away now and then in a loop over small things: asking for the time costs as much as some of them
+/// do, so it is asked once for several.
+#[derive(Default)]
+pub(crate) struct Pace(u32);
+
+impl Pace {
+    /// Steps between two looks at the clock; a step is a fragment or the like, well below a microsecond when it is cheap.
+    const STEPS: u32 = 16;
+
+    /// To be called once for each step; a future to be awaited when it is time to give way.
+    pub(crate) fn step(&mut self, tasks: &dyn Tasks) -> Option<LocalFuture<'static, ()>> {
+        self.0 += 1;
+        if self.0 < Pace::STEPS {
+            return None;
+        }
+        self.0 = 0;
+        tasks.yield_if_due()
+    }
+}
 
 /// Something that happens now and then. Its waiters are requests and tasks, which have their own bounds.
 #[derive(Clone, Default)]

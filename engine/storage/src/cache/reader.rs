@@ -220,12 +220,8 @@ impl<'a> CacheReader<'a> {
             .sstables
             .iter()
             .map(|sstable| -> Box<dyn FragmentSource + 'a> {
-                Box::new(SstableReader::new(
-                    sstable.clone(),
-                    scan,
-                    disk.caches_blocks,
-                    disk.disk_bytes,
-                ))
+                let (sstable, caches) = (sstable.clone(), disk.caches_blocks);
+                Box::new(SstableReader::new(sstable, scan, caches, disk.disk_bytes).looking_in_cache())
             })
             .collect();
         let source = match (sources.pop(), sources.is_empty()) {

@@ -16,6 +16,8 @@ use crate::reader::after_row;
 
 /// Rows taken in one piece.
 const BATCH: usize = 256;
+/// Keys looked up at once: finding the place in the memtable costs more than going on from there.
+const KEYS: usize = 64;
 
 impl TableCache {
     /// Merges a memtable that has been flushed. `is_elsewhere` says whether older sstables may hold something of a
@@ -27,19 +29,22 @@ impl TableCache {
         tasks: &dyn Tasks,
     ) {
         let phase = self.phase();
-        let mut last: Option<DecoratedKey> = None;
-        while let Some(key) = memtable.key_behind(last.as_ref()) {
-            if self.phase() != phase {
-                return;
+        let mut keys = memtable.keys_behind(None, KEYS);
+        while let Some(last) = keys.last() {
+            let next = memtable.keys_behind(Some(last), KEYS);
+            for key in keys {
+                if self.phase() != phase {
+                    return;
+                }
+                if let Some(partition) = self.partition_to_merge(&key, is_elsewhere) {
+                    self.merge_partition(memtable, &key, &partition, phase, tasks)
+                        .await;
+                }
+                if let Some(turn) = tasks.yield_if_due() {
+                    turn.await;
+                }
             }
-            if let Some(partition) = self.partition_to_merge(&key, is_elsewhere) {
-                self.merge_partition(memtable, &key, &partition, phase, tasks)
-                    .await;
-            }
-            last = Some(key);
-            if let Some(turn) = tasks.yield_if_due() {
-                turn.await;
-            }
+            keys = next;
         }
     }
 

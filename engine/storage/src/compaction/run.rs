@@ -14,7 +14,7 @@ use crate::reader::{FragmentSource, Merge, Scan, Step};
 use crate::sstable::{Descriptor, Sstable, SstableReader, SstableWriter, remove_files};
 use crate::table::{TableStore, add};
 use crate::transaction::{self, CommitFailure, Transaction};
-use crate::wait::either;
+use crate::wait::{Pace, either};
 
 impl Database {
     /// Compacts the sstables of a job. Fails without a trace: the table is as it was.
@@ -171,6 +171,7 @@ impl Database {
         let oldest_elsewhere = |key: &DecoratedKey| oldest_elsewhere(table, &job.inputs, key);
         let (now, purge_before) = (UnixSeconds(now), UnixSeconds(purge_before));
         let mut purger = Purger::new(now, purge_before, &definition.dropped, &oldest_elsewhere);
+        let mut pace = Pace::default();
         loop {
             match merge.step()? {
                 Step::End => break,
@@ -183,7 +184,7 @@ impl Database {
                 let before = progress.written.replace(writer.size());
                 self.slow_down(writer.size().saturating_sub(before)).await;
             }
-            if let Some(turn) = self.env.tasks().yield_if_due() {
+            if let Some(turn) = pace.step(self.env.tasks()) {
                 turn.await;
                 self.check_running(job)?;
             }

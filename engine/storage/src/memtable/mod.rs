@@ -17,7 +17,7 @@ mod tests;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -168,12 +168,12 @@ impl Memtable {
         true
     }
 
-    /// The first key behind another, or of all.
-    pub(crate) fn key_behind(&self, last: Option<&DecoratedKey>) -> Option<DecoratedKey> {
+    /// The next `count` keys behind another, or the first ones.
+    pub(crate) fn keys_behind(&self, last: Option<&DecoratedKey>, count: usize) -> Vec<DecoratedKey> {
         let partitions = self.partitions.borrow();
         let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let (key, _) = partitions.range((lower, Bound::Unbounded)).next()?;
-        Some(key.clone())
+        let keys = partitions.range((lower, Bound::Unbounded)).map(|(key, _)| key);
+        keys.take(count).cloned().collect()
     }
 
     /// What `look` makes of a partition; None when it is not here.
@@ -183,6 +183,36 @@ impl Memtable {
         look: impl FnOnce(&MemtablePartition) -> T,
     ) -> Option<T> {
         self.partitions.borrow().get(key).map(look)
+    }
+
+    /// Shows partitions behind `after`, in order, until `look` wants no more. Nothing is copied, and nothing may wait
+    /// meanwhile.
+    pub(crate) fn look_behind(
+        &self,
+        after: Option<&DecoratedKey>,
+        look: impl FnMut((&DecoratedKey, &MemtablePartition)) -> ControlFlow<()>,
+    ) {
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let partitions = self.partitions.borrow();
+        let _ = partitions.range((lower, Bound::Unbounded)).try_for_each(look);
+    }
+
+    /// Looks at a byte of everything that the next `count` partitions behind `after` are made of. They lie scattered in
+    /// memory; when little is done with each, the processor fetches the parts of several at a time, so that whoever
+    /// goes through them next does not wait for each part of each.
+    pub(crate) fn warm(&self, after: Option<&DecoratedKey>, count: usize) {
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let partitions = self.partitions.borrow();
+        let some = partitions.range((lower, Bound::Unbounded)).take(count);
+        let touched = some.map(|(key, partition)| {
+            key.key.0.first().map_or(0, |byte| usize::from(*byte)) + partition.touch()
+        });
+        std::hint::black_box(touched.sum::<usize>());
+    }
+
+    /// Its partitions, to be dropped one by one: freeing all of them takes longer than a shard may be kept busy.
+    pub(crate) fn into_partitions(self) -> impl Iterator<Item = (DecoratedKey, MemtablePartition)> {
+        self.partitions.into_inner().into_iter()
     }
 
     /// A partition, while the borrow lasts.

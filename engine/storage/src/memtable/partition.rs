@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use ceto_model::key::KEY_END;
 use ceto_model::{
-    CellState, ClusteringKey, ColumnData, Deletion, Partition, Position, RangeTombstone, RangeTombstones,
-    Row, Slice, Timestamp,
+    Cell, CellState, ClusteringKey, ColumnData, Deletion, Partition, Position, RangeTombstone,
+    RangeTombstones, Row, Slice, Timestamp,
 };
 
 /// Rows kept in a sorted vector; more move to a B-tree.
@@ -53,6 +54,25 @@ impl MemtablePartition {
             grown += self.merge_row(key, row);
         }
         grown
+    }
+
+    /// Looks at a byte of each string in a small partition (see `Memtable::warm`).
+    pub(crate) fn touch(&self) -> usize {
+        let Rows::Few(rows) = &self.rows else { return 0 };
+        let cells = rows.iter().flat_map(|(_, row)| &row.columns);
+        let bytes = cells.map(|(_, data)| match data {
+            ColumnData::Cell(Cell {
+                state: CellState::Live(value) | CellState::Expiring { value, .. },
+                ..
+            }) => value.first().map_or(0, |byte| usize::from(*byte)),
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
+    /// Has rows and deletions that can be looked at in one piece: few rows, and no deleted ranges among them.
+    pub(crate) fn is_small(&self) -> bool {
+        self.range_tombstones.is_empty() && matches!(self.rows, Rows::Few(_))
     }
 
     fn delete(&mut self, deletion: Deletion) -> isize {
@@ -306,8 +326,27 @@ fn merge_column_measured(own: &mut ColumnData, data: ColumnData) -> isize {
 
 /// Moves all byte strings of a row (and its key) into one allocation of their own.
 pub(crate) fn own_bytes(key: Option<&mut ClusteringKey>, row: &mut Row) {
-    let mut size = key.as_ref().map_or(0, |key| key.0.len());
-    for_each_bytes(row, &mut |bytes| size += bytes.len());
+    // The key of a table without clustering columns, which needs no memory.
+    let key = key.and_then(|key| match *key.0 {
+        [KEY_END] => {
+            key.0 = Bytes::from_static(&[KEY_END]);
+            None
+        }
+        _ => Some(key),
+    });
+    let (mut size, mut strings) = (
+        key.as_ref().map_or(0, |key| key.0.len()),
+        usize::from(key.is_some()),
+    );
+    for_each_bytes(row, &mut |bytes| {
+        size += bytes.len();
+        strings += 1;
+    });
+    if strings == 1 && key.is_none() {
+        // Nothing to share the allocation with.
+        for_each_bytes(row, &mut |bytes| *bytes = Bytes::copy_from_slice(bytes));
+        return;
+    }
     if size == 0 {
         if let Some(key) = key {
             key.0 = Bytes::new();

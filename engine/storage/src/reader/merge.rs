@@ -30,6 +30,8 @@ enum State {
     BetweenPartitions,
     Static,
     Rows,
+    /// In a partition that only this input has: its fragments are in normal form already and go through as they are.
+    Alone(usize),
 }
 
 struct Input<'a> {
@@ -110,11 +112,31 @@ impl<'a> Merge<'a> {
                 start = Some(key);
             }
         }
-        self.state = State::Static;
+        self.state = match *self.active {
+            [only] => State::Alone(only),
+            _ => State::Static,
+        };
         match start {
             Some(key) => Step::Fragment(Fragment::PartitionStart(key, self.deletion)),
             None => Step::End,
         }
+    }
+
+    /// The next fragment of a partition that one input has.
+    fn next_alone(&mut self, at: usize) -> Result<Step> {
+        let input = &mut self.inputs[at];
+        let step = input.source.step()?;
+        (input.head, self.state) = match &step {
+            Step::Fragment(Fragment::PartitionEnd) => (Head::Unknown, State::BetweenPartitions),
+            Step::Fragment(_) => (Head::Unknown, self.state),
+            Step::Load => (Head::Load, self.state),
+            // A source that ends ends its partition.
+            Step::End => {
+                (input.head, self.state) = (Head::End, State::BetweenPartitions);
+                return Ok(Step::Fragment(Fragment::PartitionEnd));
+            }
+        };
+        Ok(step)
     }
 
     fn static_row(&mut self) -> Option<Fragment> {
@@ -199,11 +221,15 @@ impl<'a> Merge<'a> {
 
 impl FragmentSource for Merge<'_> {
     fn step(&mut self) -> Result<Step> {
+        if let State::Alone(at) = self.state {
+            return self.next_alone(at);
+        }
         loop {
             if !self.fill()? {
                 return Ok(Step::Load);
             }
             let fragment = match self.state {
+                State::Alone(at) => return self.next_alone(at),
                 State::BetweenPartitions => return Ok(self.next_partition()),
                 State::Static => self.static_row(),
                 State::Rows => self.next_in_partition(),

@@ -72,7 +72,6 @@ impl Collector {
     pub(crate) fn start_partition(&mut self, key: &DecoratedKey, deletion: Option<Deletion>) {
         self.partitions += 1;
         self.first_key.get_or_insert_with(|| key.key.clone());
-        self.last_key = Some(key.key.clone());
         if let Some(deletion) = deletion {
             self.partition_deletions += 1;
             self.deletion(deletion);
@@ -80,7 +79,8 @@ impl Collector {
     }
 
     /// `last` is where the partition's last row or deletion change lies.
-    pub(crate) fn end_partition(&mut self, raw_size: u64, last: Option<Bytes>) {
+    pub(crate) fn end_partition(&mut self, key: PartitionKey, raw_size: u64, last: Option<Bytes>) {
+        self.last_key = Some(key);
         self.largest_partition = self.largest_partition.max(raw_size);
         count_bits(&mut self.partition_sizes, raw_size);
         count_bits(&mut self.cell_counts, self.cells - self.cells_before_partition);

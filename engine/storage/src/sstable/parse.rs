@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use ceto_model::codec::{DecodeError, Decoder};
+use ceto_model::key::KEY_END;
 use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Position, Row, Token};
 
 use super::row::{BASE_SIZE, Base};
 use super::writer::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
-use crate::reader::Fragment;
 
 type Parsed<T> = std::result::Result<T, DecodeError>;
 
@@ -80,20 +80,21 @@ pub(crate) fn header(decoder: &mut Decoder, base: Base) -> Parsed<Header> {
 
 /// A row or deletion change before it is decoded in full.
 pub(crate) enum Item {
-    Row(ClusteringKey, Bytes),
+    /// A row's key, and the bytes of its content, which come next.
+    Row(ClusteringKey, usize),
     Change(Position, Option<Deletion>),
     /// The partition ends.
     End,
 }
 
 impl Item {
-    /// The next one.
+    /// The next one. Behind a row its content must be taken ([`row_content`]) or passed over.
     pub(crate) fn read(decoder: &mut Decoder, base: Base) -> Parsed<Item> {
         match decoder.u8("item kind")? {
             ITEM_END => Ok(Item::End),
             ITEM_ROW => {
-                let key = ClusteringKey(decoder.bytes("clustering key")?);
-                Ok(Item::Row(key, decoder.bytes("row")?))
+                let key = clustering_key(decoder)?;
+                Ok(Item::Row(key, decoder.count("row")?))
             }
             ITEM_CHANGE => {
                 let position = Position(decoder.bytes("position")?);
@@ -102,29 +103,25 @@ impl Item {
             _ => error(decoder, "item kind"),
         }
     }
+}
 
-    /// Decodes it in full; None for an end.
-    pub(crate) fn into_fragment(self, base: Base) -> Parsed<Option<Fragment>> {
-        match self {
-            Item::Row(key, row) => {
-                let mut decoder = Decoder::new(row);
-                let row = base.row(&mut decoder)?;
-                decoder.finish("row")?;
-                Ok(Some(Fragment::Row(key, row)))
-            }
-            Item::Change(position, deletion) => Ok(Some(Fragment::DeletionChange(position, deletion))),
-            Item::End => Ok(None),
-        }
-    }
+/// Tables without clustering columns have one key, which needs no share of the block.
+fn clustering_key(decoder: &mut Decoder) -> Parsed<ClusteringKey> {
+    let bytes = decoder.bytes("clustering key")?;
+    Ok(ClusteringKey(match *bytes {
+        [KEY_END] => Bytes::from_static(&[KEY_END]),
+        _ => bytes,
+    }))
+}
 
-    /// Where it lies; None for an end.
-    pub(crate) fn place(&self) -> Option<&[u8]> {
-        match self {
-            Item::Row(key, _) => Some(&key.0),
-            Item::Change(position, _) => Some(&position.0),
-            Item::End => None,
-        }
+/// A row's content of `length` bytes.
+pub(crate) fn row_content(decoder: &mut Decoder, length: usize, base: Base) -> Parsed<Row> {
+    let behind = decoder.remaining().checked_sub(length);
+    let row = base.row(decoder)?;
+    if behind != Some(decoder.remaining()) {
+        return error(decoder, "row");
     }
+    Ok(row)
 }
 
 /// The partitions of a block of small ones.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ceto_env::LocalFuture;
 use ceto_model::codec::{DecodeError, Decoder};
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice, Token};
+use ceto_model::{ClusteringKey, DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice, Token};
 
 use super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind};
 use super::head::HEAD_SIZE;
@@ -34,6 +34,8 @@ pub(crate) struct SstableReader<'a> {
     sstable: Rc<Sstable>,
     scan: Scan<'a>,
     caches: bool,
+    /// Blocks that are cached are taken from there.
+    looks_in_cache: bool,
     /// Entry of the partition index to visit next.
     cursor: Cursor,
     /// Where the scan begins.
@@ -113,8 +115,13 @@ enum Next {
     Block(Location),
 }
 
-/// A parsed item with the deletion that holds before it.
-type ItemBefore = (Item, Option<Deletion>);
+/// An item to be read backwards.
+enum ItemBefore {
+    /// A row before it is decoded.
+    Row(ClusteringKey, Bytes),
+    /// A deletion change, with the deletion that holds before it.
+    Change(Position, Option<Deletion>),
+}
 
 impl<'a> SstableReader<'a> {
     /// Scans `sstable`; blocks read are kept in the cache when `caches`, their bytes added to `disk_bytes`.
@@ -136,6 +143,7 @@ impl<'a> SstableReader<'a> {
             sstable,
             scan,
             caches,
+            looks_in_cache: caches,
             place: Place::Entry,
             buffer: VecDeque::new(),
             wanted: None,
@@ -149,6 +157,13 @@ impl<'a> SstableReader<'a> {
         }
     }
 
+    /// Takes blocks from the cache although those read are not kept there: for a scan that would push out what others
+    /// need.
+    pub(crate) fn looking_in_cache(mut self) -> Self {
+        self.looks_in_cache = true;
+        self
+    }
+
     /// Counts what the bloom filter was good for.
     fn note_lookup(&mut self, found: bool) {
         if matches!(self.scan.target, ReadTarget::Partition(_)) && !self.is_lookup_noted {
@@ -158,8 +173,8 @@ impl<'a> SstableReader<'a> {
     }
 
     fn decode_error(&self, offset: u64) -> impl Fn(DecodeError) -> Error + use<> {
-        let path = self.sstable.data_path().to_path_buf();
-        move |error| Error::decode(&path, offset, &error)
+        let sstable = self.sstable.clone();
+        move |error| Error::decode(sstable.data_path(), offset, &error)
     }
 
     /// The block at a location, when it is in memory; else notes that it is wanted.
@@ -177,7 +192,7 @@ impl<'a> SstableReader<'a> {
                 return self.sstable.block(&bytes, offset, self.caches).map(Some);
             }
         }
-        if self.caches
+        if self.looks_in_cache
             && let Some(block) = self.sstable.cached_block(offset)
         {
             return Ok(Some(block));
@@ -375,23 +390,24 @@ impl<'a> SstableReader<'a> {
             self.place = Place::Entry;
             return Ok(());
         }
-        let (at, offset, partitions) = (*next, *offset, partitions.clone());
+        let in_block = |error| Error::decode(self.sstable.data_path(), *offset, &error);
+        let mut decoder = partitions.decoder(*next).map_err(in_block)?;
         *next += 1;
-        let in_block = self.decode_error(offset);
-        let mut decoder = partitions.decoder(at).map_err(&in_block)?;
         let base = partitions.base;
-        let header = parse::header(&mut decoder, base).map_err(&in_block)?;
+        let header = parse::header(&mut decoder, base).map_err(in_block)?;
         let key = header.decorated_key();
-        match self.scan.target {
-            ReadTarget::Partition(_) => self.place = Place::End,
-            ReadTarget::Range(range) if range.end.cmp_key(&key).is_lt() => {
-                self.place = Place::End;
-                return Ok(());
-            }
-            ReadTarget::Range(_) => {}
+        let is_behind = match self.scan.target {
+            ReadTarget::Partition(_) => false,
+            ReadTarget::Range(range) => range.end.cmp_key(&key).is_lt(),
+        };
+        if is_behind {
+            self.place = Place::End;
+            return Ok(());
         }
         let mut filter = SliceFilter::new(slices_of(&self.scan, &key), self.scan.reversed);
-        self.start(key, header);
+        self.buffer
+            .push_back(Fragment::PartitionStart(key, header.deletion));
+        self.buffer.extend(header.static_row.map(Fragment::StaticRow));
         let items = Items {
             decoder,
             base,
@@ -399,9 +415,13 @@ impl<'a> SstableReader<'a> {
         };
         items
             .take(&mut filter, self.scan.reversed, &mut self.buffer)
-            .map_err(&in_block)?;
+            .map_err(in_block)?;
         filter.finish(&mut self.buffer);
         self.buffer.push_back(Fragment::PartitionEnd);
+        if matches!(self.scan.target, ReadTarget::Partition(_)) {
+            self.note_lookup(true);
+            self.place = Place::End;
+        }
         Ok(())
     }
 
@@ -699,12 +719,14 @@ impl Items {
             match Item::read(&mut self.decoder, self.base)? {
                 Item::End => return Ok(true),
                 Item::Change(position, deletion) => filter.change(position, deletion, buffer),
-                row @ Item::Row(..) => {
-                    let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
-                    if is_wanted {
-                        buffer.extend(row.into_fragment(self.base)?);
+                Item::Row(key, length) => {
+                    if filter.advance(&key.0, buffer) {
+                        let row = parse::row_content(&mut self.decoder, length, self.base)?;
+                        buffer.push_back(Fragment::Row(key, row));
                     } else if filter.is_done() {
                         return Ok(false);
+                    } else {
+                        self.decoder.skip(length, "row")?;
                     }
                 }
             }
@@ -721,27 +743,29 @@ impl Items {
         let mut is_last = false;
         let mut open = self.open;
         while self.decoder.remaining() > 0 && !is_last {
-            let item = Item::read(&mut self.decoder, self.base)?;
-            let before = open;
-            match &item {
+            match Item::read(&mut self.decoder, self.base)? {
                 Item::End => is_last = true,
-                Item::Change(_, deletion) => open = *deletion,
-                Item::Row(..) => {}
+                Item::Change(position, deletion) => {
+                    // Read backwards, what held before a change holds behind it.
+                    items.push(ItemBefore::Change(position, open));
+                    open = deletion;
+                }
+                Item::Row(key, length) => {
+                    items.push(ItemBefore::Row(key, self.decoder.take(length, "row")?));
+                }
             }
-            items.push((item, before));
         }
         if !filter.is_inside() {
             filter.jump(open);
         }
-        for (item, before) in items.into_iter().rev() {
+        for item in items.into_iter().rev() {
             match item {
-                Item::End => {}
-                // Read backwards, what held before a change holds behind it.
-                Item::Change(position, _) => filter.change(position, before, buffer),
-                row @ Item::Row(..) => {
-                    let is_wanted = row.place().is_some_and(|place| filter.advance(place, buffer));
-                    if is_wanted {
-                        buffer.extend(row.into_fragment(self.base)?);
+                ItemBefore::Change(position, before) => filter.change(position, before, buffer),
+                ItemBefore::Row(key, content) => {
+                    if filter.advance(&key.0, buffer) {
+                        let length = content.len();
+                        let row = parse::row_content(&mut Decoder::new(content), length, self.base)?;
+                        buffer.push_back(Fragment::Row(key, row));
                     } else if filter.is_done() {
                         break;
                     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ceto_env::{Disk, WriteFile};
 use ceto_model::codec::put_bytes;
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{DecoratedKey, Deletion, PartitionKey, Row, TableId, Token};
+use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Row, TableId, Token};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -273,15 +273,7 @@ impl SstableWriter {
                 self.write_header(Some(&row));
                 Ok(())
             }
-            Fragment::Row(key, row) => {
-                self.collector.rows += 1;
-                self.collector.row(&row);
-                self.write_header(None);
-                self.start_item(&key.0);
-                put_row_item(&mut self.times, &mut self.raw, &mut self.row, (&key.0, &row));
-                self.current().last_place = Some(key.0);
-                self.end_item()
-            }
+            Fragment::Row(key, row) => self.write_row(&key, &row),
             Fragment::DeletionChange(position, deletion) => {
                 deletion
                     .iter()
@@ -296,6 +288,24 @@ impl SstableWriter {
             }
             Fragment::PartitionEnd => self.end_partition(),
         }
+    }
+
+    /// Takes a row, as [`SstableWriter::push`] does, leaving it where it is.
+    pub(crate) fn push_row(&mut self, key: &ClusteringKey, row: &Row) -> Result<()> {
+        if self.sample.is_some() {
+            return self.push(Fragment::Row(key.clone(), row.clone()));
+        }
+        self.write_row(key, row)
+    }
+
+    fn write_row(&mut self, key: &ClusteringKey, row: &Row) -> Result<()> {
+        self.collector.rows += 1;
+        self.collector.row(row);
+        self.write_header(None);
+        self.start_item(&key.0);
+        put_row_item(&mut self.times, &mut self.raw, &mut self.row, (&key.0, row));
+        self.current().last_place = Some(key.0.clone());
+        self.end_item()
     }
 
     fn current(&mut self) -> &mut Current {
@@ -376,7 +386,8 @@ impl SstableWriter {
         let current = self.current.take().expect("checked above");
         let in_block = if is_large { 0 } else { self.raw.len() - start };
         let size = current.raw_size + in_block as u64;
-        self.collector.end_partition(size, current.last_place);
+        let key = current.key.key;
+        self.collector.end_partition(key, size, current.last_place);
         self.last_token = Some(token);
         if self.raw.len() >= self.options.compression.chunk_length {
             self.cut_partitions();

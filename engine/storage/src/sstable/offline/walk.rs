@@ -181,7 +181,10 @@ fn items(decoder: &mut Decoder, base: super::super::row::Base) -> std::result::R
                     is_last: true,
                 });
             }
-            item => fragments.extend(item.into_fragment(base)?),
+            Item::Row(key, length) => {
+                fragments.push(Fragment::Row(key, parse::row_content(decoder, length, base)?));
+            }
+            Item::Change(position, deletion) => fragments.push(Fragment::DeletionChange(position, deletion)),
         }
     }
     Ok(Items {
