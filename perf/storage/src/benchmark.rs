@@ -254,8 +254,11 @@ fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<
         in_flight,
     };
     let all = vec![
-        open(data_size * 4, kernel),
+        open(data_size / 10, kernel),
         measured("load", &WRITE, Command::Load { from: 0, to: rows }),
+        silent(Command::Close),
+        // Enough for everything in every form.
+        open(data_size * 12, kernel),
         silent(read(fill, 32)),
         silent(read(reads / 4, 1)),
         measured("read-cached", &COST, read(reads, 1)),
