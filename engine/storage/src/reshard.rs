@@ -28,8 +28,8 @@ use crate::options::StorageOptions;
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::recovery::{TableFiles, create_dirs};
 use crate::sstable::{
-    BlockCache, Compression, Descriptor, Generation, Origin, Sstable, SstableReader, SstableWriter,
-    WriterOptions, remove_files, write_toc,
+    BlockCache, Compression, Descriptor, Generation, Origin, SerializationHeader, Sstable, SstableReader,
+    SstableWriter, WriterOptions, remove_files, write_toc,
 };
 use crate::transaction::{self, CommitFailure, Transaction};
 use crate::truncation::Truncation;
@@ -92,6 +92,8 @@ struct TableDir {
     sstables: Vec<Descriptor>,
     /// By old shard: what is in sstables or was truncated.
     flushed_through: FxHashMap<u16, ReplayPosition>,
+    /// Columns as the newest sstable knows them.
+    header: Option<Rc<SerializationHeader>>,
     next_number: Cell<u64>,
 }
 
@@ -150,8 +152,15 @@ async fn open_dir(env: &Rc<dyn Env>, path: PathBuf) -> Result<TableDir> {
         let truncation = Truncation::read(&*disk, &path, *shard).await?;
         flushed_through.insert(*shard, truncation.position);
     }
+    let mut newest: Option<(i64, Rc<SerializationHeader>)> = None;
     for descriptor in &files.sstables {
         let statistics = Sstable::read_statistics(&*disk, descriptor).await?;
+        let created_at = statistics.created_at;
+        if let Some(header) = statistics.header
+            && newest.as_ref().is_none_or(|(at, _)| *at < created_at)
+        {
+            newest = Some((created_at, header));
+        }
         let through = flushed_through.entry(descriptor.shard).or_default();
         *through = (*through).max(statistics.flushed_through.unwrap_or_default());
     }
@@ -159,6 +168,7 @@ async fn open_dir(env: &Rc<dyn Env>, path: PathBuf) -> Result<TableDir> {
         path,
         sstables: files.sstables.into_iter().collect(),
         flushed_through,
+        header: newest.map(|(_, header)| header),
         next_number: Cell::new(files.last_number + 1),
     })
 }
@@ -230,6 +240,10 @@ impl Reshard {
                 Compression::default(),
                 0.01,
             );
+            let options = WriterOptions {
+                header: table.header.clone(),
+                ..options
+            };
             let descriptor = table.next_descriptor(shard);
             let mut writer = SstableWriter::create(disk.clone(), descriptor, options).await?;
             let (target, slices) = (ReadTarget::Range(PartitionRange::full()), [Slice::full()]);
