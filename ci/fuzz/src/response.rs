@@ -120,18 +120,16 @@ fn columns() -> Vec<ColumnSpec> {
 
 fn rows(dialect: Dialect, skip_metadata: bool) -> Vec<u8> {
     let columns = EncodedColumns::encode(dialect.version, &columns());
-    let mut out = BytesMut::new();
     let header = RowsHeader {
         columns: &columns,
         skip_metadata,
         new_metadata_id: None,
     };
-    let mut encoder = RowsEncoder::begin(&mut out, header);
+    let mut encoder = RowsEncoder::begin(BytesMut::new(), header);
     for row in 0..3_u8 {
         encoder.row((0..columns.count()).map(|column| (column != 2).then_some(&[7; 5][..usize::from(row)])));
     }
-    encoder.finish(Some(b"state"));
-    out.to_vec()
+    encoder.finish(Some(b"state")).to_vec()
 }
 
 fn responses() -> Vec<Response> {

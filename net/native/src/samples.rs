@@ -291,19 +291,17 @@ fn rows(dialect: Dialect) -> impl Strategy<Value = Response> {
     (rows, any::<bool>(), option::of(blob()), option::of(blob())).prop_map(
         move |((columns, rows), skip_metadata, paging_state, new_metadata_id)| {
             let encoded = EncodedColumns::encode(dialect.version, &columns);
-            let mut out = bytes::BytesMut::new();
             let new_metadata_id = new_metadata_id.as_deref();
             let header = RowsHeader {
                 columns: &encoded,
                 skip_metadata,
                 new_metadata_id,
             };
-            let mut encoder = RowsEncoder::begin(&mut out, header);
+            let mut encoder = RowsEncoder::begin(bytes::BytesMut::new(), header);
             for row in &rows {
                 encoder.row(row.iter().map(Option::as_deref));
             }
-            encoder.finish(paging_state.as_deref());
-            let body = out.freeze();
+            let body = encoder.finish(paging_state.as_deref()).freeze();
             let mut reader = Reader::new(&body);
             let response = Response::decode(dialect, crate::Opcode::Result, &mut reader);
             let Ok(Response::Rows(decoded)) = response else {

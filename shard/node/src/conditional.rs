@@ -73,21 +73,19 @@ fn answer(context: &RequestContext, outcome: &Outcome) -> Answer {
         return context.message(Response::Void);
     }
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&outcome.columns));
-    let mut body = BytesMut::new();
     // The columns depend on the outcome, so clients never have them already.
     let header = RowsHeader {
         columns: &columns,
         skip_metadata: false,
         new_metadata_id: None,
     };
-    let mut encoder = RowsEncoder::begin(&mut body, header);
+    let mut encoder = RowsEncoder::begin(BytesMut::new(), header);
     for row in &outcome.rows {
         encoder.row(row.iter().map(|cell| cell.as_deref()));
     }
-    encoder.finish(None);
     Answer::Result {
         prefix: context.prefix(),
-        body,
+        body: encoder.finish(None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One client connection: bytes in, requests to [`execute`](crate::execute), answers out.
+//! One client connection: bytes in, requests to [`start`](crate::execute), answers out.
 //!
 //! `serve` is where every request enters the node. It decodes what has arrived, starts each request and returns; a
 //! request that needs no wait is answered before the next is looked at, the others run as tasks and answer when they
@@ -12,20 +12,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use ceto_env::{Protocol, Socket, TaskQueue};
+use ceto_env::{LocalFuture, Protocol, Socket, TaskQueue};
 use ceto_native::request::Startup;
 use ceto_native::{
     Compression, Dialect, Direction, Envelope, ErrorMessage, ErrorReason, Event, EventType, FrameDecoder,
     FrameEncoder, Opcode, ProtocolVersion, Request, RequestMessage, Response, ResponseMessage, Violation,
 };
 
-use crate::execute::{Answer, execute};
+use crate::execute::{Answer, Started, start};
 use crate::node::Node;
 use crate::system::virtual_rows::ClientRow;
 
@@ -213,7 +211,7 @@ impl ConnectionState {
                 );
             }
             Request::Query(_) | Request::Prepare(_) | Request::Execute(_) | Request::Batch(_) => {
-                self.start(stream, message);
+                self.start_request(stream, message);
             }
         }
     }
@@ -278,8 +276,9 @@ impl ConnectionState {
         }
     }
 
-    /// Starts a request that runs statements: polled once here, so that what needs no wait costs no task.
-    fn start(self: &Rc<Self>, stream: i16, message: RequestMessage) {
+    /// Starts a request that runs statements. What needs no wait is answered here; the rest is polled once before it
+    /// becomes a task.
+    fn start_request(self: &Rc<Self>, stream: i16, message: RequestMessage) {
         let node = &self.node;
         if node.is_draining() {
             let message = "The node is shutting down".to_owned();
@@ -308,16 +307,28 @@ impl ConnectionState {
         }
         node.requests_in_flight.set(node.requests_in_flight.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
-        let mut request: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.clone().run(stream, message));
-        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(()) => {}
-            Poll::Pending => node.env.tasks().spawn(TaskQueue::Statement, request),
+        match start(node, self, message) {
+            Started::Done(outcome) => self.finish(stream, outcome),
+            Started::Waits(rest) => {
+                let connection = self.clone();
+                let mut request: LocalFuture<'static, ()> = Box::pin(async move {
+                    let outcome = rest.await;
+                    connection.finish(stream, outcome);
+                });
+                let context = &mut Context::from_waker(Waker::noop());
+                if request.as_mut().poll(context).is_pending() {
+                    node.env.tasks().spawn(TaskQueue::Statement, request);
+                }
+            }
         }
     }
 
-    async fn run(self: Rc<Self>, stream: i16, message: RequestMessage) {
-        let answer = execute(&self.node, &self, message).await;
-        self.answer(stream, &answer);
+    /// Answers a request that runs no more.
+    fn finish(self: &Rc<Self>, stream: i16, outcome: Result<Answer, ErrorMessage>) {
+        match outcome {
+            Ok(answer) => self.answer(stream, answer),
+            Err(error) => self.respond(stream, &error.into()),
+        }
         self.node
             .requests_in_flight
             .set(self.node.requests_in_flight.get() - 1);
@@ -327,16 +338,21 @@ impl ConnectionState {
         }
     }
 
-    fn answer(&self, stream: i16, answer: &Answer) {
+    fn answer(&self, stream: i16, answer: Answer) {
         match answer {
-            Answer::Message(message) => self.respond(stream, message),
+            Answer::Message(message) => self.respond(stream, &message),
+            Answer::Void(prefix) => {
+                let response = Response::Void;
+                self.respond(stream, &ResponseMessage { prefix, response });
+            }
             Answer::Result { prefix, body } => {
                 let dialect = self.dialect();
                 let flags = prefix.flags(dialect);
                 self.send(stream, Opcode::Result, flags, |out| {
                     prefix.encode(dialect, out);
-                    out.extend_from_slice(body);
+                    out.extend_from_slice(&body);
                 });
+                self.node.spare_body.give(body);
             }
         }
     }

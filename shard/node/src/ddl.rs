@@ -80,19 +80,17 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
     };
     let described = request.rows(&node.schema(), &cluster).map_err(cql_error)?;
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&described.columns));
-    let mut body = BytesMut::new();
     let header = RowsHeader {
         columns: &columns,
         skip_metadata: context.skip_metadata,
         new_metadata_id: None,
     };
-    let mut encoder = RowsEncoder::begin(&mut body, header);
+    let mut encoder = RowsEncoder::begin(BytesMut::new(), header);
     for row in &described.rows {
         encoder.row(row.iter().map(|cell| Some(&cell[..])));
     }
-    encoder.finish(None);
     Ok(Answer::Result {
         prefix: context.prefix(),
-        body,
+        body: encoder.finish(None),
     })
 }

@@ -3,12 +3,14 @@
 //! `execute` is the second hop of every request. What it needs of the request it takes once, into a [`Request`]'s
 //! context; every step gets that context instead of a list of arguments.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared};
+use ceto_env::LocalFuture;
 use ceto_model::{Consistency, Timestamp, UnixSeconds};
 use ceto_native::request::{Batch, BatchKind, Execute, Prepare, Query, QueryParameters, StatementSource};
 use ceto_native::response::{PreparedMetadata, ResponsePrefix};
@@ -23,7 +25,9 @@ use crate::trace::Trace;
 /// What a request is answered with.
 pub enum Answer {
     /// A message that is encoded when it is sent.
-    Message(ResponseMessage),
+    Message(Box<ResponseMessage>),
+    /// A RESULT that says nothing.
+    Void(ResponsePrefix),
     /// A RESULT that is encoded already.
     Result {
         /// What stands before it.
@@ -33,6 +37,28 @@ pub enum Answer {
     },
 }
 
+/// What a request has come to as soon as it was started.
+pub(crate) enum Started {
+    /// Everything that it needed was in memory.
+    Done(Result<Answer, ErrorMessage>),
+    /// The rest of it.
+    Waits(LocalFuture<'static, Result<Answer, ErrorMessage>>),
+}
+
+impl Started {
+    /// With nothing done yet.
+    pub(crate) fn later(rest: impl Future<Output = Result<Answer, ErrorMessage>> + 'static) -> Started {
+        Started::Waits(Box::pin(rest))
+    }
+
+    async fn outcome(self) -> Result<Answer, ErrorMessage> {
+        match self {
+            Started::Done(outcome) => outcome,
+            Started::Waits(rest) => rest.await,
+        }
+    }
+}
+
 /// What holds for one request as a whole.
 pub(crate) struct RequestContext {
     pub(crate) node: Rc<Node>,
@@ -40,7 +66,7 @@ pub(crate) struct RequestContext {
     pub(crate) consistency: Consistency,
     pub(crate) serial_consistency: Option<Consistency>,
     pub(crate) page_size: Option<u32>,
-    pub(crate) paging_state: Option<bytes::Bytes>,
+    pub(crate) paging_state: Option<Bytes>,
     pub(crate) skip_metadata: bool,
     pub(crate) started: Instant,
     pub(crate) now_micros: i64,
@@ -116,10 +142,10 @@ impl RequestContext {
 
     /// A message with this request's tracing id and warnings.
     pub(crate) fn message(&self, response: Response) -> Answer {
-        Answer::Message(ResponseMessage {
+        Answer::Message(Box::new(ResponseMessage {
             prefix: self.prefix(),
             response,
-        })
+        }))
     }
 }
 
@@ -132,8 +158,28 @@ impl ceto_cql::RandomSource for NodeRandom<'_> {
     }
 }
 
+/// Starts a QUERY, PREPARE, EXECUTE or BATCH. An EXECUTE goes as far as it can without a wait, and without a future.
+pub(crate) fn start(node: &Rc<Node>, connection: &Rc<ConnectionState>, message: RequestMessage) -> Started {
+    match message.request {
+        ceto_native::Request::Execute(execute) if !message.tracing => {
+            let dialect = connection.dialect();
+            start_execute(node, connection, dialect, execute, None)
+                .unwrap_or_else(|error| Started::Done(Err(error)))
+        }
+        request => {
+            let message = RequestMessage { request, ..message };
+            Started::later(execute(node.clone(), connection.clone(), message))
+        }
+    }
+}
+
 /// Runs a QUERY, PREPARE, EXECUTE or BATCH.
-pub async fn execute(node: &Rc<Node>, connection: &Rc<ConnectionState>, message: RequestMessage) -> Answer {
+async fn execute(
+    node: Rc<Node>,
+    connection: Rc<ConnectionState>,
+    message: RequestMessage,
+) -> Result<Answer, ErrorMessage> {
+    let (node, connection) = (&node, &connection);
     let session = Session {
         keyspace: connection.keyspace(),
         dialect: connection.dialect(),
@@ -146,28 +192,30 @@ pub async fn execute(node: &Rc<Node>, connection: &Rc<ConnectionState>, message:
             run_query(node, connection, &session, query, trace.clone()).await
         }
         ceto_native::Request::Execute(execute) => {
-            run_execute(node, connection, &session, execute, trace.clone()).await
+            match start_execute(node, connection, session.dialect, execute, trace.clone()) {
+                Ok(started) => started.outcome().await,
+                Err(error) => Err(error),
+            }
         }
         ceto_native::Request::Batch(batch) => run_batch(node, &session, batch, trace.clone()).await,
         ceto_native::Request::Prepare(prepare) => run_prepare(node, &session, prepare, trace.clone()).await,
         _ => unreachable!("connection.rs answers the handshake itself"),
     };
+    let Some(trace) = trace else {
+        return outcome;
+    };
     let answer = outcome.unwrap_or_else(|error| {
-        let tracing_id = trace.as_ref().map(|trace| trace.id);
+        let tracing_id = Some(trace.id);
         let prefix = ResponsePrefix {
             tracing_id,
             ..ResponsePrefix::default()
         };
-        Answer::Message(ResponseMessage {
-            prefix,
-            response: Response::Error(error),
-        })
+        let response = Response::Error(error);
+        Answer::Message(Box::new(ResponseMessage { prefix, response }))
     });
-    if let Some(trace) = trace {
-        trace.event(node, "Request complete");
-        trace.finish(node.clone()).await;
-    }
-    answer
+    trace.event(node, "Request complete");
+    trace.finish(node.clone()).await;
+    Ok(answer)
 }
 
 /// What of the connection a request needs.
@@ -207,33 +255,28 @@ async fn run_query(
         .or_else(|| session.keyspace.clone());
     context.trace(|| "Parsing and preparing statement".to_owned());
     let statement = prepare_text(node, &query.query, keyspace.as_deref())?;
-    let entry = Entry::new(Arc::new(statement), Arc::from(""), keyspace);
+    let entry = Rc::new(Entry::new(Arc::new(statement), Arc::from(""), keyspace));
     let values = bind(&entry.statement, &query.parameters.values)?;
-    run_statement(&context, connection, &entry, &values, None).await
+    start_statement(context, connection, entry, &values, None)?
+        .outcome()
+        .await
 }
 
-async fn run_execute(
+fn start_execute(
     node: &Rc<Node>,
     connection: &Rc<ConnectionState>,
-    session: &Session,
+    dialect: Dialect,
     execute: Execute,
     trace: Option<Rc<Trace>>,
-) -> Result<Answer, ErrorMessage> {
+) -> Result<Started, ErrorMessage> {
     node.metrics.executes.increment();
-    let context = RequestContext::new(node, session.dialect, &execute.parameters, trace);
-    let entry = find_prepared(node, &execute.id, session.dialect)?;
+    let entry = find_prepared(node, &execute.id, dialect)?;
+    let context = RequestContext::new(node, dialect, &execute.parameters, trace);
     if let Some(trace) = &context.trace {
         trace.parameter("query", &*entry.text);
     }
     let values = bind(&entry.statement, &execute.parameters.values)?;
-    run_statement(
-        &context,
-        connection,
-        &entry,
-        &values,
-        execute.result_metadata_id.as_deref(),
-    )
-    .await
+    start_statement(context, connection, entry, &values, execute.result_metadata_id)
 }
 
 /// Parses and prepares a text against the present schema.
@@ -312,8 +355,8 @@ async fn run_prepare(
     .await;
     let result_columns = statement.result_columns();
     let prepared = ceto_native::Prepared {
-        id: bytes::Bytes::copy_from_slice(&id),
-        result_metadata_id: Some(bytes::Bytes::copy_from_slice(&ceto_cql::result_metadata_id(
+        id: Bytes::copy_from_slice(&id),
+        result_metadata_id: Some(Bytes::copy_from_slice(&ceto_cql::result_metadata_id(
             result_columns,
         ))),
         markers: PreparedMetadata {
@@ -331,35 +374,37 @@ async fn run_prepare(
         tracing_id: trace.as_ref().map(|trace| trace.id),
         ..ResponsePrefix::default()
     };
-    Ok(Answer::Message(ResponseMessage {
-        prefix,
-        response: Response::Prepared(prepared),
-    }))
+    let response = Response::Prepared(prepared);
+    Ok(Answer::Message(Box::new(ResponseMessage { prefix, response })))
 }
 
-async fn run_statement(
-    context: &RequestContext,
+fn start_statement(
+    context: RequestContext,
     connection: &Rc<ConnectionState>,
-    entry: &Entry,
+    entry: Rc<Entry>,
     values: &[BoundValue],
-    client_metadata_id: Option<&[u8]>,
-) -> Result<Answer, ErrorMessage> {
+    client_metadata_id: Option<Bytes>,
+) -> Result<Started, ErrorMessage> {
     let random = NodeRandom(&context.node);
     let plan_context = context.plan_context(&random);
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
-    match plan {
-        Plan::Read(select) => crate::select::run(context, entry, select, client_metadata_id).await,
-        Plan::Write(write) => crate::modify::run(context, write).await,
-        Plan::Conditional(conditional) => crate::conditional::run(context, conditional).await,
+    Ok(match plan {
+        Plan::Read(select) => crate::select::start(context, entry, select, client_metadata_id)?,
+        Plan::Write(write) => crate::modify::start(context, write),
+        Plan::Conditional(conditional) => {
+            Started::later(async move { crate::conditional::run(&context, conditional).await })
+        }
         Plan::Use(keyspace) => {
             connection.set_keyspace(keyspace.clone());
-            Ok(context.message(Response::SetKeyspace(keyspace.to_string())))
+            Started::Done(Ok(context.message(Response::SetKeyspace(keyspace.to_string()))))
         }
-        Plan::Truncate(table) => crate::modify::truncate(context, table.id).await,
-        Plan::ChangeSchema(change) => crate::ddl::run(context, change).await,
-        Plan::Describe(describe) => crate::ddl::describe(context, &describe),
-    }
+        Plan::Truncate(table) => {
+            Started::later(async move { crate::modify::truncate(&context, table.id).await })
+        }
+        Plan::ChangeSchema(change) => Started::later(async move { crate::ddl::run(&context, change).await }),
+        Plan::Describe(describe) => Started::Done(crate::ddl::describe(&context, &describe)),
+    })
 }
 
 async fn run_batch(
@@ -402,7 +447,7 @@ async fn run_batch(
     let plan = ceto_cql::plan_batch(kind, &items, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
     match plan {
-        Plan::Write(write) => crate::modify::run(&context, write).await,
+        Plan::Write(write) => crate::modify::start(context, write).outcome().await,
         Plan::Conditional(conditional) => crate::conditional::run(&context, conditional).await,
         _ => Err(crate::answer::server_error(
             "a batch was planned as something else",

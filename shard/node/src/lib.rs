@@ -29,6 +29,7 @@ mod scan;
 mod select;
 mod shard_metrics;
 mod slots;
+mod spare_body;
 pub mod system;
 mod trace;
 

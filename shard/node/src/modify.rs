@@ -22,21 +22,59 @@ use ceto_model::{
 use ceto_native::{ErrorMessage, ErrorReason, Response};
 
 use crate::answer::{invalid, request_error, server_error};
-use crate::execute::{Answer, RequestContext};
+use crate::execute::{Answer, RequestContext, Started};
 use crate::node::Node;
+use crate::pump::BegunWrite;
 use crate::shard_metrics::Operation;
 
 /// Characters of each key component in an error text.
 const KEY_TEXT_MAX: usize = 256;
 
-/// Runs a write without conditions.
-pub(crate) async fn run(context: &RequestContext, plan: WritePlan) -> Result<Answer, ErrorMessage> {
-    write(context, plan).await?;
+/// Starts a write without conditions: one of one partition that is acknowledged at once is done.
+pub(crate) fn start(context: RequestContext, mut plan: WritePlan) -> Started {
+    let is_one = plan.mutations.len() == 1;
+    if is_one && let Err(error) = check_mutation_sizes(&context, &plan) {
+        return Started::Done(Err(error));
+    }
+    let only = match plan.mutations.len() {
+        1 if plan.kind == WriteKind::Simple && context.trace.is_none() => plan.mutations.pop(),
+        _ => None,
+    };
+    let Some(mutation) = only else {
+        return Started::later(async move {
+            write(&context, plan).await?;
+            Ok(acknowledge(&context))
+        });
+    };
+    if let Err(error) = validate_for_write(context.consistency) {
+        return Started::Done(Err(invalid(error)));
+    }
+    let timeout = timeout_of(plan.timeout_nanos, context.node.options.limits.write_timeout);
+    let deadline = context.deadline(timeout);
+    match begin_one(
+        &context.node,
+        context.consistency,
+        deadline,
+        WriteType::Simple,
+        mutation,
+    ) {
+        Err(error) => Started::Done(Err(error)),
+        Ok(BegunWrite::Done) => Started::Done(Ok(acknowledge(&context))),
+        Ok(BegunWrite::Waits(request)) => Started::later(async move {
+            let node = &context.node;
+            let outcome = node.write_reply(request).await;
+            outcome.map_err(|failure| request_error(node, failure))?;
+            Ok(acknowledge(&context))
+        }),
+    }
+}
+
+fn acknowledge(context: &RequestContext) -> Answer {
     let node = &context.node;
     node.metrics
         .latency(Operation::CoordinatorWrite)
         .record(node.env.clock().now() - context.started);
-    Ok(context.message(Response::Void))
+    Answer::Void(context.prefix())
 }
 
 /// Carries a plan's writes out.
@@ -90,6 +128,22 @@ pub(crate) async fn write_one(
     write_type: WriteType,
     mutation: Mutation,
 ) -> Result<(), ErrorMessage> {
+    match begin_one(node, consistency, deadline, write_type, mutation)? {
+        BegunWrite::Done => Ok(()),
+        BegunWrite::Waits(request) => {
+            let outcome = node.write_reply(request).await;
+            outcome.map_err(|failure| request_error(node, failure))
+        }
+    }
+}
+
+fn begin_one(
+    node: &Rc<Node>,
+    consistency: Consistency,
+    deadline: Instant,
+    write_type: WriteType,
+    mutation: Mutation,
+) -> Result<BegunWrite, ErrorMessage> {
     let schema = node.schema();
     let Some(table) = schema.table_by_id(mutation.table) else {
         return Err(invalid(format!(
@@ -105,8 +159,8 @@ pub(crate) async fn write_one(
         consistency,
         deadline,
     };
-    let outcome = node.write(coordinator, write_type, mutation).await;
-    outcome.map_err(|failure| request_error(node, failure))
+    node.begin_write(coordinator, write_type, mutation)
+        .map_err(|failure| request_error(node, failure))
 }
 
 /// Batches over several partitions cost the coordinator memory: large ones are warned of, larger ones refused.

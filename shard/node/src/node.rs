@@ -34,6 +34,7 @@ use crate::prepared::PreparedCache;
 use crate::pump::Pump;
 use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
+use crate::spare_body::SpareBody;
 use crate::system::definitions::{SYSTEM_SCHEMA, system_schema};
 use crate::system::schema_rows::{StoredSchema, TABLES};
 
@@ -80,6 +81,7 @@ pub struct Node {
     pub(crate) prepared: PreparedCache,
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
     pub(crate) requests_in_flight: Cell<usize>,
+    pub(crate) spare_body: SpareBody,
     /// Reads of other shards that this one waits for.
     pub(crate) reads: Slots<Result<Box<ReadResult>, ReplicaFailure>>,
     answers: Slots<Box<dyn Any + Send>>,
@@ -138,6 +140,7 @@ impl Node {
             pump: Pump::new(coordinator),
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
+            spare_body: SpareBody::default(),
             reads: Slots::default(),
             answers: Slots::default(),
             locks: PartitionLocks::default(),

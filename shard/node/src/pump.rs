@@ -17,13 +17,13 @@ use ceto_cluster::coordinator::{
     Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError,
 };
 use ceto_env::TaskQueue;
-use ceto_internode::{AnswerKind, FailureReason};
+use ceto_internode::{AnswerKind, FailureReason, RequestId};
 use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
 
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::node::Node;
-use crate::replies::{Outcome, Replies, ReplyFuture};
+use crate::replies::{Outcome, Replies};
 use crate::shard_metrics::Operation;
 use ceto_storage::Applied;
 
@@ -42,6 +42,14 @@ pub struct RequestFailure {
     pub error: RequestError,
     /// The cause, in words.
     pub cause: Option<String>,
+}
+
+/// A write that was started.
+pub(crate) enum BegunWrite {
+    /// Acknowledged.
+    Done,
+    /// Its outcome comes by [`Node::write_reply`].
+    Waits(RequestId),
 }
 
 impl From<RequestError> for RequestFailure {
@@ -67,13 +75,18 @@ impl Pump {
 }
 
 impl Node {
-    /// Carries one mutation to its replicas and waits for as many as the consistency level asks for.
-    pub async fn write(
+    /// Carries one mutation to its replicas. Where this node's replica is enough, the mutation is applied on the spot.
+    pub(crate) fn begin_write(
         self: &Rc<Self>,
         context: RequestContext<'_>,
         write_type: WriteType,
         mutation: Mutation,
-    ) -> Result<(), RequestFailure> {
+    ) -> Result<BegunWrite, RequestFailure> {
+        let token = mutation.key.token;
+        let suffices = || self.pump.coordinator.borrow().suffices_for_write(&context, token);
+        if token.shard(self.shard_count()) == self.shard() && suffices() {
+            return Ok(self.write_here(&context, write_type, mutation));
+        }
         let mut actions = Actions::new();
         let begun =
             self.pump
@@ -81,13 +94,53 @@ impl Node {
                 .borrow_mut()
                 .begin_write(context, write_type, mutation, &mut actions);
         let request = begun?;
-        let reply = self.pump.replies.expect(request);
+        self.pump.replies.expect(request);
         self.perform(&mut actions);
-        let (reply, cause) = self.reply_to(reply).await;
+        Ok(BegunWrite::Waits(request))
+    }
+
+    /// The outcome of a write that was begun.
+    pub(crate) async fn write_reply(self: &Rc<Self>, request: RequestId) -> Result<(), RequestFailure> {
+        let (reply, cause) = self.reply_to(request).await;
         match reply {
             Reply::Write(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
             Reply::Read(_) => unreachable!("a write got the reply of a read"),
         }
+    }
+
+    fn write_here(
+        self: &Rc<Self>,
+        context: &RequestContext<'_>,
+        write_type: WriteType,
+        mutation: Mutation,
+    ) -> BegunWrite {
+        let applied = self.begin_apply(mutation);
+        if let Ok(Applied::Done) = applied {
+            return BegunWrite::Done;
+        }
+        let mut coordinator = self.pump.coordinator.borrow_mut();
+        let reply_to = coordinator.await_write_here(context, write_type);
+        drop(coordinator);
+        let request = reply_to.exchange.request;
+        self.pump.replies.expect(request);
+        let mut actions = Actions::new();
+        self.feed_begun(reply_to, applied, &mut actions);
+        self.perform(&mut actions);
+        BegunWrite::Waits(request)
+    }
+
+    /// Reads what this shard can answer alone and from memory; None: [`Self::read`] is needed.
+    pub(crate) fn read_now(
+        &self,
+        context: &RequestContext<'_>,
+        options: &ReadOptions,
+        command: &ReadCommand,
+    ) -> Option<ReadResult> {
+        let coordinator = self.pump.coordinator.borrow();
+        if !coordinator.suffices_for_read(context, options, &command.target) {
+            return None;
+        }
+        self.try_read_here(command)?.ok()
     }
 
     /// Reads from as many replicas as the consistency level asks for.
@@ -105,9 +158,9 @@ impl Node {
                 .borrow_mut()
                 .begin_read(now, context, *options, command, &mut actions);
         let request = begun?;
-        let reply = self.pump.replies.expect(request);
+        self.pump.replies.expect(request);
         self.perform(&mut actions);
-        let (reply, cause) = self.reply_to(reply).await;
+        let (reply, cause) = self.reply_to(request).await;
         match reply {
             Reply::Read(outcome) => outcome.map_err(|error| RequestFailure { error, cause }),
             Reply::Write(_) => unreachable!("a read got the reply of a write"),
@@ -115,7 +168,8 @@ impl Node {
     }
 
     /// The timer is armed only for requests that really wait.
-    async fn reply_to(self: &Rc<Self>, mut reply: ReplyFuture<'_>) -> Outcome {
+    async fn reply_to(self: &Rc<Self>, request: RequestId) -> Outcome {
+        let mut reply = self.pump.replies.reply(request);
         let ready = Pin::new(&mut reply).poll(&mut Context::from_waker(Waker::noop()));
         if let Poll::Ready(outcome) = ready {
             return outcome;
@@ -149,19 +203,8 @@ impl Node {
     fn perform_apply(self: &Rc<Self>, reply_to: ReplyTo, mutation: Mutation, actions: &mut Actions) {
         let owner = mutation.key.token.shard(self.shard_count());
         if owner == self.shard() {
-            match self.begin_apply(mutation) {
-                Ok(Applied::Done) => self.feed_applied(reply_to, Ok(()), actions),
-                Ok(Applied::Later(done)) => {
-                    let node = self.clone();
-                    let task = async move {
-                        let outcome = done.await.map_err(|error| storage_failure(&error));
-                        node.applied(reply_to, outcome);
-                    };
-                    self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
-                }
-                Err(failure) => self.feed_applied(reply_to, Err(failure), actions),
-            }
-            return;
+            let begun = self.begin_apply(mutation);
+            return self.feed_begun(reply_to, begun, actions);
         }
         self.metrics.replica_hops.increment();
         let message = ShardMessage::Apply {
@@ -171,6 +214,27 @@ impl Node {
         };
         if self.mailbox.send(owner, message).is_err() {
             self.feed_applied(reply_to, Err(mailbox_full()), actions);
+        }
+    }
+
+    /// Feeds the outcome of an apply here back, now or when it has it.
+    fn feed_begun(
+        self: &Rc<Self>,
+        reply_to: ReplyTo,
+        begun: Result<Applied, ReplicaFailure>,
+        actions: &mut Actions,
+    ) {
+        match begun {
+            Ok(Applied::Done) => self.feed_applied(reply_to, Ok(()), actions),
+            Ok(Applied::Later(done)) => {
+                let node = self.clone();
+                let task = async move {
+                    let outcome = done.await.map_err(|error| storage_failure(&error));
+                    node.applied(reply_to, outcome);
+                };
+                self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
+            }
+            Err(failure) => self.feed_applied(reply_to, Err(failure), actions),
         }
     }
 

@@ -34,8 +34,8 @@ struct Waiting {
 }
 
 impl Replies {
-    /// From now on a reply to `request` can come. The future must be polled to its end or dropped.
-    pub(crate) fn expect(&self, request: RequestId) -> ReplyFuture<'_> {
+    /// From now on a reply to `request` can come. It must be waited for by [`Self::reply`].
+    pub(crate) fn expect(&self, request: RequestId) {
         let mut waiting = self.waiting.borrow_mut();
         let slot = request.slot as usize;
         if waiting.len() <= slot {
@@ -54,6 +54,10 @@ impl Replies {
                 .borrow_mut()
                 .insert(before.request, (reply, before.failure));
         }
+    }
+
+    /// The reply to a request that is expected. The future must be polled to its end or dropped.
+    pub(crate) fn reply(&self, request: RequestId) -> ReplyFuture<'_> {
         ReplyFuture {
             replies: self,
             request,
@@ -164,7 +168,8 @@ mod tests {
     fn a_reply_wakes_its_request() {
         let (replies, count) = (Replies::default(), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
-        let mut first = replies.expect(request(3, 1));
+        replies.expect(request(3, 1));
+        let mut first = replies.reply(request(3, 1));
         assert!(poll(&mut first, &waker).is_pending());
         replies.deliver(request(3, 0), Reply::Write(Ok(())));
         assert_eq!(count.0.load(Ordering::Relaxed), 0, "another request's");
@@ -178,11 +183,13 @@ mod tests {
     #[test]
     fn a_reply_outlives_its_slot() {
         let replies = Replies::default();
-        let mut first = replies.expect(request(0, 1));
+        replies.expect(request(0, 1));
+        let mut first = replies.reply(request(0, 1));
         assert!(poll(&mut first, Waker::noop()).is_pending());
         replies.deliver(request(0, 1), Reply::Write(Ok(())));
         // The core uses the slot again before the first request's task has run.
-        let mut second = replies.expect(request(0, 2));
+        replies.expect(request(0, 2));
+        let mut second = replies.reply(request(0, 2));
         assert!(poll(&mut second, Waker::noop()).is_pending());
         assert!(is_done(poll(&mut first, Waker::noop())));
         drop(first);
@@ -193,9 +200,11 @@ mod tests {
     #[test]
     fn a_request_that_goes_away_leaves_nothing() {
         let replies = Replies::default();
-        let first = replies.expect(request(0, 1));
+        replies.expect(request(0, 1));
+        let first = replies.reply(request(0, 1));
         replies.deliver(request(0, 1), Reply::Write(Ok(())));
-        let second = replies.expect(request(0, 2));
+        replies.expect(request(0, 2));
+        let second = replies.reply(request(0, 2));
         assert_eq!(replies.aside.borrow().len(), 1);
         drop(first);
         assert!(replies.aside.borrow().is_empty());

@@ -1,6 +1,9 @@
 //! SELECT: reads for the plan until it wants no more, rows straight into the body of the answer.
 
-use bytes::BytesMut;
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
 use ceto_cluster::consistency::validate_for_read;
 use ceto_cluster::coordinator::{ReadOptions, ReadRepair, RequestContext as CoordinatorContext};
 use ceto_cql::{RowSink, SelectPlan};
@@ -12,61 +15,143 @@ use ceto_native::{ErrorMessage, ErrorReason, RowsEncoder};
 use tracing::{error, warn};
 
 use crate::answer::{cql_error, invalid, request_error};
-use crate::execute::{Answer, NodeRandom, RequestContext};
+use crate::execute::{Answer, NodeRandom, RequestContext, Started};
 use crate::prepared::Entry;
 use crate::shard_metrics::Operation;
 use crate::system::virtual_rows::{self, VirtualSource};
 
-/// Capacity of a result's buffer at its start, bytes.
-const RESULT_CAPACITY: usize = 512;
-
-/// Runs a SELECT.
-pub(crate) async fn run(
-    context: &RequestContext,
-    entry: &Entry,
-    mut plan: Box<SelectPlan>,
-    client_metadata_id: Option<&[u8]>,
-) -> Result<Answer, ErrorMessage> {
+/// Starts a SELECT: what can be read from memory without a wait is read now.
+pub(crate) fn start(
+    context: RequestContext,
+    entry: Rc<Entry>,
+    plan: Box<SelectPlan>,
+    client_metadata_id: Option<Bytes>,
+) -> Result<Started, ErrorMessage> {
     validate_for_read(context.consistency).map_err(invalid)?;
     if let Some(warning) = plan.warning() {
         context.warn(warning.to_owned());
     }
-    let random = NodeRandom(&context.node);
-    let plan_context = context.plan_context(&random);
-    let mut body = BytesMut::with_capacity(RESULT_CAPACITY);
-    let mut rows = Rows::begin(context, entry, client_metadata_id, &mut body);
-    let mut work = Walked::default();
-    let tombstones_max = context.node.options.limits.tombstone_fail;
-    while let Some(command) = plan.command() {
-        let mut command = command.clone();
-        if plan.has_short_pages() {
-            let left = tombstones_max.saturating_sub(work.tombstones).max(1);
-            command.limits.tombstones = command.limits.tombstones.min(left);
-        }
-        let result = read(context, plan.table(), command).await?;
-        work.add(&result);
-        if work.tombstones > tombstones_max && !plan.has_short_pages() && !plan.is_one_row() {
-            return Err(too_many_tombstones(context, plan.table(), work.tombstones));
-        }
-        plan.feed(&result, &plan_context, &mut rows).map_err(cql_error)?;
-        if work.tombstones >= tombstones_max && plan.end_page(&result) {
-            context.node.metrics.short_pages.increment();
-            context.trace(|| format!("Page ends after {} tombstones", work.tombstones));
-        }
-    }
-    plan.finish(&plan_context, &mut rows).map_err(cql_error)?;
-    warn_of_tombstones(context, plan.table(), work);
-    rows.finish(plan.paging_state().as_deref());
-    let metrics = &context.node.metrics;
-    metrics.rows_returned.add(plan.row_count());
-    metrics
-        .latency(Operation::CoordinatorRead)
-        .record(context.node.env.clock().now() - context.started);
-    context.trace(|| format!("{} rows", plan.row_count()));
-    Ok(Answer::Result {
-        prefix: context.prefix(),
-        body,
+    let rows = Rows::begin(&context, &entry, client_metadata_id.as_deref());
+    let mut select = RunningSelect {
+        context,
+        plan,
+        rows,
+        work: Walked::default(),
+    };
+    Ok(match select.advance()? {
+        true => Started::Done(select.finish()),
+        false => Started::later(select.run()),
     })
+}
+
+/// A SELECT under way.
+struct RunningSelect {
+    context: RequestContext,
+    plan: Box<SelectPlan>,
+    rows: Rows,
+    work: Walked,
+}
+
+impl RunningSelect {
+    /// The plan's next read; one that may end its page early walks over no more tombstones than are left.
+    fn command(&self) -> Option<Cow<'_, ReadCommand>> {
+        let command = self.plan.command()?;
+        let max = self.context.node.options.limits.tombstone_fail;
+        let left = max.saturating_sub(self.work.tombstones).max(1);
+        if !self.plan.has_short_pages() || command.limits.tombstones <= left {
+            return Some(Cow::Borrowed(command));
+        }
+        let mut command = command.clone();
+        command.limits.tombstones = left;
+        Some(Cow::Owned(command))
+    }
+
+    /// Reads what is in memory here; true when nothing is left to be read.
+    fn advance(&mut self) -> Result<bool, ErrorMessage> {
+        while let Some(command) = self.command() {
+            match read_now(&self.context, self.plan.table(), &command) {
+                Some(result) => self.take(&result)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn run(mut self) -> Result<Answer, ErrorMessage> {
+        while let Some(command) = self.command() {
+            let result = read(&self.context, self.plan.table(), command.into_owned()).await?;
+            self.take(&result)?;
+        }
+        self.finish()
+    }
+
+    fn take(&mut self, result: &ReadResult) -> Result<(), ErrorMessage> {
+        let max = self.context.node.options.limits.tombstone_fail;
+        self.work.add(result);
+        let tombstones = self.work.tombstones;
+        if tombstones > max && !self.plan.has_short_pages() && !self.plan.is_one_row() {
+            return Err(too_many_tombstones(&self.context, self.plan.table(), tombstones));
+        }
+        let random = NodeRandom(&self.context.node);
+        let plan_context = self.context.plan_context(&random);
+        self.plan
+            .feed(result, &plan_context, &mut self.rows)
+            .map_err(cql_error)?;
+        if tombstones >= max && self.plan.end_page(result) {
+            self.context.node.metrics.short_pages.increment();
+            self.context
+                .trace(|| format!("Page ends after {tombstones} tombstones"));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Answer, ErrorMessage> {
+        let random = NodeRandom(&self.context.node);
+        let plan_context = self.context.plan_context(&random);
+        self.plan
+            .finish(&plan_context, &mut self.rows)
+            .map_err(cql_error)?;
+        warn_of_tombstones(&self.context, self.plan.table(), self.work);
+        let body = self.rows.finish(self.plan.paging_state().as_deref());
+        let (context, plan) = (&self.context, &self.plan);
+        let metrics = &context.node.metrics;
+        metrics.rows_returned.add(plan.row_count());
+        metrics
+            .latency(Operation::CoordinatorRead)
+            .record(context.node.env.clock().now() - context.started);
+        context.trace(|| format!("{} rows", plan.row_count()));
+        Ok(Answer::Result {
+            prefix: context.prefix(),
+            body,
+        })
+    }
+}
+
+/// One read of the plan, if this shard can answer it alone and from memory. What it cannot, and what fails, goes by
+/// [`read`].
+fn read_now(context: &RequestContext, table: &Table, command: &ReadCommand) -> Option<ReadResult> {
+    if table.is_virtual || context.trace.is_some() {
+        return None;
+    }
+    let node = &context.node;
+    let replication = node.replication(&table.keyspace)?;
+    let coordinator = CoordinatorContext {
+        replication: &replication,
+        consistency: context.consistency,
+        deadline: context.deadline(node.options.limits.read_timeout),
+    };
+    node.read_now(&coordinator, &read_options(table), command)
+}
+
+fn read_options(table: &Table) -> ReadOptions {
+    let read_repair = match table.options.read_repair.as_str() {
+        "NONE" => ReadRepair::None,
+        _ => ReadRepair::Blocking,
+    };
+    ReadOptions {
+        read_repair,
+        speculate_after: None,
+    }
 }
 
 /// One read of the plan.
@@ -101,16 +186,8 @@ pub(crate) async fn read(
         consistency: context.consistency,
         deadline: context.deadline(timeout),
     };
-    let read_repair = match table.options.read_repair.as_str() {
-        "NONE" => ReadRepair::None,
-        _ => ReadRepair::Blocking,
-    };
-    let options = ReadOptions {
-        read_repair,
-        speculate_after: None,
-    };
     let result = node
-        .read(coordinator, &options, command)
+        .read(coordinator, &read_options(table), command)
         .await
         .map_err(|failure| request_error(node, failure))?;
     context.trace(|| {
@@ -208,18 +285,13 @@ fn warn_of_tombstones(context: &RequestContext, table: &Table, walked: Walked) {
 }
 
 /// Rows into the body of the answer.
-struct Rows<'a> {
-    encoder: RowsEncoder<'a>,
+struct Rows {
+    encoder: RowsEncoder,
     is_row_open: bool,
 }
 
-impl<'a> Rows<'a> {
-    fn begin(
-        context: &RequestContext,
-        entry: &'a Entry,
-        client_metadata_id: Option<&[u8]>,
-        body: &'a mut BytesMut,
-    ) -> Rows<'a> {
+impl Rows {
+    fn begin(context: &RequestContext, entry: &Entry, client_metadata_id: Option<&[u8]>) -> Rows {
         let is_stale = context.dialect.has_metadata_id()
             && client_metadata_id.is_some_and(|id| *id != entry.result_metadata_id[..]);
         let header = RowsHeader {
@@ -228,7 +300,7 @@ impl<'a> Rows<'a> {
             new_metadata_id: is_stale.then_some(&entry.result_metadata_id[..]),
         };
         Rows {
-            encoder: RowsEncoder::begin(body, header),
+            encoder: RowsEncoder::begin(context.node.spare_body.take(), header),
             is_row_open: false,
         }
     }
@@ -239,13 +311,13 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn finish(mut self, paging_state: Option<&[u8]>) {
+    fn finish(mut self, paging_state: Option<&[u8]>) -> BytesMut {
         self.end_row();
-        self.encoder.finish(paging_state);
+        self.encoder.finish(paging_state)
     }
 }
 
-impl RowSink for Rows<'_> {
+impl RowSink for Rows {
     fn start_row(&mut self) {
         self.end_row();
         self.is_row_open = true;

@@ -14,6 +14,7 @@
 //! connection.
 
 mod aligned;
+mod allocator;
 mod disk;
 mod env;
 mod error;
@@ -28,6 +29,7 @@ mod stack;
 mod start;
 mod watchdog;
 
+pub use allocator::Allocator;
 pub use error::Error;
 pub use limits::raise_open_files_limit;
 pub use mailbox::{ControlHandle, Origin, Receiver};

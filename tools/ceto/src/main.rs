@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ceto_runtime::Allocator = ceto_runtime::Allocator;
 
 /// A shard-per-core, Cassandra-compatible distributed database.
 #[derive(Parser)]

@@ -28,8 +28,8 @@ pub struct RowsHeader<'a> {
 ///
 /// The row under way must be complete at [`RowsEncoder::end_row`]; that is asserted.
 #[must_use = "the result is complete only after finish"]
-pub struct RowsEncoder<'a> {
-    out: &'a mut BytesMut,
+pub struct RowsEncoder {
+    out: BytesMut,
     /// Where the metadata starts.
     metadata: usize,
     /// Where the number of rows stands.
@@ -39,14 +39,20 @@ pub struct RowsEncoder<'a> {
     rows: u32,
 }
 
-impl<'a> RowsEncoder<'a> {
+impl RowsEncoder {
     /// Appends everything before the rows to `out`.
-    pub fn begin(out: &'a mut BytesMut, header: RowsHeader<'_>) -> RowsEncoder<'a> {
+    pub fn begin(mut out: BytesMut, header: RowsHeader<'_>) -> RowsEncoder {
         out.put_i32(result_kind::ROWS);
         let metadata = out.len();
         let skip = header.skip_metadata && header.new_metadata_id.is_none();
         let columns = (!skip).then_some(header.columns);
-        put_metadata(out, header.columns.count(), columns, None, header.new_metadata_id);
+        put_metadata(
+            &mut out,
+            header.columns.count(),
+            columns,
+            None,
+            header.new_metadata_id,
+        );
         let rows_count = out.len();
         out.put_u32(0);
         RowsEncoder {
@@ -63,7 +69,7 @@ impl<'a> RowsEncoder<'a> {
     #[inline]
     pub fn cell(&mut self, value: Option<&[u8]>) {
         self.cells += 1;
-        put_bytes(self.out, value);
+        put_bytes(&mut self.out, value);
     }
 
     /// Appends a cell whose bytes `fill` appends to the buffer it gets (and must not shorten).
@@ -71,7 +77,7 @@ impl<'a> RowsEncoder<'a> {
         self.cells += 1;
         let start = self.out.len();
         self.out.put_i32(0);
-        let result = fill(self.out);
+        let result = fill(&mut self.out);
         let length = int_length(self.out.len() - start - 4);
         self.out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         result
@@ -101,18 +107,19 @@ impl<'a> RowsEncoder<'a> {
         self.out.len() - self.rows_count - 4
     }
 
-    /// Fills in the number of rows and, if there are more pages, where the next one starts.
-    pub fn finish(self, paging_state: Option<&[u8]>) {
+    /// Fills in the number of rows and, if there are more pages, where the next one starts. The buffer comes back.
+    pub fn finish(mut self, paging_state: Option<&[u8]>) -> BytesMut {
         assert_eq!(self.cells, 0, "the last row has been ended");
         self.out[self.rows_count..self.rows_count + 4].copy_from_slice(&self.rows.to_be_bytes());
         if let Some(state) = paging_state {
             self.insert_paging_state(state);
         }
+        self.out
     }
 
     /// Moves everything behind the number of columns to make room. Costs a copy of the page, once for each page but
     /// the last.
-    fn insert_paging_state(self, state: &[u8]) {
+    fn insert_paging_state(&mut self, state: &[u8]) {
         let place = self.metadata + 8;
         let end = self.out.len();
         let length = 4 + state.len();

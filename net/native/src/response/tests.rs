@@ -94,15 +94,13 @@ fn the_prefix_stands_in_the_order_of_the_specification() {
 }
 
 fn rows(header: RowsHeader<'_>, paging_state: Option<&[u8]>) -> Vec<u8> {
-    let mut out = BytesMut::from(&b"before"[..]);
-    let mut encoder = RowsEncoder::begin(&mut out, header);
+    let mut encoder = RowsEncoder::begin(BytesMut::from(&b"before"[..]), header);
     encoder.row([Some(&b"a"[..]), None]);
     encoder.cell_with(|out| out.extend_from_slice(b"bc"));
     encoder.cell(Some(b""));
     encoder.end_row();
     assert_eq!(encoder.rows(), 2);
-    encoder.finish(paging_state);
-    out[6..].to_vec()
+    encoder.finish(paging_state)[6..].to_vec()
 }
 
 const ROWS: &[u8] = b"\0\0\0\x02\0\0\0\x01a\xFF\xFF\xFF\xFF\0\0\0\x02bc\0\0\0\0";
@@ -181,13 +179,12 @@ fn columns_of_two_tables_name_their_table_each() {
 #[should_panic(expected = "a row has a cell for each column")]
 fn a_row_that_is_too_short_is_a_bug() {
     let columns = EncodedColumns::encode(V4, &[column("x", CqlType::Int)]);
-    let mut out = BytesMut::new();
     let header = RowsHeader {
         columns: &columns,
         skip_metadata: false,
         new_metadata_id: None,
     };
-    let mut encoder = RowsEncoder::begin(&mut out, header);
+    let mut encoder = RowsEncoder::begin(BytesMut::new(), header);
     encoder.end_row();
 }
 

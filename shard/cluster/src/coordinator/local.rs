@@ -2,15 +2,20 @@
 //!
 //! One replica suffices and it is here, so there is nothing to count, to choose or to merge: one action out, one
 //! outcome in. Costs no allocation; what the replica answers is what the client gets, and it is asked for no tombstones.
+//!
+//! What is done at once need not be a request at all: where [`Coordinator::suffices_for_write`] or
+//! [`Coordinator::suffices_for_read`] says so, the caller does the replica's work itself. A write that then takes its time
+//! is put in flight by [`Coordinator::await_write_here`].
 
 use std::time::Instant;
 
 use ceto_internode::{AnswerKind, ExchangeId, FailureReason, ReadAnswer, RequestId};
-use ceto_model::{Consistency, Mutation, ReadCommand, ReadTarget, WriteType};
+use ceto_model::{Consistency, Mutation, ReadCommand, ReadTarget, Token, WriteType};
 
 use super::action::{Action, Actions, Reply, ReplyTo};
-use super::dispatch::{Coordinator, InFlight, Progress, Surroundings};
+use super::dispatch::{Coordinator, InFlight, Progress, RequestContext, Surroundings};
 use super::error::RequestError;
+use super::read::ReadOptions;
 use crate::replication::{ReplicaMap, ReplicaSet};
 
 /// The only exchange of such a request.
@@ -25,6 +30,34 @@ pub(super) struct Local {
 }
 
 impl Coordinator {
+    /// A write of this token is done when this node's replica has it, and one more request may be in flight.
+    pub fn suffices_for_write(&self, context: &RequestContext<'_>, token: Token) -> bool {
+        let replicas = context.replication.replicas(token);
+        self.is_enough(context.replication, context.consistency, replicas) && self.admit().is_ok()
+    }
+
+    /// What this node's replica reads of `target` is the answer.
+    pub fn suffices_for_read(
+        &self,
+        context: &RequestContext<'_>,
+        options: &ReadOptions,
+        target: &ReadTarget,
+    ) -> bool {
+        let speculates = options.speculate_after.is_some();
+        self.can_read_here(context.replication, context.consistency, speculates, target)
+    }
+
+    /// Puts a write in flight that [suffices](Self::suffices_for_write) and has been begun here; its outcome is to be fed
+    /// to [`Self::applied`].
+    pub fn await_write_here(&mut self, context: &RequestContext<'_>, write_type: WriteType) -> ReplyTo {
+        let local = Local {
+            consistency: context.consistency,
+            write_type: Some(write_type),
+        };
+        let request = self.insert(InFlight::Local(local), context.deadline);
+        self.reply_here(request)
+    }
+
     /// This node is the only replica that matters at the level: it is a replica, one answer is enough, and there is no
     /// other to be written.
     pub(super) fn is_enough(

@@ -191,11 +191,11 @@ impl Served {
             skip_metadata: false,
             new_metadata_id: None,
         };
-        let mut encoder = RowsEncoder::begin(body, header);
+        let mut encoder = RowsEncoder::begin(std::mem::take(body), header);
         for row in rows {
             encoder.row(row.iter().map(|cell| Some(&cell[..])));
         }
-        encoder.finish(None);
+        *body = encoder.finish(None);
         writer.end().unwrap();
     }
 
