@@ -23,6 +23,7 @@ golden! {
     batch
     bind
     collections
+    compact
     conditions
     counters
     errors

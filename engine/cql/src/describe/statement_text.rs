@@ -178,6 +178,9 @@ fn primary_key(table: &Table) -> String {
 }
 
 fn add_options(text: &mut CqlText, table: &Table, with_internals: bool) {
+    if table.is_compact {
+        text.add("COMPACT STORAGE").end_line().add("AND ");
+    }
     if with_internals {
         text.add(&format!("ID = {}", table.id)).end_line().add("AND ");
     }

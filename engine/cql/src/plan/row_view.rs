@@ -8,7 +8,7 @@ use crate::ast::CellMetadata;
 use crate::expression::{RowSource, of_value};
 use bytes::Bytes;
 use ceto_model::cell::CellState;
-use ceto_model::comparable::decode_component_into;
+use ceto_model::comparable::{KEY_END, decode_component_into};
 use ceto_model::counter::counter_value;
 use ceto_model::value::wire::put_value;
 use ceto_model::{
@@ -49,6 +49,10 @@ impl KeyBuffers {
         let Some(key) = key else { return Ok(()) };
         let mut rest: &[u8] = &key.0;
         for (cql_type, reversed) in table.clustering_types() {
+            // A row of a dense table may lack columns at the end of its key.
+            if table.is_compact && matches!(rest, [KEY_END]) {
+                break;
+            }
             decode_component_into(cql_type, *reversed, &mut rest, &mut self.clustering).map_err(of_value)?;
             self.ends.push(self.clustering.len());
         }

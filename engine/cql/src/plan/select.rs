@@ -37,7 +37,7 @@ pub struct SelectPlan {
     /// Named partitions; empty for a range.
     keys: Keys,
     next_key: usize,
-    /// Rows of each partition.
+    /// Rows of each partition that is still to come; of the last named one the command has them.
     slices: Slices,
     command: Option<ReadCommand>,
     builder: ResultBuilder,
@@ -66,6 +66,8 @@ impl SelectPlan {
             Some(timeout) => evaluate_timeout(timeout, &evaluation)?,
             None => None,
         };
+        // IN () and bounds that exclude each other name no row, and so no static row either.
+        let names_nothing = slices.is_empty() && !restrictions.clustering.is_empty();
         let kept_values = match select.selection.projection {
             Projection::Columns(_) => SmallVec::new(),
             Projection::Expressions { .. } => values.iter().cloned().collect(),
@@ -91,8 +93,7 @@ impl SelectPlan {
             }
             None => plan.advance_key(context.now_seconds),
         }
-        // IN () and bounds that exclude each other name no row, and so no static row either.
-        if plan.slices.is_empty() && !plan.select.restrictions.clustering.is_empty() {
+        if names_nothing {
             plan.command = None;
         }
         Ok(plan)
@@ -121,6 +122,11 @@ impl SelectPlan {
     /// The table that is read.
     pub fn table(&self) -> &Arc<Table> {
         &self.select.table
+    }
+
+    /// How many partitions are named; 0: a range.
+    pub fn named_partitions(&self) -> usize {
+        self.keys.len()
     }
 
     /// USING TIMEOUT, in nanoseconds.
@@ -260,8 +266,11 @@ impl SelectPlan {
         let key = self.keys.get(self.next_key).cloned();
         self.next_key += 1;
         self.command = key.map(|key| {
-            let target = ReadTarget::Partition(key);
-            self.make_command(target, self.slices.clone(), None, now)
+            let slices = match self.next_key < self.keys.len() {
+                true => self.slices.clone(),
+                false => std::mem::take(&mut self.slices),
+            };
+            self.make_command(ReadTarget::Partition(key), slices, None, now)
         });
     }
 
@@ -278,7 +287,7 @@ impl SelectPlan {
         let is_full = self.builder.in_partition >= self.builder.per_partition;
         match (command.target, resume) {
             (ReadTarget::Partition(key), ResumePoint::Row(_, row)) => {
-                let slices = cut(&self.slices, row, self.select.reversed);
+                let slices = cut(&command.slices, row, self.select.reversed);
                 if slices.is_empty() || is_full {
                     return self.advance_key(now);
                 }

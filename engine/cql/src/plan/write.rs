@@ -14,16 +14,16 @@ use crate::prepare::batch::{PreparedBatch, check_kinds};
 use crate::prepare::modification::{Attributes, PreparedModification, Target};
 use crate::prepare::{Prepared, PreparedKind};
 use crate::restrictions::clustering::{Rows, key_too_long, row_key};
-use crate::restrictions::partition::{Keys, decorated_key};
+use crate::restrictions::partition::{Keys, decorated_key, decorated_key_of_one};
 use crate::restrictions::{Components, present};
 use crate::{BoundValue, CqlError};
 use bytes::Bytes;
-use ceto_model::comparable::{KEY_END, encode_clustering};
+use ceto_model::comparable::{KEY_END, encode_clustering, encode_prefix};
 use ceto_model::key::KEY_SIZE_MAX;
 use ceto_model::timestamp::{Expiry, Ttl};
 use ceto_model::{
-    ClusteringKey, Collection, ColumnId, DecoratedKey, Liveness, Mutation, RangeTombstone, Row, TableId,
-    Timestamp,
+    ClusteringKey, Collection, ColumnId, DecoratedKey, Liveness, Mutation, RangeTombstone, Row, Table,
+    TableId, Timestamp,
 };
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -282,6 +282,7 @@ impl PreparedModification {
                 let keys = self.insert_key(partition, evaluation)?;
                 let rows = match clustering {
                     None => LocatedRows::Static,
+                    Some(clustering) if clustering.is_empty() => self.row_of(&[])?,
                     Some(clustering) => {
                         let values = clustering.iter().zip(self.table.clustering());
                         let values: Result<Components, _> = values
@@ -348,6 +349,10 @@ impl PreparedModification {
     }
 
     fn insert_key(&self, partition: &[Expression], evaluation: &Evaluation<'_>) -> Result<Keys, CqlError> {
+        if let ([value], [column]) = (partition, self.table.partition_key()) {
+            let component = present(value.evaluate(evaluation)?, &column.name)?;
+            return Ok(SmallVec::from_buf([decorated_key_of_one(component)?]));
+        }
         let values = partition.iter().zip(self.table.partition_key());
         let values: Result<Components, _> = values
             .map(|(value, column)| present(value.evaluate(evaluation)?, &column.name))
@@ -362,6 +367,11 @@ impl PreparedModification {
         }
         let key = match values {
             [] => row_key(&[KEY_END]),
+            // A dense table's row, with columns left out at the end.
+            values if values.len() < self.table.clustering().len() => {
+                let prefix = encode_prefix(self.table.clustering_types(), values).map_err(of_value)?;
+                row_key(&[&prefix[..], &[KEY_END]].concat())
+            }
             values => {
                 let encoded = encode_clustering(self.table.clustering_types(), values);
                 ClusteringKey(encoded.map_err(of_value)?)
@@ -370,8 +380,10 @@ impl PreparedModification {
         Ok(LocatedRows::Rows(SmallVec::from_buf([Rows::Row(key)])))
     }
 
-    pub(super) fn is_insert(&self) -> bool {
+    /// INSERT, which says that the row is there. With COMPACT STORAGE its columns say so, if there are any.
+    fn writes_liveness(&self) -> bool {
         matches!(self.target, Target::Insert { .. } | Target::InsertJson(_))
+            && (!self.table.is_compact || self.table.regulars().is_empty())
     }
 }
 
@@ -482,13 +494,14 @@ impl<'c, 'a> WriteBuilder<'c, 'a> {
                             deletion: parameters.deletion(),
                         }),
                         Rows::Row(clustering) => {
+                            check_compact_row(&modification.table, clustering)?;
                             let mut content = Row::default();
                             if is_delete {
                                 content.deletion = Some(parameters.deletion());
                             } else {
                                 target(Some(clustering)).fill(modification, located, &mut content)?;
                             }
-                            if modification.is_insert() {
+                            if modification.writes_liveness() {
                                 content.liveness = Some(Liveness {
                                     timestamp: parameters.timestamp,
                                     expiry: parameters.expiry,
@@ -619,6 +632,18 @@ fn one_update_per_partition(mut updates: Vec<CounterUpdate>) -> Vec<CounterUpdat
 fn add_increments(sums: &mut RowIncrements, increments: &RowIncrements) {
     for (column, delta) in increments {
         add_increment(sums, *column, *delta);
+    }
+}
+
+/// The only clustering column of a dense table cannot be empty.
+fn check_compact_row(table: &Table, clustering: &ClusteringKey) -> Result<(), CqlError> {
+    /// An empty component is one byte, and another ends the key.
+    const EMPTY_KEY_LENGTH: usize = 2;
+    match table.clustering() {
+        [only] if table.is_compact && clustering.0.len() == EMPTY_KEY_LENGTH => Err(CqlError::Invalid(
+            format!("Invalid empty or null value for column {}", only.name),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -241,7 +241,9 @@ fn prepare_insert(
     let clustering = key.split_off(table.partition_key().len());
     let partition = complete(key, table.partition_key(), "partition key parts")?;
     let only_static = !operations.is_empty() && operations.iter().all(|operation| operation.is_static);
+    check_compact_insert(&table, &operations)?;
     let clustering = match clustering.iter().any(Option::is_some) || !only_static {
+        true if table.is_dense() => Some(leading(clustering, table.clustering())?),
         true => Some(complete(clustering, table.clustering(), "clustering keys")?),
         false if table.clustering().is_empty() => Some(Vec::new()),
         false => None,
@@ -276,6 +278,43 @@ fn complete(
         "Some {what} are missing: {}",
         missing.join(", ")
     )))
+}
+
+/// A row of a table with COMPACT STORAGE is there while a column is: the key alone makes none, unless there is no other
+/// column.
+fn check_compact_insert(table: &Table, operations: &[ColumnOperation]) -> Result<(), CqlError> {
+    let is_mandatory = table.is_compact && operations.is_empty();
+    let name = match table.regulars() {
+        [] => return Ok(()),
+        _ if !is_mandatory => return Ok(()),
+        [value] if table.is_dense() => &*value.name,
+        // What Cassandra calls the hidden column of a table without clustering columns.
+        _ => "value",
+    };
+    Err(CqlError::Invalid(format!(
+        "Column {name} is mandatory for this COMPACT STORAGE table"
+    )))
+}
+
+/// The clustering columns of a dense table, of which those at the end may be left out.
+fn leading(mut values: Vec<Option<Expression>>, columns: &[Column]) -> Result<Vec<Expression>, CqlError> {
+    let count = values.iter().take_while(|value| value.is_some()).count();
+    let gap = columns
+        .iter()
+        .zip(&values)
+        .skip(count)
+        .find(|(_, value)| value.is_some());
+    match (columns.get(count), gap) {
+        (Some(missing), Some((column, _))) => Err(CqlError::Invalid(format!(
+            "PRIMARY KEY column \"{}\" cannot be restricted as preceding column \"{}\" is not restricted",
+            column.name, missing.name
+        ))),
+        (Some(_), None) if count == 0 => complete(values, columns, "clustering keys"),
+        _ => {
+            values.truncate(count);
+            Ok(values.into_iter().flatten().collect())
+        }
+    }
 }
 
 fn prepare_update(

@@ -30,6 +30,8 @@ pub(crate) struct ClusteringRestrictions {
     fixed: usize,
     /// Number of clustering columns.
     total: usize,
+    /// UPDATE of a dense table: a prefix of the columns is a row's whole key.
+    names_short_rows: bool,
 }
 
 /// One restriction of the next columns.
@@ -94,6 +96,7 @@ impl ClusteringRestrictions {
             total: columns.len(),
             ..Self::default()
         };
+        restrictions.names_short_rows = kind == StatementKind::Update && table.is_dense();
         let limits_size = !matches!(kind, StatementKind::Select { .. });
         let mut sliced: Option<&Column> = None;
         while let Some(column) = columns.get(restrictions.fixed) {
@@ -167,7 +170,7 @@ impl ClusteringRestrictions {
                     "Slice restrictions are not supported on the clustering columns in UPDATE statements",
                 ));
             }
-            if !only_statics && self.fixed < self.total {
+            if !only_statics && !self.names_rows() {
                 let missing: Vec<&str> = table
                     .clustering()
                     .iter()
@@ -221,7 +224,7 @@ impl ClusteringRestrictions {
 
     /// All clustering columns are fixed: the restriction names rows.
     pub(crate) fn names_rows(&self) -> bool {
-        self.fixed == self.total
+        self.fixed == self.total || self.names_short_rows && self.fixed > 0
     }
 
     /// Some column is restricted by IN.

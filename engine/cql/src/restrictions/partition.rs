@@ -166,7 +166,7 @@ impl PartitionRestrictions {
             && let KeyValues::One(value) = &key.values
         {
             let component = present(value.evaluate(evaluation)?, &key.name)?;
-            return Ok(SmallVec::from_buf([decorated_key(&[component])?]));
+            return Ok(SmallVec::from_buf([decorated_key_of_one(component)?]));
         }
         if self.is_single() {
             let mut components = Components::new();
@@ -286,11 +286,20 @@ impl TokenDemand {
 
 /// The key of these column values; checks the sizes.
 pub(crate) fn decorated_key(components: &[Bytes]) -> Result<DecoratedKey, CqlError> {
-    let key = match components {
-        [single] => PartitionKey(single.clone()),
-        several => PartitionKey::from_components(several),
-    };
+    if let [single] = components {
+        return decorated_key_of_one(single.clone());
+    }
     let longest = components.iter().map(Bytes::len).max().unwrap_or(0);
+    checked_key(PartitionKey::from_components(components), longest)
+}
+
+/// The key of a table with one partition key column.
+pub(crate) fn decorated_key_of_one(component: Bytes) -> Result<DecoratedKey, CqlError> {
+    let length = component.len();
+    checked_key(PartitionKey(component), length)
+}
+
+fn checked_key(key: PartitionKey, longest: usize) -> Result<DecoratedKey, CqlError> {
     if key.0.is_empty() {
         return Err(CqlError::invalid("Key may not be empty"));
     }

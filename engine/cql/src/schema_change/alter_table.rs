@@ -169,6 +169,11 @@ fn add_columns(
         keyspace: &keyspace.name,
         types: &keyspace.types,
     };
+    if table.is_compact {
+        return Err(CqlError::invalid(
+            "Cannot add new column to a COMPACT STORAGE table",
+        ));
+    }
     let mut names: BTreeSet<&str> = table.columns().iter().map(|column| &*column.name).collect();
     let mut builder = table.to_builder();
     for column in columns {
@@ -303,6 +308,11 @@ fn drop_columns(
     if_exists: bool,
     dropped_at: i64,
 ) -> Result<TableBuilder, CqlError> {
+    if table.is_compact {
+        return Err(CqlError::invalid(
+            "Cannot drop columns from a COMPACT STORAGE table",
+        ));
+    }
     let mut dropped = BTreeMap::new();
     for name in columns {
         let Some(column) = table.column(name) else {

@@ -59,9 +59,6 @@ pub(super) fn prepare(
     if create.columns.iter().any(|column| column.mask.is_some()) {
         return Err(masking_disabled());
     }
-    if create.options.compact_storage {
-        return Err(CqlError::invalid("COMPACT STORAGE is not supported yet"));
-    }
     Ok(SchemaChange {
         keyspace,
         action: Action::CreateTable(Arc::new(CreateTableChange {
@@ -183,7 +180,10 @@ fn build(keyspace: &Keyspace, change: &CreateTableChange) -> Result<Table, CqlEr
 
     let mut builder = TableBuilder::new(TableId(id), &keyspace.name, &change.name);
     add_primary_key(&mut builder, create, primary_key, &mut columns);
-    if primary_key.clustering.is_empty() && !statics.is_empty() {
+    if create.options.compact_storage {
+        check_compact(&columns, !statics.is_empty(), !primary_key.clustering.is_empty())?;
+        builder.is_compact = true;
+    } else if primary_key.clustering.is_empty() && !statics.is_empty() {
         return Err(static_without_clustering());
     }
     if columns.values().any(|cql_type| *cql_type == CqlType::Counter) {
@@ -206,6 +206,27 @@ fn build(keyspace: &Keyspace, change: &CreateTableChange) -> Result<Table, CqlEr
     }
     builder.options = options;
     Ok(builder.build())
+}
+
+/// What COMPACT STORAGE can hold; `columns` are those outside of the primary key.
+fn check_compact(columns: &ColumnTypes, has_statics: bool, is_dense: bool) -> Result<(), CqlError> {
+    let problem = if columns.values().any(CqlType::is_multicell) {
+        "Non-frozen collections and UDTs are not supported with COMPACT STORAGE".to_owned()
+    } else if has_statics {
+        "Static columns are not supported in COMPACT STORAGE tables".to_owned()
+    } else if !is_dense && columns.is_empty() {
+        "No definition found that is not part of the PRIMARY KEY".to_owned()
+    } else if is_dense && columns.len() > 1 {
+        let names: Vec<&str> = columns.keys().map(|name| &**name).collect();
+        format!(
+            "COMPACT STORAGE with composite PRIMARY KEY allows no more than one column not part of the PRIMARY KEY \
+             (got: {})",
+            names.join(", ")
+        )
+    } else {
+        return Ok(());
+    };
+    Err(CqlError::Invalid(problem))
 }
 
 /// A user type that is not frozen, with a field that is not frozen.

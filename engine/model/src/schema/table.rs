@@ -174,6 +174,8 @@ pub struct Table {
     pub options: TableOptions,
     /// Has counter columns (and then no others outside the key).
     pub is_counter: bool,
+    /// `WITH COMPACT STORAGE`: a row is there while one of its columns is, and columns are neither added nor dropped.
+    pub is_compact: bool,
     /// Its rows are made up on each read; it cannot be written.
     pub is_virtual: bool,
     /// Dropped columns.
@@ -236,6 +238,11 @@ impl Table {
         self.static_count > 0
     }
 
+    /// `WITH COMPACT STORAGE`, with clustering columns: at most one other column.
+    pub fn is_dense(&self) -> bool {
+        self.is_compact && self.clustering_count > 0
+    }
+
     /// Types of the clustering columns and whether each is descending, as `comparable` takes them.
     pub fn clustering_types(&self) -> &[(CqlType, bool)] {
         &self.clustering_types
@@ -248,6 +255,7 @@ impl Table {
             keyspace: self.keyspace.clone(),
             name: self.name.clone(),
             options: self.options.clone(),
+            is_compact: self.is_compact,
             is_virtual: self.is_virtual,
             dropped: self.dropped.clone(),
             next_column_id: self.next_column_id,
@@ -264,6 +272,7 @@ pub struct TableBuilder {
     pub keyspace: Arc<str>,
     pub name: Arc<str>,
     pub options: TableOptions,
+    pub is_compact: bool,
     pub is_virtual: bool,
     pub dropped: Vec<DroppedColumn>,
     pub next_column_id: u32,
@@ -278,6 +287,7 @@ impl TableBuilder {
             keyspace: keyspace.into(),
             name: name.into(),
             options: TableOptions::default(),
+            is_compact: false,
             is_virtual: false,
             dropped: Vec::new(),
             next_column_id: 0,
@@ -352,6 +362,7 @@ impl TableBuilder {
                 .columns
                 .iter()
                 .any(|column| column.cql_type == CqlType::Counter),
+            is_compact: self.is_compact,
             is_virtual: self.is_virtual,
             dropped: self.dropped,
             next_column_id: self.next_column_id,

@@ -7,6 +7,7 @@
 //! Never: reads a disk or decides anything. [`definitions`] says what the tables look like, [`schema_rows`] turns a
 //! schema into rows and back, [`virtual_rows`] makes the virtual tables' rows.
 
+mod compact;
 pub mod definitions;
 mod estimates;
 pub mod row;

@@ -231,6 +231,14 @@ impl<'a> StoredRow<'a> {
         }
     }
 
+    /// A frozen<set<text>> column.
+    pub fn text_set(&self, name: &str) -> Option<Vec<String>> {
+        match self.value(name) {
+            Some(Value::Set(values)) => Some(values.into_iter().filter_map(into_text).collect()),
+            _ => None,
+        }
+    }
+
     /// A frozen<map<text, text>> column; empty when null.
     pub fn text_map(&self, name: &str) -> Vec<(String, String)> {
         match self.value(name) {

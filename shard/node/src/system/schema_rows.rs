@@ -15,6 +15,7 @@ use ceto_model::{
 };
 use uuid::Uuid;
 
+use super::compact;
 use super::definitions::{SYSTEM_KEYSPACES, SYSTEM_SCHEMA};
 use super::row::{StoredRow, SystemRow, text, text_list, text_map, text_set};
 
@@ -51,9 +52,9 @@ pub fn rows(keyspace: &Keyspace) -> Vec<(&'static str, SystemRow)> {
     }
     for table in keyspace.tables.values() {
         rows.push(("tables", table_row(table)));
+        let columns = compact::shown_columns(table);
         rows.extend(
-            table
-                .columns()
+            columns
                 .iter()
                 .map(|column| ("columns", column_row(table, column))),
         );
@@ -74,15 +75,11 @@ fn table_row(table: &Table) -> SystemRow {
         .extensions
         .iter()
         .map(|(k, v)| (text(k), Value::Blob(v.clone().into())));
-    let mut flags = vec!["compound".to_owned()];
-    if table.is_counter {
-        flags.push("counter".to_owned());
-    }
     SystemRow::default()
         .with("keyspace_name", text(&*table.keyspace))
         .with("table_name", text(&*table.name))
         .with("id", Value::Uuid(table.id.0))
-        .with("flags", text_set(flags))
+        .with("flags", text_set(compact::flags(table)))
         .with("additional_write_policy", text(&options.additional_write_policy))
         .with("allow_auto_snapshot", Value::Boolean(options.allow_auto_snapshot))
         .with(
@@ -377,6 +374,9 @@ impl StoredSchema {
                 .ok_or_else(|| SchemaError(format!("{keyspace}.{name} has no id")))?;
             let mut builder = TableBuilder::new(TableId(id), &keyspace, &name);
             builder.options = options_of(row);
+            builder.is_compact = row
+                .text_set("flags")
+                .is_some_and(|flags| compact::is_compact(&flags));
             builders.insert((keyspace, name), builder);
             Ok(())
         })?;
@@ -396,12 +396,15 @@ impl StoredSchema {
             let Some(builder) = builders.get_mut(&(row.text("keyspace_name"), row.text("table_name"))) else {
                 return Ok(());
             };
+            if row.int("column_id") == Some(compact::MADE_UP_STORED) {
+                return Ok(());
+            }
             let id = column_id(row)?;
             builder.next_column_id = builder.next_column_id.max(id.0 + 1);
             builder.columns.push(Column {
                 id,
                 name: row.text("column_name").as_str().into(),
-                kind: kind_of(row)?,
+                kind: compact::stored_kind(builder.is_compact, kind_of(row)?),
                 position: row
                     .int("position")
                     .and_then(|p| u16::try_from(p).ok())

@@ -140,7 +140,27 @@ fn a_schema_survives_being_stored_changed_and_read_back() {
     });
     let mut second = TableBuilder::new(TableId(Uuid::from_u128(10)), "shop", "Other");
     second.add_column("K", ColumnKind::PartitionKey, CqlType::Blob);
-    for table in [builder.build(), second.build()] {
+    let compact = |number: u128, name: &str, keys: usize, others: usize| {
+        let mut table = TableBuilder::new(TableId(Uuid::from_u128(number)), "shop", name);
+        table.is_compact = true;
+        table.add_column("k", ColumnKind::PartitionKey, CqlType::Blob);
+        for key in 0..keys {
+            table.add_column(&format!("c{key}"), ColumnKind::Clustering, CqlType::Text);
+        }
+        for other in 0..others {
+            table.add_column(&format!("value{other}"), ColumnKind::Regular, CqlType::Int);
+        }
+        table.build()
+    };
+    let tables = [
+        builder.build(),
+        second.build(),
+        compact(11, "narrow", 0, 2),
+        compact(12, "dense", 1, 1),
+        compact(13, "denser", 2, 1),
+        compact(14, "only_keys", 2, 0),
+    ];
+    for table in tables {
         changed.tables.insert(table.name.clone(), Arc::new(table));
     }
     stored.apply(difference(
@@ -189,6 +209,7 @@ fn options() -> NodeOptions {
         storage_port: 7000,
         tokens: vec![-1, 5],
         limits: Limits::default(),
+        guardrails: Default::default(),
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
     }
