@@ -33,6 +33,6 @@ pub use plan::{
     BatchItem, ConditionalWrite, CounterUpdate, Outcome, Plan, PlanContext, RandomSource, RowIncrements,
     RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
 };
-pub use prepare::{Prepared, parse_and_prepare, result_metadata_id, statement_id};
+pub use prepare::{Prepared, StatementFeatures, parse_and_prepare, result_metadata_id, statement_id};
 pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub use specification::ColumnSpecification;

@@ -222,6 +222,7 @@ fn options() -> NodeOptions {
         storage_port: 7000,
         tokens: (0..16).map(|index| i64::MIN + index * (1 << 60)).collect(),
         limits: Limits::default(),
+        guardrails: Default::default(),
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
     }

@@ -17,6 +17,7 @@ use crate::prepared::column_specs;
 pub(crate) async fn run(context: &RequestContext, change: SchemaChange) -> Result<Answer, ErrorMessage> {
     let node = &context.node;
     let change = complete_replication(context, change).map_err(cql_error)?;
+    check_guardrails(context, &change).map_err(cql_error)?;
     let (slot, answer) = node.outcomes.open();
     let request = ControlRequest::ChangeSchema {
         change: Box::new(change),
@@ -31,6 +32,21 @@ pub(crate) async fn run(context: &RequestContext, change: SchemaChange) -> Resul
         Some(event) => Ok(context.message(Response::SchemaChange(schema_change(&event)))),
         None => Ok(context.message(Response::Void)),
     }
+}
+
+/// Changes that the operator has forbidden, judged by this shard's present schema. What cannot be applied is left to the
+/// control thread to refuse.
+fn check_guardrails(context: &RequestContext, change: &SchemaChange) -> Result<(), CqlError> {
+    let schema = context.node.schema();
+    let Ok(Some(changed)) = change.apply(&schema, context.now_micros) else {
+        return Ok(());
+    };
+    let warnings = &mut *context.warnings.borrow_mut();
+    context
+        .node
+        .options
+        .guardrails
+        .check_change(&schema, &changed, warnings)
 }
 
 impl Node {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared};
+use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared, StatementFeatures};
 use ceto_env::LocalFuture;
 use ceto_model::{Consistency, Timestamp, UnixSeconds};
 use ceto_native::request::{Batch, BatchKind, Execute, Prepare, Query, QueryParameters, StatementSource};
@@ -378,6 +378,19 @@ async fn run_prepare(
     Ok(Answer::Message(Box::new(ResponseMessage { prefix, response })))
 }
 
+/// What the operator has forbidden.
+fn check_features(node: &Node, statement: &Prepared) -> Result<(), ErrorMessage> {
+    let features = statement.features();
+    if features == StatementFeatures::default() {
+        return Ok(());
+    }
+    let keyspace = statement.table().map_or("", |table| &*table.keyspace);
+    node.options
+        .guardrails
+        .check_statement(features, keyspace)
+        .map_err(cql_error)
+}
+
 fn start_statement(
     context: RequestContext,
     connection: &Rc<ConnectionState>,
@@ -385,6 +398,7 @@ fn start_statement(
     values: &[BoundValue],
     client_metadata_id: Option<Bytes>,
 ) -> Result<Started, ErrorMessage> {
+    check_features(&context.node, &entry.statement)?;
     let random = NodeRandom(&context.node);
     let plan_context = context.plan_context(&random);
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
@@ -400,6 +414,12 @@ fn start_statement(
             Started::Done(Ok(context.message(Response::SetKeyspace(keyspace.to_string()))))
         }
         Plan::Truncate(table) => {
+            context
+                .node
+                .options
+                .guardrails
+                .check_truncate()
+                .map_err(cql_error)?;
             Started::later(async move { crate::modify::truncate(&context, table.id).await })
         }
         Plan::ChangeSchema(change) => Started::later(async move { crate::ddl::run(&context, change).await }),
@@ -427,6 +447,7 @@ async fn run_batch(
             StatementSource::Query(text) => Arc::new(prepare_text(node, text, keyspace.as_deref())?),
             StatementSource::Prepared(id) => find_prepared(node, id, session.dialect)?.statement.clone(),
         };
+        check_features(node, &prepared)?;
         let values = bind(&prepared, &statement.values)?;
         statements.push((prepared, values));
     }

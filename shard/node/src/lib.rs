@@ -16,6 +16,7 @@ pub mod control;
 mod ddl;
 pub mod execute;
 mod figures;
+pub mod guardrails;
 mod locks;
 pub mod message;
 pub mod metrics;

@@ -10,6 +10,8 @@ pub use ceto_cql::ExpirationOverflow;
 pub use ceto_storage::{CommitFailurePolicy, Compression, ReplayFailurePolicy};
 use uuid::Uuid;
 
+use crate::guardrails::Guardrails;
+
 /// Cassandra version that clients are told: drivers choose their schema parser by it, and cqlsh 6.2 warns when it is
 /// another than the one it was built against.
 pub const RELEASE_VERSION: &str = "5.0.0";
@@ -43,6 +45,8 @@ pub struct NodeOptions {
     pub tokens: Vec<i64>,
     /// Limits.
     pub limits: Limits,
+    /// What is forbidden, or warned of.
+    pub guardrails: Guardrails,
     /// Storage settings.
     pub storage: StorageSettings,
     /// `expiration_date_overflow_policy`.

@@ -31,6 +31,7 @@ pub(crate) fn start(
     if let Some(warning) = plan.warning() {
         context.warn(warning.to_owned());
     }
+    check_guardrails(&context, &plan)?;
     let rows = Rows::begin(&context, &entry, client_metadata_id.as_deref());
     let mut select = RunningSelect {
         context,
@@ -42,6 +43,24 @@ pub(crate) fn start(
         true => Started::Done(select.finish()),
         false => Started::later(select.run()),
     })
+}
+
+/// Pages and IN restrictions larger than the operator allows.
+fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), ErrorMessage> {
+    let guardrails = &context.node.options.guardrails;
+    let warnings = &mut *context.warnings.borrow_mut();
+    if let Some(page_size) = context.page_size {
+        guardrails
+            .check_page_size(plan.table(), page_size, warnings)
+            .map_err(cql_error)?;
+    }
+    let partitions = plan.named_partitions();
+    if partitions > 1 {
+        guardrails
+            .check_partition_keys(plan.table(), partitions, warnings)
+            .map_err(cql_error)?;
+    }
+    Ok(())
 }
 
 /// A SELECT under way.

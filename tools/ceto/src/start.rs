@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ceto_control::boot::{BootError, ControlOptions};
+use ceto_node::guardrails::{Guardrails, Threshold};
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
 use ceto_node::options::{CommitlogSync, Limits, NodeOptions, StorageSettings};
 use ceto_node::{Node, NodeParts};
@@ -189,6 +190,7 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             max_page_bytes: config.max_page_size.bytes(),
         },
         expiration_overflow: config.expiration_date_overflow_policy.into(),
+        guardrails: guardrails(config),
         storage: StorageSettings {
             commitlog_sync: match config.commitlog_sync {
                 SyncMode::Periodic => CommitlogSync::Periodic(config.commitlog_sync_period.duration()),
@@ -210,5 +212,44 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             incremental_backups: config.incremental_backups,
             memtable_space: config.memtable_heap_space.bytes(),
         },
+    }
+}
+
+fn guardrails(config: &Config) -> Guardrails {
+    let threshold = |warn, fail| Threshold { warn, fail };
+    Guardrails {
+        keyspaces: threshold(config.keyspaces_warn_threshold, config.keyspaces_fail_threshold),
+        tables: threshold(config.tables_warn_threshold, config.tables_fail_threshold),
+        columns_per_table: threshold(
+            config.columns_per_table_warn_threshold,
+            config.columns_per_table_fail_threshold,
+        ),
+        fields_per_udt: threshold(
+            config.fields_per_udt_warn_threshold,
+            config.fields_per_udt_fail_threshold,
+        ),
+        page_size: threshold(config.page_size_warn_threshold, config.page_size_fail_threshold),
+        partition_keys_in_select: threshold(
+            config.partition_keys_in_select_warn_threshold,
+            config.partition_keys_in_select_fail_threshold,
+        ),
+        minimum_replication_factor: threshold(
+            config.minimum_replication_factor_warn_threshold,
+            config.minimum_replication_factor_fail_threshold,
+        ),
+        maximum_replication_factor: threshold(
+            config.maximum_replication_factor_warn_threshold,
+            config.maximum_replication_factor_fail_threshold,
+        ),
+        allow_filtering_enabled: config.allow_filtering_enabled,
+        alter_table_enabled: config.alter_table_enabled,
+        compact_tables_enabled: config.compact_tables_enabled,
+        drop_keyspace_enabled: config.drop_keyspace_enabled,
+        drop_truncate_table_enabled: config.drop_truncate_table_enabled,
+        group_by_enabled: config.group_by_enabled,
+        read_before_write_list_operations_enabled: config.read_before_write_list_operations_enabled,
+        simplestrategy_enabled: config.simplestrategy_enabled,
+        uncompressed_tables_enabled: config.uncompressed_tables_enabled,
+        user_timestamps_enabled: config.user_timestamps_enabled,
     }
 }

@@ -9,10 +9,13 @@
 
 pub(crate) mod assignment;
 pub(crate) mod batch;
+mod features;
 pub(crate) mod insert_json;
 pub(crate) mod modification;
 pub(crate) mod select;
 pub(crate) mod selection;
+
+pub use features::StatementFeatures;
 
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
 use crate::bound::{BindVariables, ValueCheck};
@@ -37,6 +40,7 @@ pub struct Prepared {
     partition_key_indices: Vec<u16>,
     tables: SmallVec<[Arc<Table>; 1]>,
     schema_version: Uuid,
+    features: StatementFeatures,
 }
 
 /// What a [`Prepared`] does.
@@ -92,6 +96,7 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
         None => Vec::new(),
     };
     Ok(Prepared {
+        features: StatementFeatures::of(&kind),
         kind,
         value_checks: variables
             .iter()
@@ -162,6 +167,11 @@ impl Prepared {
     /// The keyspace and name of the first table, for permissions, metrics and audit.
     pub fn table(&self) -> Option<&Arc<Table>> {
         self.tables.first()
+    }
+
+    /// What guardrails ask.
+    pub fn features(&self) -> StatementFeatures {
+        self.features
     }
 
     /// SELECT.

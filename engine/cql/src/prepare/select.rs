@@ -29,6 +29,7 @@ pub(crate) struct PreparedSelect {
     pub(crate) per_partition_limit: Option<Expression>,
     pub(crate) timeout: Option<Expression>,
     pub(crate) bypass_cache: bool,
+    pub(crate) allow_filtering: bool,
     /// What a replica must return.
     pub(crate) read_columns: ColumnSelection,
     /// What each group's row shows; empty without groups.
@@ -116,6 +117,7 @@ impl PreparedSelect {
             per_partition_limit,
             timeout,
             bypass_cache: select.bypass_cache,
+            allow_filtering: select.allow_filtering,
             table,
         })
     }
