@@ -35,6 +35,15 @@ impl DiskError {
         )
     }
 
+    /// Something ran out that comes back: space, file descriptors, memory. Nothing is broken.
+    pub fn is_shortage(&self) -> bool {
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        self.is_disk_full()
+            || self.source.kind() == io::ErrorKind::OutOfMemory
+            || matches!(self.source.raw_os_error(), Some(ENFILE | EMFILE))
+    }
+
     /// No such file.
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound

@@ -70,7 +70,7 @@ impl Error {
         Error::corrupt(file, offset, error.to_string())
     }
 
-    /// No space left.
+    /// No space left, or no descriptors or memory: what failed is tried again.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Error::DiskFull(_))
     }
@@ -82,7 +82,7 @@ impl Error {
 
 impl From<DiskError> for Error {
     fn from(error: DiskError) -> Error {
-        if error.is_disk_full() {
+        if error.is_shortage() {
             Error::DiskFull(Arc::new(error))
         } else {
             Error::Disk(Arc::new(error))
@@ -100,9 +100,14 @@ impl fmt::Display for Error {
                     "mutation of {size} bytes exceeds max_mutation_size ({max} bytes)"
                 )
             }
-            Error::DiskFull(error) => {
+            Error::DiskFull(error) if error.is_disk_full() => {
                 write!(f, "disk full, writes are refused until there is space: {error}")
             }
+            Error::DiskFull(error) => write!(
+                f,
+                "out of file descriptors or memory, writes are refused until there are some (raise `ulimit -n` or \
+                 LimitNOFILE): {error}"
+            ),
             Error::Disk(error) => error.fmt(f),
             Error::Corrupt(corruption) => corruption.fmt(f),
             Error::Overloaded { limit, max } => write!(f, "overloaded: {limit} ({max}) reached"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ceto_env::Env;
-use ceto_env::memory::MemoryEnv;
+use ceto_env::memory::{Fault, MemoryEnv, Operation};
 
 use crate::testing::*;
 use crate::{Error, StorageOptions};
@@ -131,4 +131,51 @@ fn a_compaction_without_space_leaves_the_table_as_it_was() {
     })
     .unwrap();
     env.kill();
+}
+
+#[test]
+fn a_flush_that_runs_out_of_descriptors_or_memory_is_tried_again() {
+    let (disk, env) = machine(2);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        database.write(row_write(1, 1, 1, b"before")).await.unwrap();
+        disk.inject(Fault {
+            operation: Operation::Create,
+            path_contains: "Data.db".to_owned(),
+            kind: std::io::ErrorKind::OutOfMemory,
+            count: 3,
+        });
+        if let Err(error) = database.flush(None).await {
+            assert!(error.is_disk_full(), "{error}");
+            assert!(error.to_string().contains("LimitNOFILE"), "{error}");
+        }
+        env.tasks().sleep(Duration::from_secs(30)).await;
+        assert!(!database.stats().refuses_writes);
+        database.write(row_write(2, 1, 1, b"after")).await.unwrap();
+        database.flush(None).await.unwrap();
+        assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 2);
+    })
+    .expect("nothing stands still");
+    env.kill();
+}
+
+#[test]
+fn what_runs_out_and_comes_back_is_a_shortage() {
+    const EIO: i32 = 5;
+    for (errno, expected) in [
+        (EIO, false),
+        (12, true),
+        (23, true),
+        (24, true),
+        (28, true),
+        (122, true),
+    ] {
+        let error = ceto_env::DiskError {
+            operation: "create",
+            path: "/data".into(),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        assert_eq!(error.is_shortage(), expected, "{error}");
+        assert_eq!(Error::from(error).is_disk_full(), expected);
+    }
 }
