@@ -3,7 +3,8 @@
 //! the turn. A protocol never blocks: what must wait is spawned as a task that keeps the `Rc<dyn Socket>`.
 //!
 //! Back-pressure: a protocol that has too much in flight calls [`Socket::pause`]; the ring stops receiving for that
-//! socket. A peer that does not read lets [`Socket::unsent`] grow; [`Protocol::drained`] tells when it fell to zero.
+//! socket. A peer that does not read lets [`Socket::unsent`] grow; [`Protocol::sent`] tells when it fell,
+//! [`Protocol::drained`] when it fell to zero.
 //! Without any of the protocol's doing, receiving stops while a mebibyte or more is unsent, and a connection whose
 //! output passes the runtime's bound is cut.
 //!
@@ -33,6 +34,8 @@ pub trait Protocol {
     fn received(&mut self, bytes: &[u8]);
     /// Everything written has been handed to the kernel. May be a few milliseconds late for small outputs.
     fn drained(&mut self) {}
+    /// The kernel has taken some of what was written, and more waits.
+    fn sent(&mut self) {}
     /// The connection is gone; called once, nothing after it.
     fn closed(&mut self);
 }
@@ -44,6 +47,10 @@ pub trait Socket {
     /// Appends to the output without a copy through a buffer of the caller's. `fill` only appends, and does not write to
     /// this socket by another way.
     fn write_with(&self, fill: &mut dyn FnMut(&mut bytes::BytesMut));
+    /// Appends a whole buffer, without a copy. For large ones.
+    fn write_buffer(&self, buffer: bytes::BytesMut) {
+        self.write(&buffer);
+    }
     /// Bytes written but not yet taken by the kernel.
     fn unsent(&self) -> usize;
     /// Stops receiving.
@@ -52,6 +59,10 @@ pub trait Socket {
     fn resume(&self);
     /// Sends what is written, then closes. Writes after it do nothing.
     fn close(&self);
+    /// Closes at once; what is written and not sent is lost.
+    fn abort(&self) {
+        self.close();
+    }
     /// The other end.
     fn peer(&self) -> SocketAddr;
     /// This end.

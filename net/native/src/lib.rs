@@ -41,7 +41,7 @@ pub mod wire;
 pub use compression::Compression;
 pub use envelope::{Direction, Envelope, Header};
 pub use error::{ErrorCode, ErrorMessage, ErrorReason};
-pub use frame::{FrameDecoder, FrameEncoder, FrameWriter};
+pub use frame::{FrameDecoder, FrameEncoder, FrameWriter, UnderWay};
 pub use opcode::Opcode;
 pub use request::{Batch, Execute, Prepare, Query, QueryParameters, Request, RequestMessage, Startup};
 pub use response::{

@@ -86,6 +86,7 @@ fn answer(context: &RequestContext, outcome: &Outcome) -> Answer {
     Answer::Result {
         prefix: context.prefix(),
         body: encoder.finish(None),
+        share: None,
     }
 }
 

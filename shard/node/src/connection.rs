@@ -4,9 +4,10 @@
 //! request that needs no wait is answered before the next is looked at, the others run as tasks and answer when they
 //! are done, in any order.
 //!
-//! Bounds: requests in flight per connection and per shard, unread output per connection, length of a frame (all in
-//! [`Limits`](crate::options::Limits)). A connection above its own bound is not read (the client feels TCP's
-//! back-pressure); a shard above its bound answers Overloaded.
+//! Bounds: requests in flight per connection and per shard, answers under way and unread per connection, length of a
+//! frame (all in [`Limits`](crate::options::Limits)), time of a turn. A connection above its own bound is not read (the
+//! client feels TCP's back-pressure); a shard above its bound answers Overloaded. What bounds the memory of all answers
+//! of a shard: [`response_memory`](crate::response_memory).
 //!
 //! Never: blocks, or holds a borrow across an await.
 
@@ -15,9 +16,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use ceto_env::{LocalFuture, Protocol, Socket, TaskQueue};
 use ceto_native::request::Startup;
+use ceto_native::response::ResponsePrefix;
 use ceto_native::{
     Compression, Dialect, Direction, Envelope, ErrorMessage, ErrorReason, Event, EventType, FrameDecoder,
     FrameEncoder, Opcode, ProtocolVersion, Request, RequestMessage, Response, ResponseMessage, Violation,
@@ -25,10 +29,20 @@ use ceto_native::{
 
 use crate::execute::{Answer, Started, start};
 use crate::node::Node;
+use crate::request_memory::{RequestBytes, SMALL_REQUEST};
+use crate::response_memory::{SMALL, Unsent};
+use crate::stalls::Progress;
 use crate::system::virtual_rows::ClientRow;
 
 /// Length of a frame before STARTUP has been answered, bytes: a stranger gets no more.
 const STARTUP_FRAME_SIZE_MAX: u32 = 100_000;
+
+/// Small requests that are started between two looks at the clock.
+const REQUESTS_PER_LOOK: u32 = 16;
+/// Bytes of a request and its answer together up to which both are taken to be quick.
+const SMALL_EXCHANGE: usize = 4 << 10;
+/// A body of so many bytes is handed to the socket instead of copied.
+const LARGE_ANSWER: usize = 64 << 10;
 
 /// The reading side of a connection, owned by the network.
 pub struct Connection {
@@ -47,8 +61,20 @@ pub struct ConnectionState {
     startup: RefCell<BTreeMap<String, String>>,
     events: Cell<u8>,
     in_flight: Cell<usize>,
+    /// Bytes that running requests have of the memory of answers.
+    held: Cell<usize>,
+    unsent: Unsent,
     requests: Cell<u64>,
+    /// Bytes taken for the request that arrives.
+    receiving: Cell<usize>,
+    received: Cell<u64>,
+    arrival: Progress,
+    /// There was no memory for the request that arrives; it is paused until then.
+    waits_for_memory: Cell<bool>,
+    throws_on_overload: Cell<bool>,
     is_paused: Cell<bool>,
+    /// A task will go on serving; it is paused until then.
+    has_turn_ahead: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,16 +87,31 @@ enum Stage {
 impl Protocol for Connection {
     fn received(&mut self, bytes: &[u8]) {
         self.state.node.metrics.bytes_received.add(bytes.len() as u64);
+        self.state
+            .received
+            .set(self.state.received.get() + bytes.len() as u64);
         self.state.decoder.borrow_mut().feed(bytes);
         self.state.serve();
     }
 
     fn drained(&mut self) {
+        self.state.settle();
+        self.state.resume();
+    }
+
+    fn sent(&mut self) {
+        self.state.settle();
         self.state.resume();
     }
 
     fn closed(&mut self) {
         self.state.stage.set(Stage::Closed);
+        let memory = &self.state.node.response_memory;
+        self.state.unsent.settle(0, memory);
+        memory.cancel(self.state.key.get());
+        let memory = &self.state.node.request_memory;
+        memory.forget(&self.state);
+        memory.give_back(self.state.peer().ip(), self.state.receiving.take());
         self.state
             .node
             .connections
@@ -94,8 +135,16 @@ impl Connection {
             startup: RefCell::default(),
             events: Cell::new(0),
             in_flight: Cell::new(0),
+            held: Cell::new(0),
+            unsent: Unsent::default(),
             requests: Cell::new(0),
+            receiving: Cell::new(0),
+            received: Cell::new(0),
+            arrival: Progress::default(),
+            waits_for_memory: Cell::new(false),
+            throws_on_overload: Cell::new(false),
             is_paused: Cell::new(false),
+            has_turn_ahead: Cell::new(false),
             node,
         });
         let share = state
@@ -124,25 +173,125 @@ impl Connection {
 }
 
 impl ConnectionState {
-    /// Decodes and starts every request that has arrived, up to the connection's bounds.
+    /// Decodes and starts every request that has arrived, up to the connection's bounds and the end of its turn.
     pub fn serve(self: &Rc<Self>) {
+        let mut until_look = REQUESTS_PER_LOOK;
         while self.stage.get() != Stage::Closed {
             if self.is_above_bounds() {
                 return self.pause();
             }
             let envelope = self.decoder.borrow_mut().next_envelope();
             match envelope {
-                Ok(Some(envelope)) => self.begin(&envelope),
+                Ok(Some(envelope)) => {
+                    let unsent = self.unsent.bytes();
+                    self.begin(&envelope);
+                    // Small ones are quick; after a larger one the clock is looked at.
+                    let is_small =
+                        envelope.body.len() + self.unsent.bytes().saturating_sub(unsent) < SMALL_EXCHANGE;
+                    until_look = if is_small { until_look - 1 } else { 0 };
+                    if until_look == 0 {
+                        until_look = REQUESTS_PER_LOOK;
+                        if let Some(turn) = self.node.env.tasks().yield_if_due() {
+                            return self.serve_later(turn);
+                        }
+                    }
+                }
+                Ok(None) if self.skips_what_arrives() => {}
                 Ok(None) => return,
                 Err(violation) => self.refuse(violation.stream().unwrap_or(0), &violation),
             }
         }
     }
 
+    /// The turn is over: what has arrived is served in the next one.
+    fn serve_later(self: &Rc<Self>, turn: LocalFuture<'static, ()>) {
+        self.has_turn_ahead.set(true);
+        self.socket.pause();
+        let connection = self.clone();
+        let rest = async move {
+            turn.await;
+            connection.has_turn_ahead.set(false);
+            connection.serve();
+            if !connection.is_held_back() {
+                connection.socket.resume();
+            }
+        };
+        self.node.env.tasks().spawn(TaskQueue::Statement, Box::pin(rest));
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.is_paused.get() || self.has_turn_ahead.get() || self.waits_for_memory.get()
+    }
+
+    /// Takes memory for the request that is under way, or pauses until there is some. True when the request was
+    /// answered Overloaded and is skipped instead.
+    fn skips_what_arrives(self: &Rc<Self>) -> bool {
+        let Some(under_way) = self.decoder.borrow().under_way() else {
+            return false;
+        };
+        let taken = self.receiving.get();
+        if under_way.length <= SMALL_REQUEST.max(taken) || self.waits_for_memory.get() {
+            return false;
+        }
+        let (memory, address) = (&self.node.request_memory, self.peer().ip());
+        self.receiving.set(0);
+        memory.give_back(address, taken);
+        if memory.try_take(address, under_way.length) {
+            self.receiving.set(under_way.length);
+            return false;
+        }
+        if let Some(stream) = under_way.stream
+            && self.throws_on_overload.get()
+        {
+            memory.shed.increment();
+            let message = "The request is larger than what is left of the memory of requests \
+                           (native_transport_max_request_data_in_flight, \
+                           native_transport_max_request_data_in_flight_per_ip)"
+                .to_owned();
+            let reason = ErrorReason::Overloaded;
+            self.respond(stream, &ErrorMessage { message, reason }.into());
+            self.decoder.borrow_mut().skip_under_way();
+            return true;
+        }
+        self.waits_for_memory.set(true);
+        self.socket.pause();
+        memory.wait(self, address, under_way.length);
+        crate::stalls::watch(&self.node);
+        false
+    }
+
+    /// `bytes` were taken for the request that this connection waits to receive.
+    pub(crate) fn may_receive(&self, bytes: usize) {
+        self.receiving.set(bytes);
+        self.waits_for_memory.set(false);
+        if !self.is_held_back() {
+            self.socket.resume();
+        }
+    }
+
+    /// What the request that has arrived has of the memory of requests.
+    fn request_bytes(&self, length: usize) -> Option<RequestBytes> {
+        let taken = self.receiving.replace(0);
+        if taken == 0 && length <= SMALL_EXCHANGE {
+            return None;
+        }
+        let address = self.peer().ip();
+        if taken == 0 {
+            self.node.request_memory.take(address, length);
+        }
+        Some(RequestBytes::taken(&self.node, address, taken.max(length)))
+    }
+
     fn is_above_bounds(&self) -> bool {
         let limits = &self.node.options.limits;
         self.in_flight.get() >= limits.max_requests_per_connection
-            || self.socket.unsent() > limits.max_output_per_connection
+            || self.held.get() + self.unsent.bytes() > limits.max_output_per_connection
+    }
+
+    /// Accounts for what the socket has sent, or has to send.
+    fn settle(&self) {
+        self.unsent
+            .settle(self.socket.unsent(), &self.node.response_memory);
     }
 
     fn pause(&self) {
@@ -153,10 +302,10 @@ impl ConnectionState {
     }
 
     fn resume(self: &Rc<Self>) {
-        if self.is_paused.get() && !self.is_above_bounds() {
+        if self.is_paused.get() && !self.has_turn_ahead.get() && !self.is_above_bounds() {
             self.is_paused.set(false);
             self.serve();
-            if !self.is_paused.get() {
+            if !self.is_held_back() {
                 self.socket.resume();
             }
         }
@@ -175,6 +324,7 @@ impl ConnectionState {
     fn begin(self: &Rc<Self>, envelope: &Envelope) {
         let stream = envelope.header.stream;
         self.requests.set(self.requests.get() + 1);
+        let request_bytes = self.request_bytes(envelope.body.len());
         if self.stage.get() == Stage::Connected {
             self.encoder
                 .borrow_mut()
@@ -211,7 +361,7 @@ impl ConnectionState {
                 );
             }
             Request::Query(_) | Request::Prepare(_) | Request::Execute(_) | Request::Batch(_) => {
-                self.start_request(stream, message);
+                self.start_request(stream, message, request_bytes);
             }
         }
     }
@@ -254,6 +404,8 @@ impl ConnectionState {
             Err(violation) => return self.respond(stream, &ErrorMessage::from(&violation).into()),
         };
         let mut dialect = dialect;
+        self.throws_on_overload
+            .set(startup.option("THROW_ON_OVERLOAD") == Some("1"));
         dialect.extensions.lwt_mark = startup.option("SCYLLA_LWT_ADD_METADATA_MARK").is_some();
         dialect.extensions.metadata_id = startup.option("SCYLLA_USE_METADATA_ID").is_some();
         *self.startup.borrow_mut() = startup.options.iter().cloned().collect();
@@ -278,7 +430,7 @@ impl ConnectionState {
 
     /// Starts a request that runs statements. What needs no wait is answered here; the rest is polled once before it
     /// becomes a task.
-    fn start_request(self: &Rc<Self>, stream: i16, message: RequestMessage) {
+    fn start_request(self: &Rc<Self>, stream: i16, message: RequestMessage, bytes: Option<RequestBytes>) {
         let node = &self.node;
         if node.is_draining() {
             let message = "The node is shutting down".to_owned();
@@ -313,6 +465,7 @@ impl ConnectionState {
                 let connection = self.clone();
                 let mut request: LocalFuture<'static, ()> = Box::pin(async move {
                     let outcome = rest.await;
+                    drop(bytes);
                     connection.finish(stream, outcome);
                 });
                 let context = &mut Context::from_waker(Waker::noop());
@@ -345,7 +498,11 @@ impl ConnectionState {
                 let response = Response::Void;
                 self.respond(stream, &ResponseMessage { prefix, response });
             }
-            Answer::Result { prefix, body } => {
+            Answer::Result { prefix, body, share } if body.len() >= LARGE_ANSWER => {
+                self.send_large(stream, &prefix, body);
+                drop(share);
+            }
+            Answer::Result { prefix, body, share } => {
                 let dialect = self.dialect();
                 let flags = prefix.flags(dialect);
                 self.send(stream, Opcode::Result, flags, |out| {
@@ -353,8 +510,48 @@ impl ConnectionState {
                     out.extend_from_slice(&body);
                 });
                 self.node.spare_body.give(body);
+                // From here on the socket's bytes count instead.
+                drop(share);
             }
         }
+    }
+
+    /// Hands the socket a long body without moving it.
+    fn send_large(&self, stream: i16, prefix: &ResponsePrefix, body: BytesMut) {
+        if self.is_closed() {
+            return;
+        }
+        let dialect = self.dialect();
+        let mut encoded_prefix = BytesMut::new();
+        prefix.encode(dialect, &mut encoded_prefix);
+        let flags = prefix.flags(dialect);
+        let buffers =
+            self.encoder
+                .borrow_mut()
+                .large_envelope(Opcode::Result, stream, flags, &encoded_prefix, body);
+        match buffers {
+            Ok(buffers) => {
+                for buffer in buffers {
+                    self.node.metrics.bytes_sent.add(buffer.len() as u64);
+                    self.socket.write_buffer(buffer);
+                }
+                self.settle();
+            }
+            Err(violation) => self.too_large(stream, &violation),
+        }
+    }
+
+    fn too_large(&self, stream: i16, violation: &Violation) {
+        let message =
+            format!("The answer is too large for the protocol: {violation}; use a smaller page size");
+        self.respond(
+            stream,
+            &ErrorMessage {
+                message,
+                reason: ErrorReason::Server,
+            }
+            .into(),
+        );
     }
 
     /// Sends a message.
@@ -368,7 +565,7 @@ impl ConnectionState {
         });
     }
 
-    fn send(&self, stream: i16, opcode: Opcode, flags: u8, fill: impl Fn(&mut bytes::BytesMut)) {
+    fn send(&self, stream: i16, opcode: Opcode, flags: u8, fill: impl Fn(&mut BytesMut)) {
         if self.stage.get() == Stage::Closed {
             return;
         }
@@ -384,17 +581,9 @@ impl ConnectionState {
             self.node.metrics.bytes_sent.add((out.len() - before) as u64);
         });
         drop(encoder);
+        self.settle();
         if let Some(violation) = too_large {
-            let message =
-                format!("The answer is too large for the protocol: {violation}; use a smaller page size");
-            self.respond(
-                stream,
-                &ErrorMessage {
-                    message,
-                    reason: ErrorReason::Server,
-                }
-                .into(),
-            );
+            self.too_large(stream, &violation);
         }
     }
 
@@ -428,6 +617,53 @@ impl ConnectionState {
     /// The server's side is going away: what is in flight is still answered.
     pub fn close(&self) {
         self.socket.close();
+    }
+
+    /// The shard that serves it.
+    pub(crate) fn node(&self) -> &Rc<Node> {
+        &self.node
+    }
+
+    /// Its place among the shard's connections.
+    pub(crate) fn key(&self) -> usize {
+        self.key.get()
+    }
+
+    /// No answer reaches the client any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.stage.get() == Stage::Closed
+    }
+
+    /// The connection owes little, and with `more` it still will.
+    pub(crate) fn is_small(&self, more: usize) -> bool {
+        self.held.get() + self.unsent.bytes() + more <= SMALL
+    }
+
+    /// A running request has `after` bytes of the memory of answers instead of `before`.
+    pub(crate) fn change_held(&self, before: usize, after: usize) {
+        self.held.set(self.held.get() + after - before);
+    }
+
+    /// See [`Unsent::take_over_overdraft`].
+    pub(crate) fn take_over_overdraft(&self) -> bool {
+        self.unsent.take_over_overdraft()
+    }
+
+    /// See [`crate::stalls`].
+    pub(crate) fn is_stalled(&self, now: Instant, patience: Duration) -> bool {
+        let (owed, received) = (self.receiving.get(), self.received.get());
+        if self.is_closed() {
+            return false;
+        }
+        self.node.response_memory.has_waiters() && self.unsent.is_stalled(now, patience)
+            || self.node.request_memory.has_waiters()
+                && self.arrival.is_stalled(owed, received, now, patience)
+    }
+
+    /// Closes at once.
+    pub(crate) fn abort(&self) {
+        self.stage.set(Stage::Closed);
+        self.socket.abort();
     }
 
     /// Requests that are not answered yet.

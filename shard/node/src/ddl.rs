@@ -108,5 +108,6 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
     Ok(Answer::Result {
         prefix: context.prefix(),
         body: encoder.finish(None),
+        share: None,
     })
 }

@@ -20,6 +20,7 @@ use crate::answer::{cql_error, unprepared};
 use crate::connection::ConnectionState;
 use crate::node::Node;
 use crate::prepared::{Entry, column_specs};
+use crate::response_memory::Share;
 use crate::trace::Trace;
 
 /// What a request is answered with.
@@ -34,6 +35,8 @@ pub enum Answer {
         prefix: ResponsePrefix,
         /// The body.
         body: BytesMut,
+        /// The body's part of the memory of answers, while the answer is not written.
+        share: Option<Share>,
     },
 }
 
@@ -404,7 +407,7 @@ fn start_statement(
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
     Ok(match plan {
-        Plan::Read(select) => crate::select::start(context, entry, select, client_metadata_id)?,
+        Plan::Read(select) => crate::select::start(context, connection, entry, select, client_metadata_id)?,
         Plan::Write(write) => crate::modify::start(context, write),
         Plan::Conditional(conditional) => {
             Started::later(async move { crate::conditional::run(&context, conditional).await })

@@ -26,11 +26,14 @@ pub mod options;
 mod prepared;
 pub mod pump;
 mod replies;
+mod request_memory;
+mod response_memory;
 mod scan;
 mod select;
 mod shard_metrics;
 mod slots;
 mod spare_body;
+mod stalls;
 pub mod system;
 mod trace;
 

@@ -30,6 +30,9 @@ use crate::shard_metrics::Operation;
 /// Characters of each key component in an error text.
 const KEY_TEXT_MAX: usize = 256;
 
+/// Partitions of one request that are written at the same time; others get their turn between so many and the next.
+const WRITES_AT_ONCE: usize = 128;
+
 /// Starts a write without conditions: one of one partition that is acknowledged at once is done.
 pub(crate) fn start(context: RequestContext, mut plan: WritePlan) -> Started {
     let is_one = plan.mutations.len() == 1;
@@ -108,10 +111,20 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
             None => Ok(()),
         };
     }
-    let all = mutations
-        .into_iter()
-        .map(|mutation| write_one(&context.node, consistency, deadline, write_type, mutation));
-    at_once(all).await.into_iter().collect()
+    let mut outcome = Ok(());
+    let mut mutations = mutations.into_iter().peekable();
+    while mutations.peek().is_some() {
+        let some = mutations.by_ref().take(WRITES_AT_ONCE);
+        let some = some.map(|mutation| write_one(&context.node, consistency, deadline, write_type, mutation));
+        // As if all had been begun at once: a failed one does not keep the others from being written.
+        for written in at_once(some).await {
+            outcome = outcome.and(written);
+        }
+        if let Some(turn) = context.node.env.tasks().yield_if_due() {
+            turn.await;
+        }
+    }
+    outcome
 }
 
 fn timeout_of(asked_nanos: Option<i64>, default: Duration) -> Duration {

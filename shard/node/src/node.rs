@@ -32,6 +32,8 @@ use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
 use crate::prepared::PreparedCache;
 use crate::pump::Pump;
+use crate::request_memory::RequestMemory;
+use crate::response_memory::ResponseMemory;
 use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
@@ -82,6 +84,10 @@ pub struct Node {
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
     pub(crate) requests_in_flight: Cell<usize>,
     pub(crate) spare_body: SpareBody,
+    pub(crate) response_memory: ResponseMemory,
+    pub(crate) request_memory: RequestMemory,
+    /// The task of [`crate::stalls`] runs.
+    pub(crate) watches_stalls: Cell<bool>,
     /// Reads of other shards that this one waits for.
     pub(crate) reads: Slots<Result<Box<ReadResult>, ReplicaFailure>>,
     answers: Slots<Box<dyn Any + Send>>,
@@ -122,6 +128,13 @@ impl Node {
         let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random());
         let end = Slots::default();
         let (end_slot, ended) = end.open();
+        let shards = usize::from(parts.mailbox.shard_count());
+        let limits = &parts.options.limits;
+        let response_memory = ResponseMemory::new(limits.max_response_memory / shards);
+        let request_memory = RequestMemory::new(
+            limits.max_request_memory / shards,
+            limits.max_request_memory_per_address / shards,
+        );
         Rc::new(Node {
             started: parts.env.clock().unix_seconds(),
             prepared: PreparedCache::new(parts.options.limits.max_prepared_statements),
@@ -141,6 +154,9 @@ impl Node {
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
             spare_body: SpareBody::default(),
+            response_memory,
+            request_memory,
+            watches_stalls: Cell::new(false),
             reads: Slots::default(),
             answers: Slots::default(),
             locks: PartitionLocks::default(),
@@ -514,6 +530,8 @@ impl Node {
         let mut samples = Samples::default();
         (self.runtime_samples)(&mut samples);
         self.metrics.add_to(&mut samples);
+        self.response_memory.add_to(&mut samples);
+        self.request_memory.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;
         samples.gauge("ceto_connections", "Open client connections.", &[], open);
         let in_flight = self.requests_in_flight.get() as f64;

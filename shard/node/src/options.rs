@@ -66,6 +66,14 @@ pub struct Limits {
     pub max_requests_per_shard: usize,
     /// `native_transport_max_output_per_connection`, bytes unread by the client; beyond it the connection is not read.
     pub max_output_per_connection: usize,
+    /// `native_transport_max_response_data_in_flight`, bytes of answers under way and unread over all shards; beyond it
+    /// reads wait.
+    pub max_response_memory: usize,
+    /// `native_transport_max_request_data_in_flight`, bytes of requests that arrive or run over all shards; beyond it
+    /// larger requests are not received.
+    pub max_request_memory: usize,
+    /// `native_transport_max_request_data_in_flight_per_ip`: the same for one client address.
+    pub max_request_memory_per_address: usize,
     /// `prepared_statements_cache_entries` per shard; the least recently used go.
     pub max_prepared_statements: usize,
     /// `read_request_timeout`.
@@ -86,7 +94,7 @@ pub struct Limits {
     pub tombstone_warn: u64,
     /// `tombstone_failure_threshold`.
     pub tombstone_fail: u64,
-    /// Bytes of rows in one page; larger pages are cut short.
+    /// `max_page_size`, bytes of rows in one page; larger pages are cut short.
     pub max_page_bytes: u64,
 }
 
@@ -98,6 +106,9 @@ impl Default for Limits {
             max_requests_per_connection: 2048,
             max_requests_per_shard: 16_384,
             max_output_per_connection: 16 << 20,
+            max_response_memory: 256 << 20,
+            max_request_memory: 256 << 20,
+            max_request_memory_per_address: 64 << 20,
             max_prepared_statements: 10_000,
             read_timeout: Duration::from_secs(5),
             range_timeout: Duration::from_secs(10),

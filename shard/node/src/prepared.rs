@@ -17,6 +17,9 @@ use rustc_hash::FxHashMap;
 /// Identity of a statement: MD5 of keyspace and text, as in Cassandra.
 pub(crate) type StatementId = [u8; 16];
 
+/// Least bytes that an answer is taken to have.
+const ANSWER_BYTES_MIN: usize = 2 << 10;
+
 /// A prepared statement with what executing it again and again needs.
 pub(crate) struct Entry {
     /// The statement.
@@ -30,6 +33,8 @@ pub(crate) struct Entry {
     /// The result's columns for the wire, by version.
     columns: [OnceCell<EncodedColumns>; 3],
     last_used: Cell<u64>,
+    /// See [`Entry::answer_bytes`].
+    answer_bytes: Cell<usize>,
 }
 
 impl Entry {
@@ -43,7 +48,21 @@ impl Entry {
             result_metadata_id,
             columns: Default::default(),
             last_used: Cell::new(0),
+            answer_bytes: Cell::new(0),
         }
+    }
+
+    /// Bytes of the statement's larger answers of late; 0: not executed yet.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.answer_bytes.get()
+    }
+
+    /// Takes note of an answer: at once of a larger one, by and by of smaller ones.
+    pub(crate) fn learn_answer_bytes(&self, bytes: usize) {
+        let before = self.answer_bytes.get();
+        let less = before.saturating_sub(bytes) / 8;
+        self.answer_bytes
+            .set((before - less).max(bytes).max(ANSWER_BYTES_MIN));
     }
 
     /// The result's columns as `version` writes them.

@@ -15,14 +15,17 @@ use ceto_native::{ErrorMessage, ErrorReason, RowsEncoder};
 use tracing::{error, warn};
 
 use crate::answer::{cql_error, invalid, request_error};
+use crate::connection::ConnectionState;
 use crate::execute::{Answer, NodeRandom, RequestContext, Started};
 use crate::prepared::Entry;
+use crate::response_memory::{self, Share};
 use crate::shard_metrics::Operation;
 use crate::system::virtual_rows::{self, VirtualSource};
 
 /// Starts a SELECT: what can be read from memory without a wait is read now.
 pub(crate) fn start(
     context: RequestContext,
+    connection: &Rc<ConnectionState>,
     entry: Rc<Entry>,
     plan: Box<SelectPlan>,
     client_metadata_id: Option<Bytes>,
@@ -32,17 +35,44 @@ pub(crate) fn start(
         context.warn(warning.to_owned());
     }
     check_guardrails(&context, &plan)?;
-    let rows = Rows::begin(&context, &entry, client_metadata_id.as_deref());
-    let mut select = RunningSelect {
-        context,
-        plan,
-        rows,
-        work: Walked::default(),
+    let estimate = estimate(&context, &entry, &plan);
+    let begin = move |share| {
+        let rows = Rows::begin(&context, &entry, client_metadata_id.as_deref());
+        RunningSelect {
+            context,
+            entry,
+            plan,
+            rows,
+            work: Walked::default(),
+            reads: 0,
+            share,
+        }
     };
+    let Some(share) = Share::try_take(connection, estimate) else {
+        let connection = connection.clone();
+        return Ok(Started::later(async move {
+            let share = Share::take(&connection, estimate).await?;
+            begin(share).run().await
+        }));
+    };
+    let mut select = begin(share);
     Ok(match select.advance()? {
         true => Started::Done(select.finish()),
         false => Started::later(select.run()),
     })
+}
+
+/// The memory that the answer will take, in bytes: what the statement's answers took of late, else a page and what
+/// the read that completes it brings too much.
+fn estimate(context: &RequestContext, entry: &Entry, plan: &SelectPlan) -> usize {
+    let page = context.node.options.limits.max_page_bytes;
+    let page =
+        usize::try_from(page).map_or(usize::MAX / 4, |page| page.saturating_add(response_memory::READ));
+    match entry.answer_bytes() {
+        0 if plan.has_few_rows() => response_memory::FEW_ROWS,
+        0 => page,
+        learned => learned.min(page),
+    }
 }
 
 /// Pages and IN restrictions larger than the operator allows.
@@ -66,9 +96,13 @@ fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), E
 /// A SELECT under way.
 struct RunningSelect {
     context: RequestContext,
+    entry: Rc<Entry>,
     plan: Box<SelectPlan>,
     rows: Rows,
     work: Walked,
+    reads: u64,
+    /// The memory of the answer.
+    share: Share,
 }
 
 impl RunningSelect {
@@ -87,7 +121,13 @@ impl RunningSelect {
 
     /// Reads what is in memory here; true when nothing is left to be read.
     fn advance(&mut self) -> Result<bool, ErrorMessage> {
-        while let Some(command) = self.command() {
+        while self.plan.command().is_some() {
+            if self.reads > 0 && !self.may_go_on() {
+                return Ok(false);
+            }
+            let Some(command) = self.command() else {
+                break;
+            };
             match read_now(&self.context, self.plan.table(), &command) {
                 Some(result) => self.take(&result)?,
                 None => return Ok(false),
@@ -96,8 +136,27 @@ impl RunningSelect {
         Ok(true)
     }
 
+    /// There is memory for another read, and time in this turn.
+    fn may_go_on(&mut self) -> bool {
+        let wanted = self.wanted();
+        self.share.try_grow(wanted) && self.context.node.env.tasks().yield_if_due().is_none()
+    }
+
+    /// Bytes of the answer so far, and what the next read may add.
+    fn wanted(&self) -> usize {
+        match self.reads {
+            0 => 0,
+            _ => self.rows.encoder.length() + response_memory::READ,
+        }
+    }
+
     async fn run(mut self) -> Result<Answer, ErrorMessage> {
-        while let Some(command) = self.command() {
+        while self.plan.command().is_some() {
+            let wanted = self.wanted();
+            self.share.grow(wanted).await?;
+            let Some(command) = self.command() else {
+                break;
+            };
             let result = read(&self.context, self.plan.table(), command.into_owned()).await?;
             self.take(&result)?;
         }
@@ -105,6 +164,7 @@ impl RunningSelect {
     }
 
     fn take(&mut self, result: &ReadResult) -> Result<(), ErrorMessage> {
+        self.reads += 1;
         let max = self.context.node.options.limits.tombstone_fail;
         self.work.add(result);
         let tombstones = self.work.tombstones;
@@ -116,6 +176,7 @@ impl RunningSelect {
         self.plan
             .feed(result, &plan_context, &mut self.rows)
             .map_err(cql_error)?;
+        self.share.correct(self.rows.encoder.length());
         if tombstones >= max && self.plan.end_page(result) {
             self.context.node.metrics.short_pages.increment();
             self.context
@@ -132,6 +193,8 @@ impl RunningSelect {
             .map_err(cql_error)?;
         warn_of_tombstones(&self.context, self.plan.table(), self.work);
         let body = self.rows.finish(self.plan.paging_state().as_deref());
+        self.share.correct(body.len());
+        self.entry.learn_answer_bytes(body.len());
         let (context, plan) = (&self.context, &self.plan);
         let metrics = &context.node.metrics;
         metrics.rows_returned.add(plan.row_count());
@@ -142,6 +205,7 @@ impl RunningSelect {
         Ok(Answer::Result {
             prefix: context.prefix(),
             body,
+            share: Some(self.share),
         })
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct ShardMetrics {
     pub connections_refused: Counter,
     /// Times a connection was not read for its bounds.
     pub connections_paused: Counter,
+    /// Connections cut because they stood still while others waited for the memory that they held.
+    pub connections_stalled: Counter,
     /// Bytes of requests.
     pub bytes_received: Counter,
     /// Bytes of answers and events.
@@ -144,6 +146,11 @@ impl ShardMetrics {
             "ceto_connections_paused_total",
             "Times a connection was not read for its bounds.",
             &self.connections_paused,
+        );
+        count(
+            "ceto_connections_stalled_total",
+            "Connections cut because they stood still while others waited for memory that they held.",
+            &self.connections_stalled,
         );
         count(
             "ceto_received_bytes_total",

@@ -13,6 +13,17 @@ use libmimalloc_sys::{
 /// What mimalloc aligns blocks to that are at least so large (`MI_MAX_ALIGN_SIZE`); smaller ones to their size.
 const PLAIN_ALIGNMENT: usize = 16;
 
+unsafe extern "C" {
+    // The crate declares it behind a feature that brings another dependency.
+    fn mi_collect(force: bool);
+}
+
+/// Gives memory that this thread has freed back to the kernel. Walks the thread's pages: for idle moments.
+pub(crate) fn give_back_freed() {
+    // SAFETY: may be called at any time by any thread; without blocks of mimalloc's it does nothing.
+    unsafe { mi_collect(true) }
+}
+
 /// mimalloc.
 pub struct Allocator;
 
@@ -65,6 +76,20 @@ unsafe impl GlobalAlloc for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn giving_back_leaves_blocks_that_are_used_alone() {
+        let layout = Layout::from_size_align(1 << 20, 8).expect("a layout");
+        // SAFETY: the block is used within its size and freed once, with the layout it has.
+        unsafe {
+            let block = Allocator.alloc(layout);
+            block.write_bytes(7, layout.size());
+            give_back_freed();
+            assert!((0..layout.size()).all(|at| *block.add(at) == 7));
+            Allocator.dealloc(block, layout);
+        }
+        give_back_freed();
+    }
 
     #[test]
     fn blocks_are_aligned_as_asked_and_keep_their_content() {

@@ -31,7 +31,7 @@ mod watchdog;
 
 pub use allocator::Allocator;
 pub use error::Error;
-pub use limits::raise_open_files_limit;
+pub use limits::{connections_within, raise_open_files_limit};
 pub use mailbox::{ControlHandle, Origin, Receiver};
 pub use metrics::{Activity, Counter, RuntimeMetrics};
 pub use start::{MAX_SHARDS, Runtime, RuntimeOptions, ShardContext, start};

@@ -102,6 +102,8 @@ pub struct RuntimeMetrics {
     pub parks: Counter,
     /// Nanoseconds asleep.
     pub parked_nanos: Counter,
+    /// Times freed memory was given back to the kernel.
+    pub memory_give_backs: Counter,
     /// Times the shard found work while it spun instead of sleeping.
     pub spin_hits: Counter,
     /// Turns over the stall limit, by the activity that took most of the turn ([`Activity::ALL`]).
@@ -142,6 +144,8 @@ pub struct RuntimeMetrics {
     pub connections_open: Counter,
     /// Connections closed.
     pub connections_closed: Counter,
+    /// Connections closed as they came because there were as many as may be.
+    pub connections_refused: Counter,
     /// Failed accepts (no file descriptors left and the like).
     pub accept_errors: Counter,
     /// Bytes received.

@@ -39,6 +39,8 @@ pub struct RuntimeOptions {
     pub mailbox_overflow: usize,
     /// Output bytes that may wait on one connection before it is cut.
     pub output_bound: usize,
+    /// Connections of all shards together; more are closed as they come, so that there are descriptors left for files.
+    pub max_connections: usize,
     /// Longest time a shard looks for work before it sleeps, when work tends to come that soon. Zero: it sleeps at once.
     pub spin: Duration,
     /// A shard that takes no turn for so long ends the process. None: no watchdog.
@@ -55,6 +57,7 @@ impl Default for RuntimeOptions {
             mailbox_capacity: 1024,
             mailbox_overflow: 64 << 10,
             output_bound: 256 << 20,
+            max_connections: 1 << 20,
             spin: Duration::ZERO,
             watchdog: Some(Duration::from_secs(10)),
             abort_on_panic: true,
@@ -268,7 +271,12 @@ fn build<M: Send + 'static>(setup: ShardSetup<M>) -> Result<(Rc<Executor>, Shard
     }
     let ring = Rc::new(Ring::new()?);
     let executor = Executor::new(Arc::clone(&handles), shard, Rc::clone(&ring), options.spin);
-    let network = NetworkRing::new(&executor, listeners, options.output_bound)?;
+    let network = NetworkRing::new(
+        &executor,
+        listeners,
+        options.output_bound,
+        options.max_connections,
+    )?;
     let handle = Arc::clone(&executor.handle);
     let metrics = Arc::clone(&handle.metrics);
     let disk = LinuxDisk::new(ring, pool, handle);

@@ -20,6 +20,12 @@ pub(crate) fn add(metrics: &RuntimeMetrics, samples: &mut Samples) {
         "Times the shard slept in the kernel.",
         metrics.parks.get(),
     );
+    count(
+        samples,
+        "ceto_memory_give_backs_total",
+        "Times an idle shard gave freed memory back to the kernel.",
+        metrics.memory_give_backs.get(),
+    );
     samples.seconds(
         "ceto_parked_seconds_total",
         "Time asleep.",
@@ -120,6 +126,11 @@ fn add_network(metrics: &RuntimeMetrics, samples: &mut Samples) {
         "ceto_network_closed_total",
         "Sockets closed.",
         metrics.connections_closed.get(),
+    );
+    count(
+        "ceto_network_refused_total",
+        "Connections closed as they came, to keep file descriptors for files.",
+        metrics.connections_refused.get(),
     );
     count(
         "ceto_network_accept_errors_total",

@@ -21,6 +21,9 @@ use crate::config::{Config, SyncMode};
 use crate::identity::{self, Identity};
 use crate::{logging, runtime_metrics};
 
+/// A node takes so many connections however few files it may open.
+const MAX_SOCKETS_LEAST: usize = 16;
+
 /// Why a node did not start, or did not end well. One line.
 #[derive(Debug)]
 pub(crate) enum StartError {
@@ -49,14 +52,22 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     #[allow(clippy::disallowed_methods)] // the process starts here
     let started = Instant::now();
     logging::start(config.log_format, log_level);
-    if let Err(error) = ceto_runtime::raise_open_files_limit() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
+    let max_sockets = max_sockets();
     let data = &config.data_file_directories[0];
     std::fs::create_dir_all(data).map_err(|error| StartError::file("create", data, &error))?;
     let _lock = identity::lock(data)?;
     let identity = Identity::load_or_create(data, &config.cluster_name, config.num_tokens)?;
-    let options = Arc::new(node_options(config, &identity));
+    let mut options = node_options(config, &identity);
+    // Some sockets more than connections: for those that are told why they are refused.
+    let max_connections = max_sockets - max_sockets / 8;
+    if options.limits.max_connections > max_connections {
+        tracing::warn!(
+            "at most {max_connections} client connections: the limit of open files allows no more (raise `ulimit -n` or \
+             LimitNOFILE)"
+        );
+        options.limits.max_connections = max_connections;
+    }
+    let options = Arc::new(options);
     let shards = match config.shards {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
         shards => shards,
@@ -64,6 +75,7 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     let runtime_options = RuntimeOptions {
         shards,
         pin: config.pin_shards,
+        max_connections: max_sockets,
         watchdog: Some(config.stall_watchdog_timeout.duration()),
         ..RuntimeOptions::default()
     };
@@ -84,6 +96,17 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     match outcome {
         Err(BootError(text)) => Err(StartError::Failed(text)),
         Ok(()) => joined.map_err(|error| StartError::Failed(error.to_string())),
+    }
+}
+
+/// How many clients' sockets the process may have open, so that descriptors are left for files.
+fn max_sockets() -> usize {
+    match ceto_runtime::raise_open_files_limit() {
+        Ok(limit) => ceto_runtime::connections_within(limit).max(MAX_SOCKETS_LEAST),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            usize::MAX
+        }
     }
 }
 
@@ -177,6 +200,9 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             max_requests_per_connection: config.native_transport_max_requests_per_connection as usize,
             max_requests_per_shard: config.native_transport_max_requests_per_shard as usize,
             max_output_per_connection: size(config.native_transport_max_output_per_connection),
+            max_response_memory: size(config.native_transport_max_response_data_in_flight),
+            max_request_memory: size(config.native_transport_max_request_data_in_flight),
+            max_request_memory_per_address: size(config.native_transport_max_request_data_in_flight_per_ip),
             max_prepared_statements: config.prepared_statements_cache_entries as usize,
             read_timeout: config.read_request_timeout.duration(),
             range_timeout: config.range_request_timeout.duration(),

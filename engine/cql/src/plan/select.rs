@@ -30,6 +30,9 @@ const READ_BYTES: u64 = 1 << 20;
 /// Tombstones that one read walks over at most.
 const READ_TOMBSTONES: u64 = 100_000;
 
+/// So many rows are few.
+const FEW: u64 = 8;
+
 /// A SELECT under way.
 #[derive(Debug)]
 pub struct SelectPlan {
@@ -132,6 +135,19 @@ impl SelectPlan {
     /// USING TIMEOUT, in nanoseconds.
     pub fn timeout_nanos(&self) -> Option<i64> {
         self.timeout_nanos
+    }
+
+    /// The answer has a few rows at most.
+    pub fn has_few_rows(&self) -> bool {
+        let wanted = self.builder.remaining.min(self.builder.page_left);
+        let select = &*self.select;
+        let each = match select.distinct || select.table.clustering().is_empty() {
+            true => 1,
+            false if select.restrictions.clustering.names_rows() => self.slices.len().max(1),
+            false => usize::MAX,
+        };
+        let named = self.keys.len().saturating_mul(each);
+        wanted <= FEW || (1..=FEW as usize).contains(&named)
     }
 
     /// What the client should be told beside the rows, in Cassandra's words.

@@ -36,6 +36,15 @@ pub struct FrameDecoder {
     failed: Option<Violation>,
 }
 
+/// See [`FrameDecoder::under_way`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnderWay {
+    /// Its stream, once its header has been seen.
+    pub stream: Option<i16>,
+    /// Bytes of it, header and all.
+    pub length: usize,
+}
+
 /// The header of a v5 frame.
 struct FrameHeader {
     /// Bytes of the payload on the wire.
@@ -86,6 +95,50 @@ impl FrameDecoder {
     /// Bytes held that are not returned yet.
     pub fn buffered(&self) -> usize {
         self.inflow.len() + self.payload.len() + self.partial.len()
+    }
+
+    /// The envelope whose start has arrived and whose end has not: the bytes that it will have taken when it is complete,
+    /// as far as is known. `max_length` and a frame bound them.
+    pub fn under_way(&self) -> Option<UnderWay> {
+        if !self.framed {
+            let header = self.inflow.peek::<HEADER_LENGTH>().filter(|_| self.skip == 0)?;
+            let header = Header::decode(&header, self.direction).ok()?;
+            return Some(UnderWay {
+                stream: Some(header.stream),
+                length: HEADER_LENGTH + header.length as usize,
+            });
+        }
+        if let Some(bytes) = self.partial.first_chunk::<HEADER_LENGTH>() {
+            let header = Header::decode(bytes, self.direction).ok()?;
+            return Some(UnderWay {
+                stream: Some(header.stream),
+                length: HEADER_LENGTH + header.length as usize,
+            });
+        }
+        // A frame; what is in it is known when all of it is there.
+        (self.inflow.len() > 0).then_some(UnderWay {
+            stream: None,
+            length: COMPRESSED_FRAME_HEADER_LENGTH + MAX_PAYLOAD_LENGTH + TRAILER_LENGTH,
+        })
+    }
+
+    /// Drops the envelope that is under way: what of it is still to come is skipped. Nothing happens when its stream
+    /// is not known yet.
+    pub fn skip_under_way(&mut self) {
+        let Some(UnderWay {
+            stream: Some(_),
+            length,
+        }) = self.under_way()
+        else {
+            return;
+        };
+        if self.framed {
+            self.skip = length.saturating_sub(self.partial.len()) as u64;
+            self.partial = BytesMut::new();
+        } else {
+            self.skip = length as u64;
+            self.skip -= self.inflow.discard(self.skip);
+        }
     }
 
     /// Appends received bytes, copied once; the envelopes share that copy.

@@ -75,6 +75,70 @@ impl FrameEncoder {
         }
     }
 
+    /// An envelope with a long body, as buffers to be sent one after the other: so long output is never moved, nor a body
+    /// copied that needs neither frames nor compression. `prefix` is what stands in the body before `body`.
+    ///
+    /// On an error nothing is to be sent.
+    pub fn large_envelope(
+        &mut self,
+        opcode: Opcode,
+        stream: i16,
+        flags: u8,
+        prefix: &[u8],
+        body: BytesMut,
+    ) -> Result<Vec<BytesMut>, Violation> {
+        let length = prefix.len() + body.len();
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        if length > MAX_BODY_LENGTH {
+            return Err(Violation::TooLarge {
+                length: length.into(),
+                limit: MAX_BODY_LENGTH,
+                stream,
+            });
+        }
+        if !self.framed && self.compression != Compression::None && self.dialect.version < ProtocolVersion::V5
+        {
+            let mut out = BytesMut::with_capacity(HEADER_LENGTH + prefix.len() + body.len());
+            self.writer(&mut out).envelope(opcode, stream, flags, |out| {
+                out.extend_from_slice(prefix);
+                out.extend_from_slice(&body);
+            })?;
+            return Ok(vec![out]);
+        }
+        let mut head = BytesMut::with_capacity(HEADER_LENGTH + prefix.len());
+        Header {
+            version: self.dialect.version,
+            flags,
+            stream,
+            opcode,
+            length,
+        }
+        .encode(&mut head);
+        head.extend_from_slice(prefix);
+        Ok(match self.framed {
+            false => vec![head, body],
+            true => self.frames_of(head, &body),
+        })
+    }
+
+    /// The frames of the envelope `head` and `body` together, each a buffer.
+    fn frames_of(&mut self, mut head: BytesMut, body: &[u8]) -> Vec<BytesMut> {
+        let first = body.len().min(MAX_PAYLOAD_LENGTH.saturating_sub(head.len()));
+        let (first, rest) = body.split_at(first);
+        head.extend_from_slice(first);
+        let is_whole = rest.is_empty() && head.len() <= MAX_PAYLOAD_LENGTH;
+        let overhead = self.frame_header_length() + TRAILER_LENGTH;
+        let pieces = head
+            .chunks(MAX_PAYLOAD_LENGTH)
+            .chain(rest.chunks(MAX_PAYLOAD_LENGTH));
+        let frames = pieces.map(|piece| {
+            let mut frame = BytesMut::with_capacity(overhead + piece.len());
+            self.writer(&mut frame).append_frame(piece, is_whole);
+            frame
+        });
+        frames.collect()
+    }
+
     fn frame_header_length(&self) -> usize {
         if self.compression == Compression::Lz4 {
             COMPRESSED_FRAME_HEADER_LENGTH

@@ -8,6 +8,9 @@ use bytes::{Buf, Bytes, BytesMut};
 /// Least bytes to reserve when the buffer must grow: one page holds many small requests.
 const RESERVE: usize = 4096;
 
+/// The buffer of what was longer is not used again.
+const KEPT: usize = 64 << 10;
+
 #[derive(Default)]
 pub(super) struct Inflow {
     pending: BytesMut,
@@ -69,7 +72,12 @@ impl Inflow {
             let rest = self.chunk.split_to(missing);
             self.pending.extend_from_slice(&rest);
         }
-        Some(self.pending.split_to(length).freeze())
+        let taken = self.pending.split_to(length).freeze();
+        if length > KEPT && self.pending.is_empty() {
+            // Else the buffer of one large request would stay with a connection that only had one.
+            self.pending = BytesMut::new();
+        }
+        Some(taken)
     }
 
     /// Drops up to `length` bytes; returns how many.

@@ -29,7 +29,7 @@ mod decoder;
 mod encoder;
 mod inflow;
 
-pub use decoder::FrameDecoder;
+pub use decoder::{FrameDecoder, UnderWay};
 pub use encoder::{FrameEncoder, FrameWriter};
 
 /// Most bytes of the payload of a v5 frame.

@@ -102,6 +102,11 @@ impl RowsEncoder {
         self.rows
     }
 
+    /// Bytes of the result so far.
+    pub fn length(&self) -> usize {
+        self.out.len()
+    }
+
     /// Bytes of rows so far.
     pub fn rows_length(&self) -> usize {
         self.out.len() - self.rows_count - 4

@@ -23,6 +23,12 @@ const STALL_LIMIT: Duration = Duration::from_millis(10);
 const STALL_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest sleep.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// What a shard does is looked back on so often, to tell whether it is idle.
+const IDLE_WINDOW: Duration = Duration::from_secs(1);
+/// A shard that slept for all but so much of a window is idle.
+const IDLE_SHARE: u64 = 20;
+/// Bytes sent, received, read and written since freed memory was last given back that make another time worth it.
+const GIVE_BACK_AFTER: u64 = 1 << 20;
 /// Weight of a new idle gap in their running mean, as a power of two.
 const GAP_SHIFT: u32 = 3;
 /// How long the end of a shard waits for the kernel to give buffers back.
@@ -38,6 +44,10 @@ pub(super) struct TurnClock {
     stall_logged: Cell<Option<Instant>>,
     /// Running mean of the time between running out of work and getting some.
     mean_gap: Cell<Duration>,
+    /// When the window began, and how long the shard had slept by then.
+    window: Cell<(Instant, u64)>,
+    /// Bytes moved when freed memory was last given back.
+    moved_at_give_back: Cell<u64>,
 }
 
 impl TurnClock {
@@ -50,6 +60,8 @@ impl TurnClock {
             stalls_unlogged: Cell::new(0),
             stall_logged: Cell::new(None),
             mean_gap: Cell::new(Duration::MAX),
+            window: Cell::new((now, 0)),
+            moved_at_give_back: Cell::new(0),
         }
     }
 
@@ -302,6 +314,7 @@ impl Executor {
             self.observe_gap(idle_since);
             return;
         }
+        self.give_back_when_idle(idle_since);
         self.handle.prepare_sleep();
         if self.is_runnable() {
             self.handle.awake();
@@ -326,6 +339,32 @@ impl Executor {
         metrics
             .parked_nanos
             .add(self.observe_gap(idle_since).as_nanos() as u64);
+    }
+
+    /// Gives freed memory back to the kernel once the shard has been idle for a while: the buffers of a burst are not
+    /// kept for ever.
+    fn give_back_when_idle(&self, now: Instant) {
+        let (started, parked) = self.clock.window.get();
+        let length = now.saturating_duration_since(started);
+        if length < IDLE_WINDOW {
+            return;
+        }
+        let metrics = &self.handle.metrics;
+        let parked_now = metrics.parked_nanos.get();
+        self.clock.window.set((now, parked_now));
+        let busy = (length.as_nanos() as u64).saturating_sub(parked_now - parked);
+        let moved = metrics.bytes_sent.get()
+            + metrics.bytes_received.get()
+            + metrics.disk_read_bytes.get()
+            + metrics.disk_written_bytes.get();
+        if busy * IDLE_SHARE > length.as_nanos() as u64
+            || moved - self.clock.moved_at_give_back.get() < GIVE_BACK_AFTER
+        {
+            return;
+        }
+        self.clock.moved_at_give_back.set(moved);
+        crate::allocator::give_back_freed();
+        metrics.memory_give_backs.add(1);
     }
 
     fn is_runnable(&self) -> bool {

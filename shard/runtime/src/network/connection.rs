@@ -13,6 +13,7 @@
 //! make the kernel drop the answers that are on their way.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Weak;
@@ -26,6 +27,9 @@ use super::NetworkRing;
 const HOLD_ABOVE: usize = 1 << 20;
 /// Output below which receiving goes on.
 const RELEASE_BELOW: usize = 1 << 18;
+
+/// Output is written to the last buffer until it is so long; then a new one is begun, so that much output is never moved.
+const FULL_BUFFER: usize = 64 << 10;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -64,8 +68,10 @@ pub(super) struct Connection {
     pub(super) cancelling: Cell<bool>,
     /// Received while paused. At most what the receive buffers hold: the first such bytes cancel the receive.
     pub(super) held: RefCell<Vec<u8>>,
-    /// Written and not with the kernel.
-    pub(super) output: RefCell<BytesMut>,
+    /// Written and not with the kernel. No buffer is empty.
+    pub(super) output: RefCell<VecDeque<BytesMut>>,
+    /// Bytes of `output`.
+    pub(super) queued: Cell<usize>,
     /// With the kernel while `sending_now`; not touched meanwhile.
     pub(super) sending: RefCell<BytesMut>,
     /// Bytes of `sending` that the kernel has taken.
@@ -97,6 +103,7 @@ impl Connection {
             cancelling: Cell::new(false),
             held: RefCell::default(),
             output: RefCell::default(),
+            queued: Cell::new(0),
             sending: RefCell::default(),
             sent: Cell::new(0),
             sending_now: Cell::new(false),
@@ -130,6 +137,17 @@ impl Connection {
     pub(super) fn with_protocol(&self, call: impl FnOnce(&mut dyn Protocol)) {
         if let Some(protocol) = self.protocol.borrow_mut().as_deref_mut() {
             call(protocol);
+        }
+    }
+
+    /// Tells the protocol that the kernel has taken bytes.
+    pub(super) fn tell_sent(&self) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        match self.unsent() {
+            0 => self.with_protocol(|protocol| protocol.drained()),
+            _ => self.with_protocol(|protocol| protocol.sent()),
         }
     }
 
@@ -180,21 +198,38 @@ impl Socket for Connection {
             return;
         }
         let mut output = self.output.borrow_mut();
-        if output.capacity() == 0
-            && let Some(network) = self.network.upgrade()
-        {
-            *output = network.take_buffer();
+        let (mut buffer, before) = match output.pop_back() {
+            Some(last) if last.len() < FULL_BUFFER => {
+                let length = last.len();
+                (last, length)
+            }
+            last => {
+                output.extend(last);
+                let fresh = self.network.upgrade().map(|network| network.take_buffer());
+                (fresh.unwrap_or_default(), 0)
+            }
+        };
+        fill(&mut buffer);
+        self.queued.set(self.queued.get() + buffer.len() - before);
+        if buffer.is_empty() {
+            return;
         }
-        fill(&mut output);
-        let empty = output.is_empty();
+        output.push_back(buffer);
         drop(output);
-        if !empty {
-            self.written();
+        self.written();
+    }
+
+    fn write_buffer(&self, buffer: BytesMut) {
+        if self.phase.get() != Phase::Open || buffer.is_empty() {
+            return;
         }
+        self.queued.set(self.queued.get() + buffer.len());
+        self.output.borrow_mut().push_back(buffer);
+        self.written();
     }
 
     fn unsent(&self) -> usize {
-        self.output.borrow().len() + self.sending.borrow().len() - self.sent.get()
+        self.queued.get() + self.sending.borrow().len() - self.sent.get()
     }
 
     fn pause(&self) {
@@ -212,6 +247,10 @@ impl Socket for Connection {
             self.phase.set(Phase::Closing);
             self.mark();
         }
+    }
+
+    fn abort(&self) {
+        self.kill();
     }
 
     fn peer(&self) -> SocketAddr {

@@ -35,12 +35,14 @@ pub(crate) use listener::Listeners;
 const RECEIVE_BUFFERS: u16 = 256;
 const RECEIVE_BUFFER_SIZE: usize = 16 << 10;
 /// Output buffers kept for reuse, and the largest kept.
-const POOLED_BUFFERS: usize = 256;
-const POOLED_BUFFER_SIZE: usize = 128 << 10;
+const POOLED_BUFFERS: usize = 128;
+const POOLED_BUFFER_SIZE: usize = 32 << 10;
 /// Size of a fresh output buffer.
 const OUTPUT_BUFFER_SIZE: usize = 4 << 10;
 /// Sends up to this size do not end a sleep when they are done (see `Ring::wait`).
 const UNHURRIED_SEND: usize = 16 << 10;
+/// Most bytes of one send that waits for the peer, so that a peer that reads slowly is seen to read.
+const WAITING_SEND_MAX: usize = 256 << 10;
 /// Most sockets on their way from the accepting shard to another, or waiting there for the shard to listen; more are
 /// closed.
 pub(crate) const MAX_SOCKETS_UNDERWAY: usize = 4096;
@@ -82,6 +84,7 @@ pub(crate) struct NetworkRing {
     hurried: Cell<bool>,
     pool: RefCell<Vec<BytesMut>>,
     output_bound: usize,
+    max_connections: usize,
     buffers: std::mem::ManuallyDrop<ReceiveBuffers>,
     leaked: Cell<bool>,
 }
@@ -91,6 +94,7 @@ impl NetworkRing {
         executor: &Rc<Executor>,
         listeners: Arc<Listeners>,
         output_bound: usize,
+        max_connections: usize,
     ) -> Result<Rc<Self>, Error> {
         let buffers = ReceiveBuffers::new(RECEIVE_BUFFERS, RECEIVE_BUFFER_SIZE);
         buffers
@@ -118,6 +122,7 @@ impl NetworkRing {
             hurried: Cell::new(false),
             pool: RefCell::default(),
             output_bound,
+            max_connections,
             buffers: std::mem::ManuallyDrop::new(buffers),
             leaked: Cell::new(false),
         }))
@@ -241,10 +246,13 @@ impl NetworkRing {
         unsafe { self.ring.push(entry) };
     }
 
-    /// Sends the whole output, first without waiting.
+    /// Sends the first buffer of the output, first without waiting.
     fn start_send(&self, connection: &Connection) {
-        let output = std::mem::take(&mut *connection.output.borrow_mut());
+        let Some(output) = connection.output.borrow_mut().pop_front() else {
+            return;
+        };
         let length = output.len();
+        connection.queued.set(connection.queued.get() - length);
         let spent = std::mem::replace(&mut *connection.sending.borrow_mut(), output);
         self.give_buffer(spent);
         connection.sent.set(0);
@@ -263,7 +271,11 @@ impl NetworkRing {
         connection.sending_now.set(true);
         let sending = connection.sending.borrow();
         let rest = &sending[connection.sent.get()..];
-        let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let most = match flags & libc::MSG_WAITALL {
+            0 => u32::MAX as usize,
+            _ => WAITING_SEND_MAX,
+        };
+        let length = rest.len().min(most) as u32;
         let entry = opcode::Send::new(types::Fd(descriptor), rest.as_ptr(), length)
             .flags(flags | libc::MSG_NOSIGNAL)
             .build()
@@ -312,8 +324,8 @@ impl NetworkRing {
             .borrow_mut()
             .try_remove(connection.key as u32 as usize);
         connection.sent.set(0);
-        let output = std::mem::take(&mut *connection.output.borrow_mut());
-        self.give_buffer(output);
+        connection.queued.set(0);
+        connection.output.take();
         let sending = std::mem::take(&mut *connection.sending.borrow_mut());
         self.give_buffer(sending);
         self.metrics.connections_closed.add(1);
@@ -390,6 +402,7 @@ impl NetworkRing {
         if connection.sent.get() < connection.sending.borrow().len() {
             if connection.phase.get() < Phase::Dead {
                 self.push_send(&connection, libc::MSG_WAITALL);
+                connection.tell_sent();
             }
             return;
         }
@@ -397,9 +410,7 @@ impl NetworkRing {
         let spent = std::mem::take(&mut *connection.sending.borrow_mut());
         self.give_buffer(spent);
         connection.release();
-        if connection.phase.get() == Phase::Open && connection.unsent() == 0 {
-            connection.with_protocol(|protocol| protocol.drained());
-        }
+        connection.tell_sent();
     }
 
     fn accepted(&self, completion: Completion) {
@@ -477,6 +488,14 @@ impl NetworkRing {
             return;
         };
         let handles = &executor.handles;
+        let open: u64 = handles
+            .iter()
+            .map(|handle| handle.metrics.connections_open.get())
+            .sum();
+        if open >= self.max_connections as u64 {
+            self.metrics.connections_refused.add(1);
+            return;
+        }
         let shard = match placement {
             Placement::SourcePort => usize::from(peer.port()) % handles.len(),
             Placement::LeastConnected => {
