@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The crash test: load from a real driver, SIGKILL at a random moment, restart, compare everything acknowledged.
 
-    round ::= load -> (flush | compaction)? -> SIGKILL -> (start -> SIGKILL)* -> start -> compare
+    round ::= load -> order? -> SIGKILL -> (start -> SIGKILL)* -> start -> compare
+    order ::= flush | compaction | snapshot | truncation | schema changes          under way when the node is killed
 
 Some rounds come back with another number of shards, some are killed again while they recover, the last one ends with
 SIGTERM. What the node holds afterwards must be possible (see model.py). The seed is printed; `--seed` repeats its
@@ -22,11 +23,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients" /
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile  # noqa: E402
 from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy  # noqa: E402
 
+import orders  # noqa: E402
 import workload  # noqa: E402
 from model import ABSENT, Model, Violation  # noqa: E402
 from server import Server  # noqa: E402
 
 SHARD_COUNTS = [1, 2, 3]
+ORDERS = [None, "flush", "flush", "compact", "truncate", "truncate", "schema", "schema", "snapshot"]
 THREADS = 4
 REQUEST_TIMEOUT_SECONDS = 10
 
@@ -49,12 +52,13 @@ class CrashTest:
         self.folder = folder
         self.model = Model()
         self.counter_bounds = {}
+        self.tables = orders.Tables(self.model)
         self.server = Server(folder / "data", shards=2, log=folder / "server.log")
 
     def prepare(self):
         self.server.start()
         cluster, session = connect(self.server)
-        for definition in workload.DEFINITIONS:
+        for definition in workload.DEFINITIONS + orders.DEFINITIONS:
             session.execute(definition)
         cluster.shutdown()
 
@@ -69,10 +73,10 @@ class CrashTest:
         ]
         threads = workload.run_threads(workers, stop)
         time.sleep(seconds)
-        order = threading.Thread(target=self.order, args=(meanwhile,), daemon=True) if meanwhile else None
+        order = threading.Thread(target=self.order, args=(meanwhile, session), daemon=True) if meanwhile else None
         if order:
             order.start()
-            time.sleep(self.random.uniform(0, 0.2))
+            time.sleep(self.random.uniform(0, orders.SECONDS.get(meanwhile, 0.2)))
         if not self.server.is_alive():
             raise Violation(f"the node ended by itself:\n{self.server.log_tail()}")
         if orderly:
@@ -93,9 +97,18 @@ class CrashTest:
         if failures:
             raise failures[0]
 
-    def order(self, verb):
+    def order(self, what, session):
+        """What the node is busy with when it is killed."""
         try:
-            self.server.nodetool(verb)
+            match what:
+                case "truncate":
+                    orders.truncate(self.model, session)
+                case "schema":
+                    self.tables.change(session)
+                case "snapshot":
+                    orders.snapshot(self.server)
+                case verb:
+                    self.server.nodetool(verb)
         except (RuntimeError, OSError):
             pass  # The node is killed meanwhile.
 
@@ -127,6 +140,8 @@ class CrashTest:
             self.model.check_table("collected", workload.read_collected(session))
             self.model.check_table("expiring", workload.read_expiring(session))
             self.check_counters(workload.read_counts(session))
+            self.model.check_table("emptied", orders.read_emptied(session))
+            self.tables.check(session)
         finally:
             cluster.shutdown()
 
@@ -153,7 +168,7 @@ class CrashTest:
 
     def round(self, last):
         before = self.model.acknowledged
-        meanwhile = self.random.choice([None, None, "flush", "flush", "compact"])
+        meanwhile = self.random.choice(ORDERS)
         kills = self.random.choice([0, 0, 0, 1, 2])
         self.load(self.random.uniform(0.3, 2.5), meanwhile, orderly=last)
         if self.random.random() < 0.4:
