@@ -54,7 +54,7 @@ impl MemoryDisk {
     }
 
     async fn sync(&self, path: &Path, file: &Inode) -> io::Result<()> {
-        let sync = std::cell::Cell::new(Some(file.borrow().begin_sync()));
+        let sync = std::cell::Cell::new(Some(file.borrow_mut().begin_sync()));
         let take = || sync.take().expect("one of the two ends runs, once");
         let end = |_: &mut State| {
             file.borrow_mut().end_sync(take());

@@ -30,7 +30,7 @@ pub struct MemoryDisk {
     rot: RefCell<Option<(String, u32)>>,
     steps: Cell<u64>,
     operations: Cell<u64>,
-    failed: Cell<u64>,
+    failed: RefCell<Vec<(Operation, PathBuf)>>,
 }
 
 /// Random numbers by concern.
@@ -66,7 +66,7 @@ impl MemoryDisk {
             rot: RefCell::default(),
             steps: Cell::default(),
             operations: Cell::default(),
-            failed: Cell::default(),
+            failed: RefCell::default(),
         })
     }
 
@@ -167,9 +167,14 @@ impl MemoryDisk {
         self.operations.get()
     }
 
-    /// Operations that were made to fail so far.
+    /// How many operations were made to fail so far.
     pub fn failed_operations(&self) -> u64 {
-        self.failed.get()
+        self.failed.borrow().len() as u64
+    }
+
+    /// The operations that were made to fail so far.
+    pub fn failures(&self) -> Vec<(Operation, PathBuf)> {
+        self.failed.borrow().clone()
     }
 
     /// All files, in order.
@@ -258,7 +263,7 @@ impl MemoryDisk {
         self.stand_still_after_crash().await;
         let result = match self.take_fault(number, operation, path) {
             Some(kind) => {
-                self.failed.set(self.failed.get() + 1);
+                self.failed.borrow_mut().push((operation, path.to_path_buf()));
                 spoil(&mut self.state.borrow_mut(), &self.streams.faults);
                 Err(kind.into())
             }

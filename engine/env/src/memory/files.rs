@@ -30,10 +30,14 @@ pub(super) struct File {
     dirty: BTreeSet<usize>,
     /// Sectors that no sync will write.
     dropped: BTreeSet<usize>,
+    /// Syncs begun so far, and of each sector the one whose bytes the device has: of two that overlap, the later wins.
+    syncs: u64,
+    synced_by: BTreeMap<usize, u64>,
 }
 
 /// What a sync that was begun will write.
 pub(super) struct SyncUnderway {
+    number: u64,
     length: usize,
     sectors: Vec<(usize, Vec<u8>)>,
 }
@@ -77,9 +81,11 @@ impl File {
     }
 
     /// A sync writes what was written before it began; what comes while it runs is for the next.
-    pub(super) fn begin_sync(&self) -> SyncUnderway {
+    pub(super) fn begin_sync(&mut self) -> SyncUnderway {
+        self.syncs += 1;
         let sectors = self.dirty.iter();
         SyncUnderway {
+            number: self.syncs,
             length: self.kernel.len(),
             sectors: sectors
                 .map(|at| (*at, Self::sector(&self.kernel, *at).to_vec()))
@@ -91,6 +97,10 @@ impl File {
         self.device.resize(sync.length.max(self.device.len()), 0);
         self.device.truncate(self.kernel.len().max(sync.length));
         for (at, bytes) in sync.sectors {
+            if self.synced_by.get(&at).is_some_and(|by| *by > sync.number) {
+                continue;
+            }
+            self.synced_by.insert(at, sync.number);
             self.write_device(at, &bytes);
             if Self::sector(&self.kernel, at) == bytes {
                 self.dirty.remove(&at);
@@ -100,7 +110,11 @@ impl File {
 
     pub(super) fn fail_sync(&mut self, sync: SyncUnderway, random: &Random) {
         for (at, bytes) in sync.sectors {
+            if self.synced_by.get(&at).is_some_and(|by| *by > sync.number) {
+                continue;
+            }
             if random.toss() {
+                self.synced_by.insert(at, sync.number);
                 let end = at * SECTOR + bytes.len();
                 self.device.resize(self.device.len().max(end), 0);
                 self.write_device(at, &bytes);
