@@ -290,6 +290,8 @@ impl Reshard {
                     self.split(table, sstable).await?;
                 }
             }
+            // A finished transaction must not come back: the shard that would finish it may be none of the new ones.
+            self.env.disk().sync_dir(&table.path).await?;
         }
         Ok(())
     }
