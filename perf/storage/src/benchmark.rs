@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
     /// Our table's compaction strategy
     #[arg(long, default_value = "SizeTieredCompactionStrategy")]
     pub(crate) compaction: String,
+    /// Part of the cache that our engine keeps rows in; the rest is for blocks
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) row_cache_part: f64,
     /// The core that each engine runs on, all its threads
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
@@ -161,6 +164,7 @@ fn run_size(arguments: &Arguments, rows: u64, value_size: usize) -> Result<(), S
             "value_bytes": value_size,
             "block_kib": arguments.block_kib,
             "compaction": arguments.compaction,
+            "row_cache_part": arguments.row_cache_part,
             "rounds": arguments.rounds,
             "cores": if arguments.all_cores { serde_json::Value::Null } else { json!(1) },
         });
@@ -229,6 +233,7 @@ fn setups(arguments: &Arguments, rows: u64, value_size: usize) -> Vec<Setup> {
         value_size,
         block_size: arguments.block_kib << 10,
         memtable_size: (data_size / 12).clamp(4 << 20, 128 << 20),
+        row_cache_part: arguments.row_cache_part,
         compaction: arguments.compaction.clone(),
     };
     arguments.engines.iter().map(setup).collect()

@@ -153,8 +153,8 @@ impl Shard {
         {
             let mut options = StorageOptions::new(&self.setup.folder, 0, 1);
             // One cache of this size in all: rows and blocks.
-            options.row_cache_size = cache_size / 2;
-            options.block_cache_size = cache_size / 2;
+            options.row_cache_size = (cache_size as f64 * self.setup.row_cache_part) as usize;
+            options.block_cache_size = cache_size - options.row_cache_size;
             options.memtable_space = self.setup.memtable_size;
             options.compaction_throughput = 0;
             if durability == Durability::Device {

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
             workloads: Vec::new(),
             block_kib: 4,
             compaction: "SizeTieredCompactionStrategy".to_owned(),
+            row_cache_part: 0.5,
             core: 0,
             all_cores: true,
             folder: folder.clone(),

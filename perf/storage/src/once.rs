@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Part of the data that the cache may hold
     #[arg(long, default_value_t = 4.0)]
     cache: f64,
+    /// Part of the cache that our engine keeps rows in
+    #[arg(long, default_value_t = 0.5)]
+    row_cache_part: f64,
     /// MiB of memory for memtables
     #[arg(long, default_value_t = 16)]
     memtable_mib: usize,
@@ -69,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         value_size: arguments.value_size,
         block_size: arguments.block_kib << 10,
         memtable_size: arguments.memtable_mib << 20,
+        row_cache_part: arguments.row_cache_part,
         compaction: arguments.compaction.clone(),
     };
     std::fs::create_dir(&setup.folder)

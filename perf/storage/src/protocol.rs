@@ -30,7 +30,7 @@ impl Engine {
 }
 
 /// What stays the same for the life of an engine's process.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) engine: Engine,
     /// A folder of its own, empty at first.
@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) block_size: usize,
     /// Bytes of memory for writes that are not flushed.
     pub(crate) memtable_size: usize,
+    /// Part of the cache that our engine keeps rows in; the rest is for blocks.
+    pub(crate) row_cache_part: f64,
     /// Our table's compaction strategy, by Cassandra's name.
     pub(crate) compaction: String,
 }
