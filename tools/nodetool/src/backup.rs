@@ -95,8 +95,8 @@ pub(crate) struct ImportArguments {
     /// Run an extended verify, verifying all values in the new sstables
     #[arg(short, long)]
     extended_verify: bool,
-    /// Copy data from source directories instead of moving them
-    #[arg(short = 'p', long)]
+    /// Copy data from source directories instead of moving them (-p is the port here)
+    #[arg(long)]
     copy_data: bool,
     /// The keyspace
     keyspace: String,

@@ -363,3 +363,53 @@ Total TrueDiskSpaceUsed: 0 bytes
     );
     assert_eq!(out, "not running\n");
 }
+
+#[test]
+fn sstables_are_loaded_from_every_directory() {
+    let (code, out, errors) = against(
+        &[
+            (
+                "POST /v1/tables/import?keyspace=ks&table=t&directory=%2Fa&copy_data=true",
+                200,
+                "{}",
+            ),
+            (
+                "POST /v1/tables/import?keyspace=ks&table=t&directory=%2Fb&copy_data=true",
+                200,
+                "{}",
+            ),
+        ],
+        "import --copy-data ks t /a /b",
+    );
+    assert_eq!((code, out.as_str(), errors.as_str()), (0, "", ""));
+    let (code, out, _) = against(
+        &[(
+            "POST /v1/tables/import?keyspace=ks&table=t&directory=%2Fa&no_verify=true",
+            200,
+            "{}",
+        )],
+        "import -q ks t /a",
+    );
+    assert_eq!(code, 0);
+    assert!(out.starts_with("Doing a quick import"), "{out}");
+    let (code, _, errors) = against(
+        &[(
+            "POST /v1/tables/import?keyspace=ks&table=t&directory=a",
+            400,
+            r#"{"error": "not absolute"}"#,
+        )],
+        "import ks t a",
+    );
+    assert_eq!(
+        (code, errors.as_str()),
+        (
+            1,
+            "nodetool: Some directories failed to import: a: not absolute\n"
+        )
+    );
+    let (_, out, _) = against(
+        &[("POST /v1/tables/refresh?keyspace=ks&table=t", 200, "{}")],
+        "refresh ks t",
+    );
+    assert!(out.contains("deprecated"), "{out}");
+}
