@@ -182,6 +182,83 @@ impl Row {
             .retain_mut(|(_, data)| data.purge(now, purge_before, purgeable));
     }
 
+    /// What [`Row::purge`] would remove for good, expired cells as tombstones: it shadows what the removed shadowed. None
+    /// when it would remove nothing.
+    pub fn purgeable_part(
+        &self,
+        now: UnixSeconds,
+        purge_before: UnixSeconds,
+        purgeable: &dyn Fn(Timestamp) -> bool,
+    ) -> Option<Row> {
+        let may_go =
+            |deletion: &Deletion| deletion.deleted_at < purge_before && purgeable(deletion.timestamp);
+        let is_dead = |liveness: &Liveness| {
+            let expiry = liveness.expiry.filter(|expiry| expiry.is_expired(now));
+            expiry.is_some_and(|expiry| expiry.deleted_at() < purge_before) && purgeable(liveness.timestamp)
+        };
+        let tombstone = |cell: &Cell| {
+            let deleted_at = cell.deleted_at(now)?;
+            let goes = deleted_at < purge_before && purgeable(cell.timestamp);
+            goes.then(|| Cell::tombstone(cell.timestamp, deleted_at))
+        };
+        let mut part = Row {
+            liveness: self.liveness.filter(is_dead),
+            deletion: self.deletion.filter(may_go),
+            columns: Vec::new(),
+        };
+        for (id, data) in &self.columns {
+            match data {
+                ColumnData::Cell(cell) => {
+                    let dead = tombstone(cell).map(|cell| (*id, ColumnData::Cell(cell)));
+                    part.columns.extend(dead);
+                }
+                ColumnData::Collection(collection) => {
+                    let cells = collection.cells.iter();
+                    let dead = Collection {
+                        deletion: collection.deletion.filter(may_go),
+                        cells: cells
+                            .filter_map(|(path, cell)| Some((path.clone(), tombstone(cell)?)))
+                            .collect(),
+                    };
+                    if dead.deletion.is_some() || !dead.cells.is_empty() {
+                        part.columns.push((*id, ColumnData::Collection(dead)));
+                    }
+                }
+            }
+        }
+        (!part.is_empty()).then_some(part)
+    }
+
+    /// Removes cells that `other`, another version of the row, overwrites or deletes. For dropping what is shadowed by
+    /// what lies elsewhere; `other`'s wider deletions are not looked at.
+    pub fn remove_overwritten(&mut self, other: &Row) {
+        let loses = |mine: &Cell, theirs: &Cell| {
+            let mut merged = mine.clone();
+            merged.merge(theirs.clone());
+            merged != *mine
+        };
+        self.columns
+            .retain_mut(|(id, data)| match (data, other.column(*id)) {
+                (ColumnData::Cell(mine), Some(ColumnData::Cell(theirs))) => !loses(mine, theirs),
+                (ColumnData::Collection(mine), Some(ColumnData::Collection(theirs))) => {
+                    if let Some(deletion) = theirs.deletion {
+                        mine.cells.retain(|(_, cell)| !deletion.shadows(cell.timestamp));
+                    }
+                    mine.cells.retain(|(path, cell)| {
+                        match theirs.cells.binary_search_by(|(own, _)| own.cmp(path)) {
+                            Ok(at) => !theirs
+                                .cells
+                                .get(at)
+                                .is_some_and(|(_, theirs)| loses(cell, theirs)),
+                            Err(_) => true,
+                        }
+                    });
+                    mine.deletion.is_some() || !mine.cells.is_empty()
+                }
+                _ => true,
+            });
+    }
+
     /// Gives every live cell an expiry (none: removes it); for building rows whose cells all expire together.
     pub fn expire_cells(&mut self, expiry: Option<Expiry>) {
         let expire = |cell: &mut Cell| {

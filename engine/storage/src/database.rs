@@ -43,6 +43,8 @@ pub struct Database {
     pub(crate) recovery: RefCell<Option<Recovery>>,
     pub(crate) flushes: Flushes,
     pub(crate) compactions: Compactions,
+    /// Compactions chosen that have not begun to run.
+    pub(crate) compactions_starting: Cell<usize>,
     /// Bytes of all memtables, those being flushed too.
     pub(crate) memory: Cell<usize>,
     /// Memory was freed, or writes were stopped.
@@ -81,6 +83,7 @@ impl Database {
             schema: RefCell::default(),
             recovery: RefCell::default(),
             flushes: Flushes::default(),
+            compactions_starting: Cell::new(0),
             memory: Cell::new(0),
             room: Event::default(),
             waiting_writes: Cell::new(0),

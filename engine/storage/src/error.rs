@@ -39,6 +39,15 @@ pub enum Error {
     Poisoned(Arc<str>),
     /// Drained: no more writes.
     Closed,
+    /// Somebody asked to stop it.
+    Aborted,
+    /// A compaction that could not finish on this disk was not started.
+    SpaceNeeded {
+        /// Bytes that it may take for a while.
+        needed: u64,
+        /// Bytes that it may have.
+        available: u64,
+    },
     /// Files on disk belong to another number of shards, or to a format this version does not know.
     Layout(Arc<str>),
 }
@@ -113,6 +122,12 @@ impl fmt::Display for Error {
             Error::Overloaded { limit, max } => write!(f, "overloaded: {limit} ({max}) reached"),
             Error::Poisoned(why) => write!(f, "writes are stopped on this shard after a disk failure: {why}"),
             Error::Closed => f.write_str("storage is drained"),
+            Error::Aborted => f.write_str("stopped on request"),
+            Error::SpaceNeeded { needed, available } => write!(
+                f,
+                "a compaction needs {needed} bytes of disk space for a while and may have {available}: free some, or \
+                 compact fewer sstables at once"
+            ),
             Error::Layout(what) => f.write_str(what),
         }
     }

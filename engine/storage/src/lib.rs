@@ -38,6 +38,7 @@ mod wait;
 
 pub use cache::RowCacheStats;
 pub use commitlog::{CommitlogStats, ReplayPosition, ReplayProgress};
+pub use compaction::{CompactionRecord, MajorCompaction};
 pub use database::{Applied, Database};
 pub use error::{Corruption, Error, Result};
 pub use options::{CommitFailurePolicy, CommitlogSync, ReplayFailurePolicy, StorageOptions};

@@ -14,8 +14,6 @@ const TICK: Duration = Duration::from_secs(1);
 const FULL_LOOK: u64 = 60;
 /// Ticks between looks at the backlog of compactions.
 const BACKLOG_LOOK: u64 = 5;
-/// Pending compactions at which compaction gets all the shares it can.
-const BACKLOG_FULL: f64 = 16.0;
 /// Most shares of a queue.
 const SHARES_MAX: u32 = 1000;
 
@@ -61,11 +59,7 @@ impl Database {
         let flush = TaskQueue::MemtableFlush.initial_shares();
         tasks.set_shares(TaskQueue::MemtableFlush, shares(flush, full));
         if number.is_multiple_of(BACKLOG_LOOK) {
-            let backlog = self.pending_compactions() as f64 / BACKLOG_FULL;
-            tasks.set_shares(
-                TaskQueue::Compaction,
-                shares(TaskQueue::Compaction.initial_shares(), backlog),
-            );
+            tasks.set_shares(TaskQueue::Compaction, self.control_compaction());
         }
     }
 }

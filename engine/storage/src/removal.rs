@@ -53,13 +53,7 @@ impl Database {
         until: impl FnOnce(Truncation) -> Rc<dyn Any>,
     ) -> Result<()> {
         let disk = self.env.disk();
-        loop {
-            let recorded = table.recorded.listen();
-            if !table.is_recording.replace(true) {
-                break;
-            }
-            recorded.await;
-        }
+        table.take_record().await;
         // From here on the record makes void what lies before it; a crash before the removals are done ends in them.
         let truncation = Truncation {
             generation: table.last_generation(),
@@ -80,8 +74,7 @@ impl Database {
         self.clean_cache();
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
-        table.is_recording.set(false);
-        table.recorded.notify();
+        table.give_record_back();
         // A dropped table's folder may be gone: another shard was done first, and this one had no file there.
         let written = if table.is_dropped.get() {
             written.or_else(unless_not_found)
@@ -118,11 +111,19 @@ impl Drop for VoidFiles {
             if table.epoch.get() != epoch || table.is_recording.replace(true) {
                 return;
             }
-            if let Err(error) = truncation.write(&*disk, &table.dir, table.shard).await {
+            let written = async {
+                // A compaction may have noted since how far the commitlog is in sstables.
+                let noted = Truncation::read(&*disk, &table.dir, table.shard).await?;
+                let truncation = Truncation {
+                    position: truncation.position.max(noted.position),
+                    ..truncation
+                };
+                truncation.write(&*disk, &table.dir, table.shard).await
+            };
+            if let Err(error) = written.await {
                 tracing::warn!("the record of a truncation stays as it is: {error}");
             }
-            table.is_recording.set(false);
-            table.recorded.notify();
+            table.give_record_back();
         };
         self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(record));
     }

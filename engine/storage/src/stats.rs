@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ceto_model::TableId;
+use uuid::Uuid;
 
 use crate::cache::RowCacheStats;
 use crate::commitlog::CommitlogStats;
@@ -51,6 +52,14 @@ pub struct TableStats {
     pub compactions: u64,
     /// Bytes that compactions read.
     pub compacted_bytes: u64,
+    /// Bytes that compactions wrote.
+    pub compaction_written_bytes: u64,
+    /// Compactions that its strategy wants and that do not run yet.
+    pub pending_compactions: u64,
+    /// Sstables dropped unread because all in them had expired.
+    pub sstables_expired: u64,
+    /// Sstables by level; more than one number only where there are levels.
+    pub sstables_per_level: Vec<u64>,
     /// Reads.
     pub reads: u64,
     /// Writes.
@@ -68,6 +77,10 @@ pub struct TableStats {
 /// A running compaction.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompactionStats {
+    /// Random.
+    pub id: Uuid,
+    /// What it is, as nodetool names it.
+    pub kind: &'static str,
     /// Of which table.
     pub table: TableId,
     /// Bytes of Data of all inputs.
@@ -95,6 +108,20 @@ pub struct StorageStats {
     pub pending_compactions: u64,
     /// Compactions that run.
     pub running_compactions: Vec<CompactionStats>,
+    /// Compactions that may run at the same time.
+    pub concurrent_compactions: u64,
+    /// Compactions done.
+    pub completed_compactions: u64,
+    /// Compactions stopped on request.
+    pub aborted_compactions: u64,
+    /// Compactions that left sstables out for want of disk space.
+    pub reduced_compactions: u64,
+    /// Bytes per second that compactions may write; 0 for no limit.
+    pub compaction_throughput: u64,
+    /// Bytes that strategies would have to write now to want nothing more.
+    pub compaction_backlog_bytes: u64,
+    /// Shares of the processor that compaction has.
+    pub compaction_shares: u64,
     /// Commitlog.
     pub commitlog: CommitlogStats,
     /// Bytes of blocks in the cache.
@@ -114,16 +141,18 @@ pub struct StorageStats {
 impl Database {
     /// Figures of a table; None when it is not known.
     pub fn table_stats(&self, table: TableId) -> Option<TableStats> {
-        self.table(table).ok().map(|table| stats_of(&table))
+        let now = self.env.clock().unix_seconds();
+        self.table(table).ok().map(|table| stats_of(&table, now))
     }
 
     /// Figures of all tables, in the order of their ids.
     pub fn all_table_stats(&self) -> Vec<TableStats> {
+        let now = self.env.clock().unix_seconds();
         let mut all: Vec<TableStats> = self
             .tables
             .borrow()
             .values()
-            .map(|table| stats_of(table))
+            .map(|table| stats_of(table, now))
             .collect();
         all.sort_by_key(|stats| stats.table);
         all
@@ -143,6 +172,8 @@ impl Database {
             running_compactions: running
                 .iter()
                 .map(|progress| CompactionStats {
+                    id: progress.id,
+                    kind: progress.kind.name(),
                     table: progress.table,
                     total_bytes: progress.total,
                     read_bytes: progress.read.get(),
@@ -150,6 +181,13 @@ impl Database {
                     elapsed: now.saturating_duration_since(progress.started),
                 })
                 .collect(),
+            concurrent_compactions: self.options.concurrent_compactions as u64,
+            completed_compactions: self.compactions.completed.get(),
+            aborted_compactions: self.compactions.aborted.get(),
+            reduced_compactions: self.compactions.reduced.get(),
+            compaction_throughput: self.compactions.throughput(),
+            compaction_backlog_bytes: self.compactions.backlog.get() as u64,
+            compaction_shares: u64::from(self.compactions.shares.get()),
             commitlog: self.commitlog.stats(),
             block_cache_bytes,
             block_cache_bytes_max: self.options.block_cache_size as u64,
@@ -184,7 +222,24 @@ impl Database {
     }
 }
 
-fn stats_of(table: &TableStore) -> TableStats {
+/// Number of sstables by level.
+fn per_level(sstables: &[Rc<Sstable>]) -> Vec<u64> {
+    let mut levels = vec![0];
+    for sstable in sstables {
+        // What a damaged level field says must not decide how much memory is taken.
+        let level = (sstable.statistics.level as usize).min(64);
+        if levels.len() <= level {
+            levels.resize(level + 1, 0);
+        }
+        if let Some(count) = levels.get_mut(level) {
+            *count += 1;
+        }
+    }
+    levels
+}
+
+fn stats_of(table: &TableStore, now: i64) -> TableStats {
+    let pending_compactions = crate::compaction::pending_of(table, now) as u64;
     let view = table.view();
     let sum = |figure: &dyn Fn(&Rc<Sstable>) -> u64| view.sstables.iter().map(figure).sum::<u64>();
     let largest = |figure: &dyn Fn(&Rc<Sstable>) -> u64| view.sstables.iter().map(figure).max().unwrap_or(0);
@@ -212,6 +267,10 @@ fn stats_of(table: &TableStore) -> TableStats {
         flushed_bytes: counters.flushed_bytes.get(),
         compactions: counters.compactions.get(),
         compacted_bytes: counters.compacted_bytes.get(),
+        compaction_written_bytes: counters.compaction_written_bytes.get(),
+        pending_compactions,
+        sstables_expired: counters.sstables_expired.get(),
+        sstables_per_level: per_level(&view.sstables),
         reads: counters.reads.get(),
         writes: counters.writes.get(),
         filter_true_positives: sum(&|sstable| sstable.lookups().0),

@@ -16,6 +16,7 @@ use rustc_hash::FxHashSet;
 
 use crate::cache::{RowCache, TableCache};
 use crate::commitlog::ReplayPosition;
+use crate::compaction::Compacting;
 use crate::memtable::Memtable;
 use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
 use crate::wait::Event;
@@ -59,6 +60,10 @@ pub(crate) struct TableStore {
     pub(crate) major_compaction_waits: Cell<bool>,
     /// After a failure: when the next compaction may start by itself.
     pub(crate) compaction_retry_at: Cell<Option<Instant>>,
+    /// Its strategy, with the options that it was made from.
+    pub(crate) compacting: RefCell<Option<Rc<Compacting>>>,
+    /// Compactions start on request only, whatever the table's options say.
+    pub(crate) is_compaction_disabled: Cell<bool>,
     pub(crate) counters: TableCounters,
 }
 
@@ -70,7 +75,12 @@ pub(crate) struct TableCounters {
     pub(crate) flushes: Cell<u64>,
     pub(crate) flushed_bytes: Cell<u64>,
     pub(crate) compactions: Cell<u64>,
+    /// Bytes that compactions read.
     pub(crate) compacted_bytes: Cell<u64>,
+    /// Bytes that they wrote.
+    pub(crate) compaction_written_bytes: Cell<u64>,
+    /// Sstables dropped unread because all in them had expired.
+    pub(crate) sstables_expired: Cell<u64>,
 }
 
 /// Adds to a counter.
@@ -153,6 +163,8 @@ impl TableStore {
             has_changed: Cell::new(true),
             major_compaction_waits: Cell::new(false),
             compaction_retry_at: Cell::new(None),
+            compacting: RefCell::default(),
+            is_compaction_disabled: Cell::new(false),
             counters: TableCounters::default(),
         }
     }
@@ -165,6 +177,8 @@ impl TableStore {
     /// Changes the definition.
     pub(crate) fn define(&self, definition: Arc<Table>) {
         self.cache.define(&definition);
+        // Another strategy may want other sstables.
+        self.has_changed.set(true);
         *self.definition.borrow_mut() = definition;
     }
 

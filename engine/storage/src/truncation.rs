@@ -16,6 +16,7 @@ use ceto_env::Disk;
 use crate::commitlog::ReplayPosition;
 use crate::error::{Error, Result};
 use crate::sstable::Generation;
+use crate::table::TableStore;
 
 const SIZE: usize = 40;
 
@@ -110,6 +111,26 @@ impl Truncation {
             truncated_at: long(20) as i64,
             last_number: long(28),
         })
+    }
+}
+
+impl TableStore {
+    /// Waits until nobody else writes the table's record, and keeps others from it until
+    /// [`TableStore::give_record_back`].
+    pub(crate) async fn take_record(&self) {
+        loop {
+            let recorded = self.recorded.listen();
+            if !self.is_recording.replace(true) {
+                return;
+            }
+            recorded.await;
+        }
+    }
+
+    /// Others may write the record.
+    pub(crate) fn give_record_back(&self) {
+        self.is_recording.set(false);
+        self.recorded.notify();
     }
 }
 

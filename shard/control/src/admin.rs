@@ -58,9 +58,9 @@ impl Admin {
             .route("/v1/node/version", get(version))
             .route("/v1/tables/stats", get(table_statistics))
             .route("/v1/node/flush", post(flush))
-            .route("/v1/node/compact", post(compact))
             .route("/v1/node/drain", post(drain))
             .merge(crate::backup::routes())
+            .merge(crate::compaction::routes())
             .with_state(self)
     }
 
@@ -79,6 +79,11 @@ impl Admin {
             }
         }
         Ok(tables.into_values().collect())
+    }
+
+    /// The shards behind it.
+    pub(crate) fn shards(&self) -> &Shards {
+        &self.shards
     }
 
     pub(crate) async fn schema(&self) -> Result<Arc<Schema>, ShardGone> {
@@ -221,7 +226,7 @@ async fn status(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answe
 
 /// Which tables a verb is about.
 #[derive(Deserialize)]
-struct Scope {
+pub(crate) struct Scope {
     keyspace: Option<String>,
     table: Option<String>,
 }
@@ -238,7 +243,7 @@ pub(crate) fn keyspace_exists(schema: &Schema, keyspace: &str) -> Result<(), Fai
 
 impl Scope {
     /// The tables on disk that are meant.
-    async fn resolve(&self, admin: &Admin) -> Result<Vec<TableId>, Failure> {
+    pub(crate) async fn resolve(&self, admin: &Admin) -> Result<Vec<TableId>, Failure> {
         let schema = admin.schema().await?;
         if let Some(keyspace) = &self.keyspace {
             keyspace_exists(&schema, keyspace)?;
@@ -273,17 +278,11 @@ async fn flush(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer
     .await
 }
 
-async fn compact(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
-    let tables = scope.resolve(&admin).await?;
-    on_each(&admin, tables, |node, table| {
-        Box::pin(async move { node.compact(table).await })
-    })
-    .await
-}
-
-type TableVerb = fn(Rc<Node>, TableId) -> ceto_node::LocalFuture<'static, Result<(), String>>;
-
-async fn on_each(admin: &Admin, tables: Vec<TableId>, verb: TableVerb) -> Answer {
+/// Does something with each of the tables, on all shards at once; the first failure is the answer.
+pub(crate) async fn on_each<V>(admin: &Admin, tables: Vec<TableId>, verb: V) -> Answer
+where
+    V: Fn(Rc<Node>, TableId) -> ceto_node::LocalFuture<'static, Result<(), String>> + Copy + Send + 'static,
+{
     let results = admin.shards.on_all(move |node| {
         let tables = tables.clone();
         Box::pin(async move {

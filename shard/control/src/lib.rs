@@ -10,6 +10,7 @@
 pub mod admin;
 mod backup;
 pub mod boot;
+mod compaction;
 pub mod metrics;
 pub mod process;
 pub mod schema;

@@ -215,6 +215,39 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         stats.running_compactions.len() as u64,
     );
     gauge(
+        "ceto_compaction_backlog_bytes",
+        "Bytes that strategies would have to write now until nothing is left to do.",
+        stats.compaction_backlog_bytes,
+    );
+    gauge(
+        "ceto_compaction_shares",
+        "Shares of the processor that the backlog gives compaction.",
+        stats.compaction_shares,
+    );
+    gauge(
+        "ceto_compaction_throughput_max",
+        "Bytes per second that compactions may write; 0 for no limit (compaction_throughput).",
+        stats.compaction_throughput,
+    );
+    gauge(
+        "ceto_running_compactions_bytes",
+        "Bytes of the inputs of compactions that run.",
+        stats
+            .running_compactions
+            .iter()
+            .map(|running| running.total_bytes)
+            .sum(),
+    );
+    gauge(
+        "ceto_running_compactions_read_bytes",
+        "Bytes of them that were read.",
+        stats
+            .running_compactions
+            .iter()
+            .map(|running| running.read_bytes)
+            .sum(),
+    );
+    gauge(
         "ceto_writes_refused",
         "1 when the disk is full or has failed.",
         u64::from(stats.refuses_writes),
@@ -255,6 +288,21 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "ceto_commitlog_uncompressed_bytes_total",
         "Bytes of the appended entries' mutations before compression.",
         stats.commitlog.raw_bytes,
+    );
+    count(
+        "ceto_compactions_completed_total",
+        "Compactions done.",
+        stats.completed_compactions,
+    );
+    count(
+        "ceto_compactions_aborted_total",
+        "Compactions stopped on request.",
+        stats.aborted_compactions,
+    );
+    count(
+        "ceto_compactions_reduced_total",
+        "Compactions that left sstables out for want of disk space.",
+        stats.reduced_compactions,
     );
     count("ceto_commitlog_syncs_total", "Syncs.", stats.commitlog.syncs);
     count(
@@ -325,6 +373,11 @@ fn add_table(stats: &TableStats, labels: &[(&'static str, &str)], samples: &mut 
         "Memory of the table's memtables.",
         stats.memtable_bytes,
     );
+    gauge(
+        "ceto_table_pending_compactions",
+        "Compactions that the table's strategy wants.",
+        stats.pending_compactions,
+    );
     let mut count = |name, help, value: u64| samples.counter(name, help, labels, value);
     count(
         "ceto_table_reads_total",
@@ -355,6 +408,16 @@ fn add_table(stats: &TableStats, labels: &[(&'static str, &str)], samples: &mut 
         "ceto_table_compacted_bytes_total",
         "Bytes that compactions read.",
         stats.compacted_bytes,
+    );
+    count(
+        "ceto_table_compaction_written_bytes_total",
+        "Bytes that compactions wrote.",
+        stats.compaction_written_bytes,
+    );
+    count(
+        "ceto_table_sstables_expired_total",
+        "Sstables dropped unread because all in them had expired.",
+        stats.sstables_expired,
     );
     let false_positives = stats.filter_false_positives;
     count(

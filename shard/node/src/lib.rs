@@ -10,6 +10,7 @@
 
 pub mod answer;
 mod backup;
+mod compaction;
 mod conditional;
 pub mod connection;
 pub mod control;
@@ -44,5 +45,7 @@ pub mod cql {
 
 pub use backup::{ImportOptions, SnapshotDetails, SnapshotRequest, instant_text};
 pub use ceto_env::LocalFuture;
+pub use ceto_storage::{CompactionStats, MajorCompaction};
+pub use compaction::{CompactionFigures, HistoryRow};
 pub use figures::{ReplayFigures, RowCacheFigures, TableFigures};
 pub use node::{Node, NodeParts};

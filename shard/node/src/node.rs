@@ -336,6 +336,7 @@ impl Node {
         let opened = Database::open(self.env.clone(), self.storage.clone(), self.schema()).await;
         let database = opened.map_err(|error| error.to_string())?;
         self.watch(&database);
+        self.note_compactions(&database);
         self.database
             .set(database)
             .map_err(|_| "storage is open already".to_owned())
@@ -397,7 +398,7 @@ impl Node {
         Ok(stored)
     }
 
-    async fn read_whole_table(
+    pub(crate) async fn read_whole_table(
         self: &Rc<Self>,
         table: TableId,
     ) -> Result<Vec<(ceto_model::DecoratedKey, ceto_model::Partition)>, String> {
@@ -596,12 +597,6 @@ impl Node {
             .map_err(|error| error.to_string())
     }
 
-    /// Compacts a table to one sstable.
-    pub async fn compact(self: &Rc<Self>, table: TableId) -> Result<(), String> {
-        let database = self.database().map_err(|failure| failure.message)?;
-        database.compact(table).await.map_err(|error| error.to_string())
-    }
-
     /// First step of a drain: stops accepting, lets what is in flight finish (for [`IN_FLIGHT_PATIENCE`] at most), closes
     /// connections. Storage goes on: requests that other shards still have in flight may come to it.
     pub async fn stop_serving(self: &Rc<Self>) {
@@ -750,6 +745,12 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
     options.commit_failure_policy = settings.commit_failure_policy;
     options.replay_failure_policy = settings.replay_failure_policy;
     options.incremental_backups = settings.incremental_backups;
+    options.compaction_throughput = match settings.compaction_throughput {
+        0 => 0,
+        // A shard that may write nothing would never be done.
+        all => (all / per_shard).max(1),
+    };
+    options.concurrent_compactions = settings.concurrent_compactors.max(1) as usize;
     options.memtable_space = usize::try_from(settings.memtable_space / per_shard).unwrap_or(usize::MAX);
     options.commitlog_sync = match settings.commitlog_sync {
         CommitlogSync::Periodic(period) => ceto_storage::CommitlogSync::Periodic { period },

@@ -160,6 +160,10 @@ pub struct StorageSettings {
     pub incremental_backups: bool,
     /// `memtable_heap_space`, bytes of all shards.
     pub memtable_space: u64,
+    /// `compaction_throughput`, bytes per second of all shards; 0: no limit.
+    pub compaction_throughput: u64,
+    /// `concurrent_compactors`, of each shard.
+    pub concurrent_compactors: u32,
 }
 
 impl Default for StorageSettings {
@@ -176,6 +180,8 @@ impl Default for StorageSettings {
             commit_failure_policy: CommitFailurePolicy::default(),
             replay_failure_policy: ReplayFailurePolicy::default(),
             memtable_space: 1 << 30,
+            compaction_throughput: 64 << 20,
+            concurrent_compactors: 2,
         }
     }
 }

@@ -237,6 +237,8 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             auto_snapshot_ttl: config.auto_snapshot_ttl.map(crate::config::Period::duration),
             incremental_backups: config.incremental_backups,
             memtable_space: config.memtable_heap_space.bytes(),
+            compaction_throughput: config.compaction_throughput.bytes_per_second(),
+            concurrent_compactors: config.concurrent_compactors,
         },
     }
 }

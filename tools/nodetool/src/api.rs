@@ -10,7 +10,18 @@
 //! GET  /v1/node/version                             Version
 //! GET  /v1/tables/stats[?keyspace=K[&table=T]]      TableStatistics
 //! POST /v1/node/flush[?keyspace=K[&table=T]]        Done, once the sstables are on disk
-//! POST /v1/node/compact[?keyspace=K[&table=T]]      Done, once the tables are compacted
+//! POST /v1/node/compact[?keyspace=K[&table=T]][&split_output=true][&start_token=N][&end_token=N]
+//!                                                   Done, once the tables are compacted
+//! POST /v1/node/cleanup[?keyspace=K[&table=T]]      Done; likewise scrub, upgradesstables[&all=true],
+//!                                                   garbagecollect[&granularity=ROW|CELL]
+//! POST /v1/compaction/files?files=A,B               Done, once these Data files are compacted
+//! GET  /v1/compaction/stats                         CompactionStatistics
+//! GET  /v1/compaction/history                       CompactionHistory
+//! POST /v1/compaction/stop[?id=ID|type=TYPE]        Stopped
+//! GET  /v1/compaction/throughput                    Throughput
+//! POST /v1/compaction/throughput?bytes_per_second=N Done; 0 for no limit
+//! GET  /v1/compaction/automatic[?keyspace=K[&table=T]]                  AutomaticCompactions
+//! POST /v1/compaction/automatic?enabled=true|false[&keyspace=K[&table=T]]  Done
 //! POST /v1/node/drain                               Done, once everything is flushed and no client is served
 //! ```
 //!
@@ -338,6 +349,126 @@ pub struct Snapshot {
 #[serde(default)]
 pub struct BackupStatus {
     /// Incremental backups are on.
+    pub running: bool,
+}
+
+/// Answer of `GET /v1/compaction/stats`: sums over all shards.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CompactionStatistics {
+    /// Compactions that may run at the same time.
+    pub concurrent_compactors: u64,
+    /// Compactions done.
+    pub completed: u64,
+    /// Compactions stopped on request.
+    pub aborted: u64,
+    /// Compactions that left sstables out for want of disk space.
+    pub reduced: u64,
+    /// What compactions may write; 0 for no limit.
+    pub throughput_bytes_per_second: u64,
+    /// Bytes that would have to be written now until nothing is left to do.
+    pub backlog_bytes: u64,
+    /// Compactions that should run and do not yet, by table.
+    pub pending: Vec<PendingCompactions>,
+    /// Compactions that run.
+    pub running: Vec<RunningCompaction>,
+}
+
+/// Compactions of a table that should run and do not yet.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PendingCompactions {
+    /// Its keyspace.
+    pub keyspace: String,
+    /// Its name.
+    pub table: String,
+    /// How many.
+    pub tasks: u64,
+}
+
+/// A compaction that runs on one shard.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunningCompaction {
+    /// A UUID.
+    pub id: String,
+    /// What it is.
+    pub compaction_type: String,
+    /// Of its table.
+    pub keyspace: String,
+    /// Its table.
+    pub table: String,
+    /// Where it runs.
+    pub shard: u64,
+    /// Bytes read.
+    pub completed_bytes: u64,
+    /// Bytes to be read in all.
+    pub total_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Since its start.
+    pub elapsed_ms: u64,
+}
+
+/// Answer of `GET /v1/compaction/history`, the latest first.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CompactionHistory {
+    /// As in `system.compaction_history`.
+    pub compactions: Vec<PastCompaction>,
+}
+
+/// A compaction that is done.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PastCompaction {
+    /// A UUID.
+    pub id: String,
+    /// Of its table.
+    pub keyspace: String,
+    /// Its table.
+    pub table: String,
+    /// Milliseconds since the Unix epoch.
+    pub compacted_at_ms: i64,
+    /// Bytes of its inputs.
+    pub bytes_in: u64,
+    /// Bytes of its outputs.
+    pub bytes_out: u64,
+    /// How many partitions were in how many of the inputs.
+    pub rows_merged: Vec<(u32, u64)>,
+    /// Names and values.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Answer of `POST /v1/compaction/stop`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stopped {
+    /// How many compactions.
+    pub stopped: u64,
+}
+
+/// Answer of `GET /v1/compaction/throughput`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Throughput {
+    /// 0 for no limit.
+    pub bytes_per_second: u64,
+}
+
+/// Answer of `GET /v1/compaction/automatic`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AutomaticCompactions {
+    /// The tables asked for.
+    pub tables: Vec<AutomaticCompaction>,
+}
+
+/// Whether a table's compactions start by themselves.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AutomaticCompaction {
+    /// Its keyspace.
+    pub keyspace: String,
+    /// Its name.
+    pub table: String,
+    /// They do.
     pub running: bool,
 }
 

@@ -69,8 +69,67 @@ pub(crate) enum Verb {
     Tablestats(TableStatsArguments),
     /// Flush one or more tables
     Flush(Target),
-    /// Force a (major) compaction on one or more tables
-    Compact(Target),
+    /// Force a (major) compaction on one or more tables, or of the given sstables
+    Compact(CompactArguments),
+    /// Remove partitions that do not belong to the node
+    Cleanup(JobsAndTarget),
+    /// Write sstables anew without what cannot be read
+    Scrub(ScrubArguments),
+    /// Write sstables anew that are not as this version and the tables' options have them
+    Upgradesstables(UpgradeArguments),
+    /// Remove deleted and overwritten data from sstables
+    Garbagecollect(GarbageArguments),
+    /// Print statistics on compactions
+    Compactionstats {
+        /// Display bytes in human readable form
+        #[arg(short = 'H', long)]
+        human_readable: bool,
+        /// Print a line of name and value for each of a compaction's figures
+        #[arg(short = 'V', long)]
+        vtable: bool,
+    },
+    /// Print the history of compactions
+    Compactionhistory {
+        /// Display bytes in human readable form
+        #[arg(short = 'H', long)]
+        human_readable: bool,
+        /// Output format
+        #[arg(short = 'F', long, value_enum)]
+        format: Option<OutputFormat>,
+    },
+    /// Stop compactions
+    Stop {
+        /// Only the one of this id
+        #[arg(long = "compaction-id", visible_alias = "id", value_name = "COMPACTION-ID")]
+        id: Option<String>,
+        /// Only those of this type: COMPACTION, MAJOR_COMPACTION, CLEANUP, SCRUB, UPGRADE_SSTABLES, GARBAGE_COLLECT, ...
+        kind: Option<String>,
+    },
+    /// Print what compactions may write
+    Getcompactionthroughput {
+        /// With fractions of a MiB/s
+        #[arg(short = 'd', long = "precise-mib")]
+        precise: bool,
+    },
+    /// Set what compactions may write, in MiB/s, until the next start; 0 for no limit
+    Setcompactionthroughput {
+        /// MiB/s
+        throughput: u64,
+    },
+    /// Print for how many compactions a shard has room at the same time
+    Getconcurrentcompactors,
+    /// Let compactions of tables start by themselves, until the next start
+    Enableautocompaction(Target),
+    /// Let compactions of tables start on request only, until the next start
+    Disableautocompaction(Target),
+    /// Print whether compactions of tables start by themselves
+    Statusautocompaction {
+        /// One line for each table
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Flush everything and stop serving clients
     Drain,
     /// Take a snapshot of specified keyspaces or a snapshot of the specified table
@@ -122,6 +181,72 @@ pub(crate) struct Target {
     pub(crate) keyspace: Option<String>,
     /// Its tables; all when absent
     pub(crate) tables: Vec<String>,
+}
+
+/// The arguments of `compact`.
+#[derive(Args, Debug)]
+pub(crate) struct CompactArguments {
+    /// Do not write one sstable, but each half as large as the one before (size-tiered tables)
+    #[arg(short = 's', long)]
+    pub(crate) split_output: bool,
+    /// Compact the named Data files with each other
+    #[arg(long)]
+    pub(crate) user_defined: bool,
+    /// Only sstables that have something at this token or behind it
+    #[arg(long, visible_alias = "st", value_name = "TOKEN", allow_hyphen_values = true)]
+    pub(crate) start_token: Option<i64>,
+    /// Only sstables that have something at this token or before it
+    #[arg(long, visible_alias = "et", value_name = "TOKEN", allow_hyphen_values = true)]
+    pub(crate) end_token: Option<i64>,
+    /// A keyspace and its tables, or Data files
+    #[arg(value_name = "KEYSPACE TABLES | FILES")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Tables, and how many sstables at a time.
+#[derive(Args, Debug)]
+pub(crate) struct JobsAndTarget {
+    /// Taken as nodetool's; every shard works on one sstable at a time
+    #[arg(short, long, value_name = "JOBS")]
+    pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// The arguments of `scrub`.
+#[derive(Args, Debug)]
+pub(crate) struct ScrubArguments {
+    /// Taken as nodetool's; no snapshot is made
+    #[arg(long, visible_alias = "ns")]
+    pub(crate) no_snapshot: bool,
+    /// Taken as nodetool's; what cannot be read is always passed over
+    #[arg(short, long)]
+    pub(crate) skip_corrupted: bool,
+    /// Taken as nodetool's; values are not looked into
+    #[arg(short, long)]
+    pub(crate) no_validate: bool,
+    #[command(flatten)]
+    pub(crate) rest: JobsAndTarget,
+}
+
+/// The arguments of `upgradesstables`.
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeArguments {
+    /// All sstables
+    #[arg(short = 'a', long)]
+    pub(crate) include_all_sstables: bool,
+    #[command(flatten)]
+    pub(crate) rest: JobsAndTarget,
+}
+
+/// The arguments of `garbagecollect`.
+#[derive(Args, Debug)]
+pub(crate) struct GarbageArguments {
+    /// ROW: what whole rows or more shadow; CELL: single cells too
+    #[arg(short, long, value_name = "GRANULARITY", default_value = "ROW")]
+    pub(crate) granularity: String,
+    #[command(flatten)]
+    pub(crate) rest: JobsAndTarget,
 }
 
 /// Parses what follows the word `nodetool`.

@@ -15,6 +15,7 @@ pub mod api;
 mod arguments;
 mod backup;
 mod client;
+mod compaction;
 mod format;
 mod info;
 mod run;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{backup, info, status, tablestats};
+use crate::{backup, compaction, info, status, tablestats};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -88,8 +88,7 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             text = table_statistics(fetch(client.get("/v1/tables/stats", &[]))?, arguments)?;
             Ok(())
         }
-        Verb::Flush(target) => order(&client, "/v1/node/flush", target).map(|()| Ok(()))?,
-        Verb::Compact(target) => order(&client, "/v1/node/compact", target).map(|()| Ok(()))?,
+        Verb::Flush(target) => order(&client, "/v1/node/flush", target, &[]).map(|()| Ok(()))?,
         Verb::Snapshot(arguments) => {
             text = backup::snapshot(&client, arguments)?;
             Ok(())
@@ -117,6 +116,10 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             Ok(())
         }
         Verb::Drain => fetch(client.post::<Done>("/v1/node/drain", &[])).map(|_| Ok(()))?,
+        verb => {
+            text = compaction::perform(&client, verb)?;
+            Ok(())
+        }
     };
     written.expect("writing to a string does not fail");
     Ok(text)
@@ -150,21 +153,25 @@ fn table_statistics(
 }
 
 /// Orders `path` for each table of the target, or once for its keyspace, or once for everything.
-fn order(client: &Client, path: &str, target: &Target) -> Result<(), String> {
+pub(crate) fn order(
+    client: &Client,
+    path: &str,
+    target: &Target,
+    options: &[(&str, &str)],
+) -> Result<(), String> {
     let keyspace: Vec<(&str, &str)> = target
         .keyspace
         .iter()
         .map(|name| ("keyspace", name.as_str()))
         .collect();
-    if target.tables.is_empty() {
-        return fetch(client.post::<Done>(path, &keyspace)).map(|_| ());
-    }
-    for table in &target.tables {
-        let query: Vec<(&str, &str)> = keyspace
-            .iter()
-            .copied()
-            .chain([("table", table.as_str())])
-            .collect();
+    let tables: Vec<Option<&str>> = match &target.tables[..] {
+        [] => vec![None],
+        tables => tables.iter().map(|table| Some(table.as_str())).collect(),
+    };
+    for table in tables {
+        let table = table.map(|table| ("table", table));
+        let query = keyspace.iter().copied().chain(table);
+        let query: Vec<(&str, &str)> = query.chain(options.iter().copied()).collect();
         fetch(client.post::<Done>(path, &query))?;
     }
     Ok(())

@@ -69,6 +69,11 @@ impl<'a> Merge<'a> {
         }
     }
 
+    /// Inputs that have the current partition.
+    pub(crate) fn partition_sources(&self) -> usize {
+        self.active.len()
+    }
+
     /// Asks the inputs that may have something; false when one must load first.
     fn fill(&mut self) -> Result<bool> {
         let mut is_full = true;
@@ -270,7 +275,11 @@ impl Input<'_> {
             self.head = match self.source.step()? {
                 Step::Fragment(fragment) => Head::Fragment(fragment),
                 Step::Load => Head::Load,
-                Step::End => Head::End,
+                Step::End => {
+                    // What it holds open may be let go.
+                    self.source = Box::new(Exhausted);
+                    Head::End
+                }
             };
         }
         Ok(!matches!(self.head, Head::Load))
@@ -294,6 +303,21 @@ impl Input<'_> {
             _ => None,
         }
     }
+}
+
+/// In the place of a source that has nothing more.
+struct Exhausted;
+
+impl FragmentSource for Exhausted {
+    fn step(&mut self) -> Result<Step> {
+        Ok(Step::End)
+    }
+
+    fn load(&mut self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn skip_partition(&mut self) {}
 }
 
 fn merge_row(merged: &mut Option<Row>, row: Row) {

@@ -54,6 +54,7 @@ mod filter;
 mod flat;
 mod head;
 mod index;
+mod link;
 pub mod offline;
 mod parse;
 mod reader;

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 
 /// Largest small component (filter, statistics, digest, contents) that is read, in bytes.
-const COMPONENT_MAX: u64 = 1 << 32;
+pub(super) const COMPONENT_MAX: u64 = 1 << 32;
 /// An sstable whose content is less than one part in this many of the block cache is small.
 const SMALL_TABLE: u64 = 16;
 /// Bytes read at a time when a whole file is checked.
@@ -274,6 +274,17 @@ impl Sstable {
             );
         }
         Ok(content)
+    }
+
+    /// A partition page of Index, which is not kept in the cache.
+    pub(super) async fn index_page(&self, location: Location) -> Result<IndexPage> {
+        let content = self.read_page(location, false).await?;
+        IndexPage::new(content, location.offset, self.index_path())
+    }
+
+    /// The disk that it lies on.
+    pub(super) fn disk(&self) -> Rc<dyn Disk> {
+        self.env.disk()
     }
 
     /// Decodes every partition and every page of the index, and compares all files with the digest.

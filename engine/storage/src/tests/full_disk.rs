@@ -118,13 +118,19 @@ fn a_compaction_without_space_leaves_the_table_as_it_was() {
         }
         let before = database.sstables(TABLE).len();
         let used = disk.used();
-        disk.set_capacity(used + 300);
+        // There was enough when it started; then somebody else took it.
+        disk.inject(Fault {
+            operation: Operation::Write,
+            path_contains: "Data.db".to_owned(),
+            kind: std::io::ErrorKind::StorageFull,
+            count: 1,
+        });
         let error = database.compact(TABLE).await.unwrap_err();
         assert!(error.is_disk_full(), "{error}");
+        assert!(!database.stats().refuses_writes);
         env.tasks().sleep(Duration::from_secs(1)).await;
         assert_eq!(database.sstables(TABLE).len(), before);
         assert_eq!(disk.used(), used, "nothing half-written stays");
-        disk.set_capacity(u64::MAX);
         database.compact(TABLE).await.unwrap();
         assert_eq!(database.sstables(TABLE).len(), 1);
         assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 60);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commitlog;
+mod compaction;
 mod crash;
 mod damage;
 mod expiry;

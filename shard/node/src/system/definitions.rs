@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// Keyspace of node-local facts.
 pub const SYSTEM: &str = "system";
+/// Table of [`SYSTEM`] that is stored, where the others are made up.
+pub const COMPACTION_HISTORY: &str = "compaction_history";
 /// Keyspace that holds the schema.
 pub const SYSTEM_SCHEMA: &str = "system_schema";
 /// Keyspace of traces.
@@ -51,6 +53,8 @@ const SYSTEM_TABLES: &[&str] = &[
      mean_partition_size bigint, partitions_count bigint",
     "table_estimates: keyspace_name text!, table_name text+, range_type text+, range_start text+, range_end text+, \
      mean_partition_size bigint, partitions_count bigint",
+    "compaction_history: id uuid!, bytes_in bigint, bytes_out bigint, columnfamily_name text, compacted_at timestamp, \
+     compaction_properties frozen<map<text, text>>, keyspace_name text, rows_merged map<int, bigint>",
     "built_views: keyspace_name text!, view_name text+, status_replicated boolean",
     "IndexInfo: table_name text!, index_name text+, value blob",
 ];
@@ -123,7 +127,13 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
     let class = format!("org.apache.cassandra.locator.{strategy}");
     let tables: BTreeMap<Arc<str>, Arc<Table>> = tables
         .iter()
-        .map(|definition| Arc::new(table(name, definition, has_virtual_tables)))
+        .map(|definition| {
+            Arc::new(table(
+                name,
+                definition,
+                has_virtual_tables && !is_stored(name, definition),
+            ))
+        })
         .map(|table| (table.name.clone(), table))
         .collect();
     Keyspace {
@@ -135,6 +145,12 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
         // `system` itself is listed among the ordinary keyspaces, as in Cassandra.
         is_virtual: has_virtual_tables && name != SYSTEM,
     }
+}
+
+/// A table on disk in a keyspace of virtual ones.
+fn is_stored(keyspace: &str, definition: &str) -> bool {
+    let name = definition.split(':').next();
+    keyspace == SYSTEM && name == Some(COMPACTION_HISTORY)
 }
 
 fn table(keyspace: &str, definition: &str, is_virtual: bool) -> Table {

@@ -191,6 +191,35 @@ impl<'a> StoredRow<'a> {
         }
     }
 
+    /// A bigint column.
+    pub fn bigint(&self, name: &str) -> Option<i64> {
+        match self.value(name) {
+            Some(Value::Bigint(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// A map<int, bigint> column; empty when null.
+    pub fn counts(&self, name: &str) -> Vec<(i32, i64)> {
+        let Some(column) = self.table.column(name) else {
+            return Vec::new();
+        };
+        let (Some(ColumnData::Collection(cells)), CqlType::Map { key, value, .. }) =
+            (self.row.column(column.id), &column.cql_type)
+        else {
+            return Vec::new();
+        };
+        let entry = |(path, cell): &(Bytes, Cell)| {
+            let path = ceto_model::comparable::decode_component(key, false, &mut &path[..]).ok()?;
+            let count = Value::decode(value, &cell.value(self.now)?).ok()?;
+            match (Value::decode(key, &path).ok()?, count) {
+                (Value::Int(key), Value::Bigint(count)) => Some((key, count)),
+                _ => None,
+            }
+        };
+        cells.cells.iter().filter_map(entry).collect()
+    }
+
     /// A boolean column.
     pub fn boolean(&self, name: &str) -> Option<bool> {
         match self.value(name) {

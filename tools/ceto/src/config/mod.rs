@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use commitlog::{CommitFailurePolicy, CommitlogCompression, ReplayFailurePolicy};
-pub(crate) use quantity::{DataSize, Period};
+pub(crate) use quantity::{DataRate, DataSize, Period};
 
 /// All settings, with Cassandra's defaults where Cassandra has the key.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) auto_snapshot_ttl: Option<Period>,
     pub(crate) incremental_backups: bool,
     pub(crate) memtable_heap_space: DataSize,
+    pub(crate) compaction_throughput: DataRate,
+    pub(crate) concurrent_compactors: u32,
     pub(crate) listen_address: IpAddr,
     pub(crate) storage_port: u16,
     pub(crate) rpc_address: IpAddr,
@@ -165,6 +167,8 @@ impl Default for Config {
             auto_snapshot_ttl: None,
             incremental_backups: false,
             memtable_heap_space: DataSize::from_mebibytes(1024),
+            compaction_throughput: DataRate::from_mebibytes(64),
+            concurrent_compactors: 2,
             listen_address: loopback,
             storage_port: 7000,
             rpc_address: loopback,
@@ -311,6 +315,9 @@ impl Config {
         }
         if self.commitlog_total_space.bytes() < segment.saturating_mul(4) {
             return fail("commitlog_total_space: must hold at least four segments (commitlog_segment_size)");
+        }
+        if !(1..=64).contains(&self.concurrent_compactors) {
+            return fail("concurrent_compactors: must be 1 to 64");
         }
         if self.memtable_heap_space.bytes() < 1 << 20 {
             return fail("memtable_heap_space: must be at least 1MiB");

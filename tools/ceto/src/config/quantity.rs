@@ -38,6 +38,20 @@ impl DataSize {
     }
 }
 
+/// Bytes per second: a size and `/s`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DataRate(DataSize);
+
+impl DataRate {
+    pub(crate) const fn from_mebibytes(mebibytes: u64) -> DataRate {
+        DataRate(DataSize::from_mebibytes(mebibytes))
+    }
+
+    pub(crate) fn bytes_per_second(self) -> u64 {
+        self.0.bytes()
+    }
+}
+
 const PERIODS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1000),
@@ -73,6 +87,34 @@ impl fmt::Display for Period {
 impl fmt::Display for DataSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         format(f, self.0, &SIZES)
+    }
+}
+
+impl fmt::Display for DataRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
+impl Serialize for DataRate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DataRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let size = text
+            .trim()
+            .strip_suffix("/s")
+            .and_then(|size| parse(size, &SIZES));
+        let wrong = || {
+            D::Error::custom(format!(
+                "'{text}' is not a rate; write it as 64MiB/s, or 0B/s for no limit"
+            ))
+        };
+        size.map(|bytes| DataRate(DataSize(bytes))).ok_or_else(wrong)
     }
 }
 

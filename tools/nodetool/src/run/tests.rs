@@ -223,6 +223,125 @@ fn orders_go_to_each_table() {
 }
 
 #[test]
+fn compaction_verbs_order_what_they_say() {
+    let done = |request: &'static str, line: &str| {
+        let (code, out, errors) = against(&[(request, 200, "{}")], line);
+        assert_eq!((code, out.as_str(), errors.as_str()), (0, "", ""), "{line}");
+    };
+    done(
+        "POST /v1/node/compact?keyspace=k&table=t&split_output=true",
+        "compact -s k t",
+    );
+    done(
+        "POST /v1/node/compact?keyspace=k&start_token=-5&end_token=7",
+        "compact --start-token -5 --end-token 7 k",
+    );
+    done(
+        "POST /v1/compaction/files?files=a-Data.db%2Cb-Data.db",
+        "compact --user-defined a-Data.db b-Data.db",
+    );
+    done("POST /v1/node/cleanup?keyspace=k", "cleanup -j 2 k");
+    done(
+        "POST /v1/node/scrub?keyspace=k&table=t",
+        "scrub --no-snapshot -s k t",
+    );
+    done(
+        "POST /v1/node/upgradesstables?keyspace=k&all=true",
+        "upgradesstables -a k",
+    );
+    done(
+        "POST /v1/node/garbagecollect?granularity=CELL",
+        "garbagecollect -g CELL",
+    );
+    done(
+        "POST /v1/compaction/automatic?keyspace=k&enabled=false",
+        "disableautocompaction k",
+    );
+    done(
+        "POST /v1/compaction/throughput?bytes_per_second=33554432",
+        "setcompactionthroughput 32",
+    );
+    assert_eq!(nodetool("compact --user-defined").0, 1);
+}
+
+#[test]
+fn compactions_are_shown_and_stopped() {
+    let statistics = r#"{"concurrent_compactors": 2, "completed": 15, "aborted": 1, "reduced": 0,
+        "throughput_bytes_per_second": 67108864, "backlog_bytes": 1024,
+        "pending": [{"keyspace": "k", "table": "t", "tasks": 3}],
+        "running": [{"id": "77f3f201-6765-4f11-9cdd-8be58c5f8c9e", "compaction_type": "Compaction", "keyspace": "k", "table": "t",
+        "completed_bytes": 67108864, "total_bytes": 268435456}]}"#;
+    let stats = [("GET /v1/compaction/stats", 200, statistics)];
+    let (code, out, _) = against(&stats, "compactionstats");
+    let expected = "\
+concurrent compactors                2
+pending tasks                        3
+k                                    t 3
+compactions completed                15
+compactions aborted                  1
+compactions reduced                  0
+compaction backlog                   1024
+compaction throughput (MiB/s)        64.0
+id                                   compaction type keyspace table completed total     unit  progress
+77f3f201-6765-4f11-9cdd-8be58c5f8c9e Compaction      k        t     67108864  268435456 bytes 25.00%
+Active compaction remaining time :   0h00m03s
+";
+    assert_eq!((code, out.as_str()), (0, expected));
+    assert!(
+        against(&stats, "compactionstats -H")
+            .1
+            .contains(" 64 MiB    256 MiB bytes ")
+    );
+    let history = r#"{"compactions": [{"id": "x", "keyspace": "k", "table": "t", "compacted_at_ms": 1000, "bytes_in": 20,
+        "bytes_out": 10, "rows_merged": [[1, 5], [2, 7]], "properties": [["compaction_type", "Compaction"]]}]}"#;
+    let (_, out, _) = against(
+        &[("GET /v1/compaction/history", 200, history)],
+        "compactionhistory",
+    );
+    let expected = "\
+Compaction History: \n\
+id keyspace_name columnfamily_name compacted_at            bytes_in bytes_out rows_merged compaction_properties
+x  k             t                 1970-01-01T00:00:01.000 20       10        {1:5, 2:7}  {compaction_type:Compaction}
+";
+    assert_eq!(out, expected);
+    let (_, out, _) = against(&[("GET /v1/compaction/history", 200, "{}")], "compactionhistory");
+    assert_eq!(out, "There is no compaction history\n");
+    let stopped = |answer| [("POST /v1/compaction/stop?id=77f3", 200, answer)];
+    assert_eq!(against(&stopped(r#"{"stopped": 1}"#), "stop --id 77f3").0, 0);
+    let (code, _, errors) = against(&stopped(r#"{"stopped": 0}"#), "stop --id 77f3");
+    assert_eq!(
+        (code, errors.as_str()),
+        (1, "nodetool: no compaction with id 77f3 runs\n")
+    );
+    let stop = [("POST /v1/compaction/stop?type=CLEANUP", 200, r#"{"stopped": 0}"#)];
+    assert_eq!(against(&stop, "stop CLEANUP").0, 0);
+    let throughput = [(
+        "GET /v1/compaction/throughput",
+        200,
+        r#"{"bytes_per_second": 1572864}"#,
+    )];
+    assert_eq!(
+        against(&throughput, "getcompactionthroughput").1,
+        "Current compaction throughput: 1 MiB/s\n"
+    );
+    assert_eq!(
+        against(&throughput, "getcompactionthroughput -d").1,
+        "Current compaction throughput: 1.5 MiB/s\n"
+    );
+    let tables = r#"{"tables": [{"keyspace": "k", "table": "a", "running": true},
+        {"keyspace": "k", "table": "b", "running": false}]}"#;
+    let automatic = [("GET /v1/compaction/automatic?keyspace=k", 200, tables)];
+    assert_eq!(
+        against(&automatic, "statusautocompaction k").1,
+        "partially running\n"
+    );
+    assert_eq!(against(&automatic, "statusautocompaction k a").1, "running\n");
+    let listed = "Keyspace Table Status\nk        a     running\nk        b     not running\n";
+    assert_eq!(against(&automatic, "statusautocompaction -a k").1, listed);
+    assert_eq!(against(&automatic, "statusautocompaction k c").0, 1);
+}
+
+#[test]
 fn version_is_the_release_version() {
     let document = r#"{"release_version": "5.0.0", "ceto_version": "0.1.0"}"#;
     assert_eq!(
