@@ -143,11 +143,17 @@ impl SelectPlan {
         let select = &*self.select;
         let each = match select.distinct || select.table.clustering().is_empty() {
             true => 1,
-            false if select.restrictions.clustering.names_rows() => self.slices.len().max(1),
+            false if select.restrictions.clustering.names_rows() => self.slice_count().max(1),
             false => usize::MAX,
         };
         let named = self.keys.len().saturating_mul(each);
         wanted <= FEW || (1..=FEW as usize).contains(&named)
+    }
+
+    /// Slices of each partition: of the last named one the command has them.
+    fn slice_count(&self) -> usize {
+        let asked = self.command.as_ref().map_or(0, |command| command.slices.len());
+        asked.max(self.slices.len())
     }
 
     /// What the client should be told beside the rows, in Cassandra's words.
