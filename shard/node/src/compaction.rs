@@ -121,7 +121,7 @@ impl Node {
         let now = UnixSeconds(self.env.clock().unix_seconds());
         let stored = self.read_whole_table(history.id).await?;
         let row = |(key, partition): &(DecoratedKey, Partition)| {
-            let (clustering, row) = partition.rows.iter().next()?;
+            let (clustering, row) = partition.rows.first()?;
             history_row(&StoredRow::new(history, key, clustering, row, now)?)
         };
         Ok(stored.iter().filter_map(row).collect())

@@ -193,13 +193,11 @@ impl ResponseMemory {
             outcome: Cell::new(Outcome::Waiting),
             waker: RefCell::default(),
         });
-        let mut queue = self.queue(is_small).borrow_mut();
         // Those that hold memory go first: they will give some back.
         match grows {
-            true => queue.push_front(waiter.clone()),
-            false => queue.push_back(waiter.clone()),
+            true => self.queue(is_small).borrow_mut().push_front(waiter.clone()),
+            false => self.queue(is_small).borrow_mut().push_back(waiter.clone()),
         }
-        drop(queue);
         self.admit();
         crate::stalls::watch(connection.node());
         let waiting = Waiting { memory: self, waiter };

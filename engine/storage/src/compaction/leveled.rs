@@ -106,7 +106,7 @@ impl Leveled {
     }
 
     /// Level 0 into level 1.
-    fn from_level_0(&self, candidates: &[Candidate<'_>], levels: &Levels) -> Option<Plan> {
+    fn out_of_level_0(&self, candidates: &[Candidate<'_>], levels: &Levels) -> Option<Plan> {
         // What is compacted into level 1 at the same time may come to overlap this.
         if levels[0].iter().any(|at| candidates[*at].is_busy) {
             return None;
@@ -118,7 +118,7 @@ impl Leveled {
         let size = total(candidates, &inputs);
         if size <= self.sstable_size {
             // Not worth an sstable of level 1 yet, but many small ones are a burden on reads.
-            return (inputs.len() >= self.tiers.min_threshold).then(|| Plan {
+            return (inputs.len() >= self.tiers.min_threshold).then_some(Plan {
                 inputs,
                 kind: Kind::Compaction,
                 output: Output::ONE,
@@ -134,7 +134,7 @@ impl Leveled {
     }
 
     /// One sstable of a level into the one above.
-    fn from_level(&self, candidates: &[Candidate<'_>], levels: &Levels, level: usize) -> Option<Plan> {
+    fn out_of_level(&self, candidates: &[Candidate<'_>], levels: &Levels, level: usize) -> Option<Plan> {
         let own = &levels[level];
         let reached = self.reached.borrow()[level];
         let start = reached.map_or(0, |reached| {
@@ -196,11 +196,11 @@ impl CompactionStrategy for Leveled {
             {
                 return Some(plan);
             }
-            if let Some(plan) = self.from_level(candidates, &levels, level) {
+            if let Some(plan) = self.out_of_level(candidates, &levels, level) {
                 return Some(plan);
             }
         }
-        self.from_level_0(candidates, &levels).or_else(|| {
+        self.out_of_level_0(candidates, &levels).or_else(|| {
             (levels[0].len() > LEVEL_0_MAX)
                 .then(|| self.relieve_level_0(candidates, &levels[0]))
                 .flatten()

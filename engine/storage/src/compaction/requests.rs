@@ -35,7 +35,7 @@ impl Database {
         let jobs = self
             .when_idle(&table, |sstables| major_jobs(&table, sstables, what))
             .await?;
-        self.run_all(&table, jobs).await
+        Box::pin(self.run_all(&table, jobs)).await
     }
 
     /// Compacts these sstables, named by their Data files, with each other: one compaction for each table. All must be
@@ -65,7 +65,7 @@ impl Database {
             jobs.push((table.clone(), Job::new(table, inputs, Kind::UserDefined, output)));
         }
         for (table, job) in jobs {
-            self.run_all(&table, vec![job]).await?;
+            Box::pin(self.run_all(&table, vec![job])).await?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Database {
             due.map(job).collect()
         };
         let jobs = self.when_idle(&table, make).await?;
-        self.run_all(&table, jobs).await
+        Box::pin(self.run_all(&table, jobs)).await
     }
 
     /// Makes jobs of a table's sstables when no compaction has any of them.

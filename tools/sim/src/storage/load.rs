@@ -70,7 +70,7 @@ impl Shared {
     /// Counts an operation's end. An error needs a cause.
     fn note(&self, what: &str, result: Option<&Result<(), Error>>) {
         match result {
-            Some(Ok(())) => return add(&self.succeeded),
+            Some(Ok(())) => add(&self.succeeded),
             Some(Err(error)) => {
                 add(&self.failed);
                 let has_cause = match error {
@@ -273,7 +273,7 @@ impl Shared {
     async fn compact(&self) {
         let (_, database) = self.any_shard();
         let table = table_id(self.any_table());
-        let result = within(&*self.env, LONG_TIMEOUT, database.compact(table)).await;
+        let result = within(&*self.env, LONG_TIMEOUT, Box::pin(database.compact(table))).await;
         // A truncation meanwhile ends a compaction.
         if let Some(Err(Error::Closed)) = result {
             return;

@@ -62,7 +62,7 @@ pub struct SabotagedEnv {
 
 impl SabotagedEnv {
     /// Around `env`.
-    pub fn new(env: Rc<dyn Env>, sabotage: Sabotage) -> Rc<dyn Env> {
+    pub fn around(env: Rc<dyn Env>, sabotage: Sabotage) -> Rc<dyn Env> {
         if sabotage == Sabotage::None {
             return env;
         }
@@ -204,7 +204,7 @@ impl Disk for SabotagedDisk {
                 let last = self.last_open.replace(Some(file.clone()));
                 // A table now and then finds the data of the one before it, where that has the same length.
                 if let Some(last) = last
-                    && self.opens.get() % 8 == 0
+                    && self.opens.get().is_multiple_of(8)
                 {
                     return Ok(last);
                 }

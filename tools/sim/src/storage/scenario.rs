@@ -121,7 +121,7 @@ struct Run {
 
 impl Run {
     fn sabotaged(&self) -> Rc<dyn Env> {
-        SabotagedEnv::new(self.env.clone(), self.plan.sabotage)
+        SabotagedEnv::around(self.env.clone(), self.plan.sabotage)
     }
 
     /// What the tasks of a life share.
