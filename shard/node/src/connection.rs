@@ -276,8 +276,9 @@ impl ConnectionState {
             return None;
         }
         let address = self.peer().ip();
-        if taken == 0 {
-            self.node.request_memory.take(address, length);
+        // A request that was compressed is larger than what was taken for it.
+        if length > taken {
+            self.node.request_memory.take(address, length - taken);
         }
         Some(RequestBytes::taken(&self.node, address, taken.max(length)))
     }
