@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ceto_model::{Consistency, CqlType, UserType, UserTypeField};
+use ceto_model::{Consistency, CqlType, UserType, UserTypeField, WriteType};
 use ceto_native::error::{FailureReason, Failures, Progress};
 use ceto_native::response::{
     PreparedMetadata, SchemaChangeKind, SchemaTarget, StatusChangeKind, TopologyChangeKind,
@@ -11,7 +11,7 @@ use ceto_native::response::{
 use ceto_native::{
     ColumnSpec, Dialect, Direction, EncodedColumns, Envelope, ErrorMessage, ErrorReason, Event, Header,
     Opcode, Prepared, Response, ResponseMessage, ResultMetadata, RowsEncoder, RowsHeader, SchemaChange,
-    Violation, WriteType,
+    Violation,
 };
 
 use crate::{DIALECT_SETTINGS, dialect};
