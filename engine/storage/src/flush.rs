@@ -42,16 +42,26 @@ pub(crate) struct Flushes {
     flushing_memory: Cell<usize>,
     /// A flush ended, well or not.
     done: Event,
-    /// Why flushes wait, when the disk is full.
-    disk_full: RefCell<Option<Error>>,
+    /// Tries to write a memtable so far.
+    tries: Cell<u64>,
+    /// Why flushes wait, when the disk is full, and the number of the try that found it.
+    disk_full: RefCell<Option<(u64, Error)>>,
 }
 
 impl Flushes {
     /// Fails while flushes wait for disk space.
     pub(crate) fn check_disk(&self) -> Result<()> {
         match &*self.disk_full.borrow() {
-            Some(error) => Err(error.clone()),
+            Some((_, error)) => Err(error.clone()),
             None => Ok(()),
+        }
+    }
+
+    /// Fails when a try later than number `tries` found no disk space: there may be some since an earlier one.
+    fn check_disk_since(&self, tries: u64) -> Result<()> {
+        match &*self.disk_full.borrow() {
+            Some((at, error)) if *at > tries => Err(error.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -147,12 +157,14 @@ impl Database {
                 continue;
             }
             while let Some(flushing) = table.oldest_flushing() {
+                let tries = self.flushes.tries.get() + 1;
+                self.flushes.tries.set(tries);
                 match self.flush_memtable(&table, &flushing).await {
                     Ok(()) => {
                         *self.flushes.disk_full.borrow_mut() = None;
                         self.bury(flushing);
                     }
-                    Err(error) if error.is_disk_full() => self.note_disk_full(error).await,
+                    Err(error) if error.is_disk_full() => self.note_disk_full(tries, error).await,
                     Err(error) => {
                         self.poison.stop_writes(&error);
                         self.room.notify();
@@ -183,11 +195,11 @@ impl Database {
         self.env.tasks().spawn(TaskQueue::MemtableFlush, Box::pin(burial));
     }
 
-    async fn note_disk_full(&self, error: Error) {
+    async fn note_disk_full(&self, tries: u64, error: Error) {
         if self.flushes.disk_full.borrow().is_none() {
             tracing::error!("cannot flush a memtable: {error}");
         }
-        *self.flushes.disk_full.borrow_mut() = Some(error);
+        *self.flushes.disk_full.borrow_mut() = Some((tries, error));
         self.room.notify();
         self.flushes.done.notify();
         self.env.tasks().sleep(RETRY).await;
@@ -391,8 +403,9 @@ impl Database {
         Ok(())
     }
 
-    /// Waits until a memtable is flushed, or void.
+    /// Waits until a memtable is flushed, or void. On a full disk it waits for one more try, then fails.
     pub(crate) async fn wait_flushed(&self, table: &TableStore, flushing: &Flushing) -> Result<()> {
+        let tries = self.flushes.tries.get();
         loop {
             let done = self.flushes.done.listen();
             let is_pending = table
@@ -404,7 +417,7 @@ impl Database {
                 return Ok(());
             }
             self.poison.check()?;
-            self.flushes.check_disk()?;
+            self.flushes.check_disk_since(tries)?;
             done.await;
         }
     }

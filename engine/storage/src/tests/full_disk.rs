@@ -166,6 +166,26 @@ fn a_flush_that_runs_out_of_descriptors_or_memory_is_tried_again() {
 }
 
 #[test]
+fn a_drain_right_after_space_came_back_tries_again() {
+    let (disk, env) = machine(4);
+    env.block_on(async {
+        let database = open(&env, options(0, 1)).await.unwrap();
+        database.write(row_write(1, 1, 1, b"kept")).await.unwrap();
+        disk.inject(Fault {
+            operation: Operation::Write,
+            path_contains: "Data.db".to_owned(),
+            kind: std::io::ErrorKind::StorageFull,
+            count: 1,
+        });
+        let error = database.flush(None).await.unwrap_err();
+        assert!(error.is_disk_full(), "{error}");
+        database.drain().await.unwrap();
+    })
+    .expect("nothing stands still");
+    env.kill();
+}
+
+#[test]
 fn what_runs_out_and_comes_back_is_a_shortage() {
     const EIO: i32 = 5;
     for (errno, expected) in [
