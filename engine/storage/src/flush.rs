@@ -227,8 +227,8 @@ impl Database {
         self.release_segments();
         self.compact_when_due(table);
         self.flushes.done.notify();
-        if let Some(sstable) = sstable {
-            self.merge_into_cache(table, flushing, &sstable).await;
+        if sstable.is_some() {
+            self.merge_into_cache(table, flushing).await;
         }
         if table.epoch.get() == epoch {
             self.forget_memtable(flushing);
@@ -250,18 +250,10 @@ impl Database {
     }
 
     /// Tells the cache what was flushed.
-    async fn merge_into_cache(&self, table: &TableStore, flushed: &Flushing, new: &Rc<Sstable>) {
+    async fn merge_into_cache(&self, table: &TableStore, flushed: &Flushing) {
         let epoch = table.epoch.get();
-        let is_elsewhere = |key: &DecoratedKey| {
-            let view = table.view();
-            let mut others = view.sstables.iter().filter(|other| !Rc::ptr_eq(other, new));
-            others.any(|other| other.may_contain(key))
-        };
         let tasks = self.env.tasks();
-        table
-            .cache
-            .merge_memtable(&flushed.memtable, &is_elsewhere, tasks)
-            .await;
+        table.cache.merge_memtable(&flushed.memtable, tasks).await;
         if table.epoch.get() == epoch {
             table.finish_merge();
         }

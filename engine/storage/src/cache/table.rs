@@ -211,6 +211,11 @@ impl TableCache {
         }
     }
 
+    /// Nothing is kept, and of nothing it is known that it is not there.
+    pub(super) fn knows_nothing(&self) -> bool {
+        self.partitions.borrow().is_empty() && !self.is_end_known.get()
+    }
+
     /// Nothing is on disk around a key that is not in the cache.
     pub(super) fn is_known_around(&self, key: &DecoratedKey) -> bool {
         let partitions = self.partitions.borrow();

@@ -20,14 +20,11 @@ const BATCH: usize = 256;
 const KEYS: usize = 64;
 
 impl TableCache {
-    /// Merges a memtable that has been flushed. `is_elsewhere` says whether older sstables may hold something of a
-    /// partition.
-    pub(crate) async fn merge_memtable(
-        &self,
-        memtable: &Memtable,
-        is_elsewhere: &dyn Fn(&DecoratedKey) -> bool,
-        tasks: &dyn Tasks,
-    ) {
+    /// Merges a memtable that has been flushed. What nobody has read is not brought in by a write.
+    pub(crate) async fn merge_memtable(&self, memtable: &Memtable, tasks: &dyn Tasks) {
+        if self.knows_nothing() {
+            return;
+        }
         let phase = self.phase();
         let mut keys = memtable.keys_behind(None, KEYS);
         while let Some(last) = keys.last() {
@@ -36,7 +33,7 @@ impl TableCache {
                 if self.phase() != phase {
                     return;
                 }
-                if let Some(partition) = self.partition_to_merge(&key, is_elsewhere) {
+                if let Some(partition) = self.partition_to_merge(&key) {
                     self.merge_partition(memtable, &key, &partition, phase, tasks)
                         .await;
                 }
@@ -48,22 +45,18 @@ impl TableCache {
         }
     }
 
-    /// The partition as far as it is kept; a new one when nothing of it was on disk before and there is room.
-    fn partition_to_merge(
-        &self,
-        key: &DecoratedKey,
-        is_elsewhere: &dyn Fn(&DecoratedKey) -> bool,
-    ) -> Option<Rc<CachedPartition>> {
+    /// The partition as far as it is kept; a new one where it was known that there was none, while there is room.
+    fn partition_to_merge(&self, key: &DecoratedKey) -> Option<Rc<CachedPartition>> {
         if let Some(partition) = self.partition(key) {
             return Some(partition);
         }
-        let is_known = self.is_known_around(key);
-        if self.is_used() && self.cache.has_room() && (is_known || !is_elsewhere(key)) {
+        if !self.is_known_around(key) {
+            return None;
+        }
+        if self.is_used() && self.cache.has_room() {
             return Some(self.insert_absent(key));
         }
-        if is_known {
-            self.unlearn_around(key);
-        }
+        self.unlearn_around(key);
         None
     }
 
