@@ -137,6 +137,16 @@ impl Decoder {
         Ok(())
     }
 
+    /// Passes over these bytes, when they are next.
+    #[inline]
+    pub fn skip_exactly(&mut self, bytes: &[u8]) -> bool {
+        let is_next = self.input.starts_with(bytes);
+        if is_next {
+            self.input.advance(bytes.len());
+        }
+        is_next
+    }
+
     /// A UUID.
     pub fn uuid(&mut self, what: &'static str) -> Decoded<Uuid> {
         let bytes = self.take(16, what)?;

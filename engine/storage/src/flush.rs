@@ -16,7 +16,7 @@ use ceto_model::{DecoratedKey, ReadTarget, Slice, TableId};
 use crate::commitlog::ReplayPosition;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::memtable::{Memtable, MemtablePartition, MemtableReader};
+use crate::memtable::{Memtable, MemtablePartition, MemtableReader, Stored};
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::sstable::{
     Compression, Descriptor, Origin, SerializationHeader, Sstable, SstableWriter, WriterOptions,
@@ -451,13 +451,20 @@ fn write_small_partitions(
 ) -> Result<Batch> {
     memtable.warm(after, BATCH as usize);
     let (mut outcome, mut left) = (Ok(Batch::End), BATCH);
-    memtable.look_behind(after, |(key, partition)| {
-        if !partition.is_small() {
-            outcome = Ok(Batch::Before(key.clone()));
-            return ControlFlow::Break(());
-        }
+    memtable.look_behind(after, |(key, stored)| {
+        let written = match stored {
+            Stored::Packed(packed) => match writer.push_encoded(key, packed.encoded()) {
+                Ok(false) => write_small_partition(key, &packed.open(), writer),
+                written => written.map(|_| ()),
+            },
+            Stored::Open(partition) if partition.is_small() => write_small_partition(key, partition, writer),
+            Stored::Open(_) => {
+                outcome = Ok(Batch::Before(key.clone()));
+                return ControlFlow::Break(());
+            }
+        };
         left = left.saturating_sub(1);
-        match write_small_partition(key, partition, writer) {
+        match written {
             Ok(()) if left > 0 && !writer.is_full() => return ControlFlow::Continue(()),
             Ok(()) => outcome = Ok(Batch::Through(key.clone())),
             Err(error) => outcome = Err(error),
@@ -472,7 +479,7 @@ fn write_small_partition(
     partition: &MemtablePartition,
     writer: &mut SstableWriter,
 ) -> Result<()> {
-    writer.push(Fragment::PartitionStart(key.clone(), partition.deletion))?;
+    writer.push_start(key, partition.deletion)?;
     if let Some(row) = &partition.static_row {
         writer.push(Fragment::StaticRow((**row).clone()))?;
     }

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use ceto_model::Token;
+use ceto_model::{DecoratedKey, Token};
 use uuid::Uuid;
 
 use super::Job;
@@ -14,7 +14,7 @@ use super::strategy::Cut;
 use crate::database::Database;
 use crate::error::Result;
 use crate::reader::Fragment;
-use crate::sstable::{Descriptor, Sstable, SstableWriter, WriterOptions};
+use crate::sstable::{Descriptor, EncodedPartition, Sstable, SstableWriter, WriterOptions};
 
 /// Decides where outputs end.
 pub(super) struct Cutter {
@@ -168,6 +168,14 @@ impl<'a> Outputs<'a> {
     pub(super) fn push(&mut self, fragment: Fragment) -> Result<()> {
         let writer = self.writer.as_mut();
         writer.expect("a partition was prepared for").push(fragment)
+    }
+
+    /// Takes a whole partition in which nothing is to be purged, as it lies in its block. False: it must be pushed.
+    pub(super) fn push_encoded(&mut self, key: &DecoratedKey, encoded: EncodedPartition<'_>) -> Result<bool> {
+        let writer = self.writer.as_mut();
+        writer
+            .expect("a partition was prepared for")
+            .push_encoded(key, encoded)
     }
 
     /// Takes a fragment that was purged, when such are wanted.

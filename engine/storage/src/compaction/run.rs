@@ -18,7 +18,7 @@ use super::{Job, Progress, tombstones};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Merge, Scan, Step};
-use crate::sstable::{Sstable, SstableReader, WriterOptions, remove_files};
+use crate::sstable::{EncodedPartition, Sstable, SstableReader, WriterOptions, remove_files};
 use crate::table::{TableStore, add};
 use crate::transaction::{self, CommitFailure, Pending, Transaction};
 use crate::wait::{Pace, either};
@@ -52,6 +52,14 @@ impl Source<'_> {
         match self {
             Source::Merge(merge) => merge.skip_partition(),
             Source::Shadowed(shadowed) => shadowed.skip_partition(),
+        }
+    }
+
+    fn encoded(&self) -> Option<EncodedPartition<'_>> {
+        match self {
+            Source::Merge(merge) => merge.encoded(),
+            // What others shadow has to be looked at.
+            Source::Shadowed(_) => None,
         }
     }
 
@@ -320,6 +328,7 @@ impl Database {
                 Step::End => break,
                 Step::Load => source.load().await.map_err(rolled_back)?,
                 Step::Fragment(fragment) => {
+                    let mut is_copied = false;
                     if let Fragment::PartitionStart(key, _) = &fragment {
                         progress.note_partition(source.partition_sources());
                         if !job.keeps(key) {
@@ -331,12 +340,19 @@ impl Database {
                         if has_sealed && job.output.is_run {
                             self.release(job, &mut outputs, &mut purged, token).await?;
                         }
+                        if let Some(encoded) = source.encoded().filter(|_| definition.dropped.is_empty()) {
+                            is_copied = outputs.push_encoded(key, encoded).map_err(rolled_back)?;
+                        }
                     }
-                    let mut sink = OutputSink {
-                        outputs: &mut outputs,
-                        wants_purged: job.output.is_run,
-                    };
-                    purger.push(fragment, &mut sink).map_err(rolled_back)?;
+                    if is_copied {
+                        source.skip_partition();
+                    } else {
+                        let mut sink = OutputSink {
+                            outputs: &mut outputs,
+                            wants_purged: job.output.is_run,
+                        };
+                        purger.push(fragment, &mut sink).map_err(rolled_back)?;
+                    }
                 }
             }
             if outputs.is_full() {

@@ -7,9 +7,10 @@
 //!   [`reader::BATCH_MAX`] rows in one piece, larger ones in several.)
 //! - Once it is being flushed nothing is applied to it any more.
 //!
-//! Partitions lie in a B-tree by token and key, the rows of a partition in a sorted vector while they are few and in
-//! a B-tree when they are many.
+//! Partitions lie in a B-tree by token and key: one plain row as its bytes in one piece, the rows of other partitions in
+//! a sorted vector while they are few and in a B-tree when they are many.
 
+mod packed;
 mod partition;
 mod reader;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod tests;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Deref};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,15 +26,20 @@ use ceto_model::{ClusteringKey, DecoratedKey, Mutation, PartitionKey, RingPositi
 
 use crate::commitlog::ReplayPosition;
 use crate::reader::{Answer, Flow, Fragment, Scan};
+pub(crate) use packed::Stored;
 pub(crate) use partition::{MemtablePartition, own_bytes};
 pub(crate) use reader::MemtableReader;
 
 /// Memory of one partition beside its content: its share of a B-tree node and the key's allocation, in bytes.
-const PARTITION_OVERHEAD: usize = 2 * size_of::<(DecoratedKey, MemtablePartition)>();
+const PARTITION_OVERHEAD: usize = 2 * size_of::<(DecoratedKey, Stored)>();
+/// Scratch space kept between writes, in bytes.
+const SCRATCH_MAX: usize = 1 << 20;
 
 /// One table's writes since its last flush.
 pub(crate) struct Memtable {
-    partitions: RefCell<BTreeMap<DecoratedKey, MemtablePartition>>,
+    partitions: RefCell<BTreeMap<DecoratedKey, Stored>>,
+    /// Where rows are packed.
+    scratch: RefCell<Vec<u8>>,
     memory: Cell<usize>,
     operations: Cell<u64>,
     cells: Cell<u64>,
@@ -48,6 +54,7 @@ impl Memtable {
     pub(crate) fn new() -> Memtable {
         Memtable {
             partitions: RefCell::default(),
+            scratch: RefCell::default(),
             memory: Cell::new(0),
             operations: Cell::new(0),
             cells: Cell::new(0),
@@ -70,11 +77,11 @@ impl Memtable {
         self.cells
             .set(self.cells.get() + partition::cell_count(&mutation.partition));
         let mut partitions = self.partitions.borrow_mut();
+        let scratch = &mut *self.scratch.borrow_mut();
         let grown = match partitions.get_mut(&mutation.key) {
-            Some(partition) => partition.apply(mutation.partition),
+            Some(partition) => partition.apply(mutation.partition, scratch),
             None => {
-                let mut partition = MemtablePartition::default();
-                let grown = partition.apply(mutation.partition);
+                let (partition, grown) = Stored::new(mutation.partition, scratch);
                 let key = DecoratedKey {
                     token: mutation.key.token,
                     key: PartitionKey(Bytes::copy_from_slice(&mutation.key.key.0)),
@@ -84,6 +91,7 @@ impl Memtable {
                 grown + overhead as isize
             }
         };
+        scratch.shrink_to(SCRATCH_MAX);
         let memory = self.memory.get().saturating_add_signed(grown);
         let actual = memory as isize - self.memory.get() as isize;
         self.memory.set(memory);
@@ -141,8 +149,18 @@ impl Memtable {
     /// (and nothing is answered) when the partition has range deletions: then it must be read as a stream.
     pub(crate) fn answer(&self, key: &DecoratedKey, scan: Scan<'_>, answer: &mut Answer<'_>) -> bool {
         let partitions = self.partitions.borrow();
-        let Some(partition) = partitions.get(key) else {
-            return true;
+        let partition = match partitions.get(key) {
+            None => return true,
+            Some(Stored::Packed(packed)) => {
+                answer.start(key.clone(), None);
+                let (key, row) = packed.row();
+                let is_wanted = scan.slices.iter().any(|slice| slice.contains(&key));
+                if !is_wanted || answer.push(Fragment::Row(key, row)) == Flow::Continue {
+                    answer.end();
+                }
+                return true;
+            }
+            Some(Stored::Open(partition)) => partition,
         };
         if !partition.range_tombstones.is_empty() {
             return false;
@@ -182,7 +200,7 @@ impl Memtable {
         key: &DecoratedKey,
         look: impl FnOnce(&MemtablePartition) -> T,
     ) -> Option<T> {
-        self.partitions.borrow().get(key).map(look)
+        self.partition(key).map(|partition| look(&partition))
     }
 
     /// Shows partitions behind `after`, in order, until `look` wants no more. Nothing is copied, and nothing may wait
@@ -190,7 +208,7 @@ impl Memtable {
     pub(crate) fn look_behind(
         &self,
         after: Option<&DecoratedKey>,
-        look: impl FnMut((&DecoratedKey, &MemtablePartition)) -> ControlFlow<()>,
+        look: impl FnMut((&DecoratedKey, &Stored)) -> ControlFlow<()>,
     ) {
         let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
         let partitions = self.partitions.borrow();
@@ -211,13 +229,21 @@ impl Memtable {
     }
 
     /// Its partitions, to be dropped one by one: freeing all of them takes longer than a shard may be kept busy.
-    pub(crate) fn into_partitions(self) -> impl Iterator<Item = (DecoratedKey, MemtablePartition)> {
+    pub(crate) fn into_partitions(self) -> impl Iterator<Item = (DecoratedKey, Stored)> {
         self.partitions.into_inner().into_iter()
     }
 
     /// A partition, while the borrow lasts.
-    fn partition(&self, key: &DecoratedKey) -> Option<Ref<'_, MemtablePartition>> {
-        Ref::filter_map(self.partitions.borrow(), |partitions| partitions.get(key)).ok()
+    fn partition(&self, key: &DecoratedKey) -> Option<Opened<'_>> {
+        let stored = Ref::filter_map(self.partitions.borrow(), |partitions| partitions.get(key)).ok()?;
+        if let Stored::Packed(packed) = &*stored {
+            return Some(Opened::Copy(packed.open()));
+        }
+        let open = Ref::filter_map(stored, |stored| match stored {
+            Stored::Open(open) => Some(&**open),
+            Stored::Packed(_) => None,
+        });
+        open.ok().map(Opened::Own)
     }
 
     /// The first key after a point of the ring.
@@ -235,5 +261,23 @@ impl Memtable {
         let partitions = self.partitions.borrow();
         let (key, _) = partitions.range((lower, Bound::Unbounded)).next()?;
         Some(key.clone())
+    }
+}
+
+/// A partition that is looked at.
+enum Opened<'a> {
+    Own(Ref<'a, MemtablePartition>),
+    /// Of one that is packed.
+    Copy(MemtablePartition),
+}
+
+impl Deref for Opened<'_> {
+    type Target = MemtablePartition;
+
+    fn deref(&self) -> &MemtablePartition {
+        match self {
+            Opened::Own(own) => own,
+            Opened::Copy(copy) => copy,
+        }
     }
 }

@@ -38,6 +38,36 @@ impl Default for Rows {
 }
 
 impl MemtablePartition {
+    /// One row and nothing else.
+    pub(super) fn of_row(key: ClusteringKey, row: Row) -> MemtablePartition {
+        MemtablePartition {
+            rows: Rows::Few(vec![(key, row)]),
+            ..MemtablePartition::default()
+        }
+    }
+
+    /// Its row, when it has one and nothing else.
+    pub(super) fn only_row(&self) -> Option<(&ClusteringKey, &Row)> {
+        let has_more =
+            self.deletion.is_some() || self.static_row.is_some() || !self.range_tombstones.is_empty();
+        match &self.rows {
+            Rows::Few(rows) if !has_more => match &rows[..] {
+                [(key, row)] => Some((key, row)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Bytes of its rows, when they are few.
+    pub(super) fn rows_size(&self) -> isize {
+        let Rows::Few(rows) = &self.rows else { return 0 };
+        let sizes = rows
+            .iter()
+            .map(|(key, row)| size_of::<ClusteringKey>() + key.0.len() + row.memory_size());
+        sizes.sum::<usize>() as isize
+    }
+
     /// Merges a write in, copying what it keeps. Returns by how many bytes the memory in use grew, roughly.
     pub(crate) fn apply(&mut self, write: Partition) -> isize {
         let mut grown = 0;

@@ -53,7 +53,12 @@ fn its_size_follows_its_content() {
     memtable.apply(row_write(1, 1, 2, &[0; 1000]), None);
     assert_eq!(memtable.memory(), one);
     memtable.apply(row_write(1, 1, 3, &[0; 10]), None);
-    assert_eq!(memtable.memory(), one - 990);
+    // Beside the value itself the lengths around it may become shorter.
+    assert!(
+        (one - 1000..=one - 990).contains(&memtable.memory()),
+        "{}",
+        memtable.memory()
+    );
     for number in 2..100 {
         memtable.apply(row_write(1, number, 1, &[0; 1000]), None);
     }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::{Fragment, FragmentSource, Step};
 use crate::error::Result;
+use crate::sstable::EncodedPartition;
 use crate::wait::join_all;
 
 /// The merge of several sources of one table, scanned alike.
@@ -266,6 +267,13 @@ impl FragmentSource for Merge<'_> {
             input.source.skip_partition();
         }
         self.state = State::BetweenPartitions;
+    }
+
+    fn encoded(&self) -> Option<EncodedPartition<'_>> {
+        match self.state {
+            State::Alone(at) => self.inputs[at].source.encoded(),
+            _ => None,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) use merge::Merge;
 pub(crate) use slices::{SliceFilter, changes_of};
 
 use crate::error::Result;
+use crate::sstable::EncodedPartition;
 
 /// A piece of a partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +80,11 @@ pub(crate) trait FragmentSource {
     fn load(&mut self) -> LocalFuture<'_, Result<()>>;
     /// Goes on behind the end of the current partition: the next fragment is a partition start.
     fn skip_partition(&mut self);
+    /// Right behind a partition's start: all that the source has of the partition, when it lies in one piece. Whoever
+    /// takes it skips the partition.
+    fn encoded(&self) -> Option<EncodedPartition<'_>> {
+        None
+    }
 }
 
 /// The bound just before a row.

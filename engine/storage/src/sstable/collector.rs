@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ceto_model::{
-    CellState, ColumnData, DecoratedKey, Deletion, Expiry, PartitionKey, Position, Row, Timestamp,
-};
+use ceto_model::{CellState, ColumnData, Deletion, Expiry, PartitionKey, Position, Row, Timestamp};
 
+use super::plain::Copied;
 use super::statistics::Statistics;
 
 /// Distinct tombstone times kept; beyond it neighbours are joined.
@@ -23,7 +22,6 @@ pub(crate) struct Collector {
     max_expiry: i64,
     largest_partition: u64,
     first_key: Option<PartitionKey>,
-    last_key: Option<PartitionKey>,
     cells_before_partition: u64,
     cell_counts: Vec<u64>,
     ttls: Vec<u64>,
@@ -51,7 +49,6 @@ impl Default for Collector {
             max_expiry: i64::MIN,
             largest_partition: 0,
             first_key: None,
-            last_key: None,
             cells_before_partition: 0,
             cell_counts: vec![0; 64],
             ttls: vec![0; 33],
@@ -69,9 +66,10 @@ impl Default for Collector {
 }
 
 impl Collector {
-    pub(crate) fn start_partition(&mut self, key: &DecoratedKey, deletion: Option<Deletion>) {
+    pub(crate) fn start_partition(&mut self, key: &[u8], deletion: Option<Deletion>) {
         self.partitions += 1;
-        self.first_key.get_or_insert_with(|| key.key.clone());
+        self.first_key
+            .get_or_insert_with(|| PartitionKey(Bytes::copy_from_slice(key)));
         if let Some(deletion) = deletion {
             self.partition_deletions += 1;
             self.deletion(deletion);
@@ -79,21 +77,35 @@ impl Collector {
     }
 
     /// `last` is where the partition's last row or deletion change lies.
-    pub(crate) fn end_partition(&mut self, key: PartitionKey, raw_size: u64, last: Option<Bytes>) {
-        self.last_key = Some(key);
+    pub(crate) fn end_partition(&mut self, raw_size: u64, last: Option<&[u8]>) {
         self.largest_partition = self.largest_partition.max(raw_size);
         count_bits(&mut self.partition_sizes, raw_size);
         count_bits(&mut self.cell_counts, self.cells - self.cells_before_partition);
         self.cells_before_partition = self.cells;
-        if last > self.last_position {
-            self.last_position = last;
+        if last > self.last_position.as_deref() {
+            self.last_position = last.map(Bytes::copy_from_slice);
         }
     }
 
+    /// Counts rows that were copied as they are.
+    pub(crate) fn copied(&mut self, copied: &Copied<'_>) {
+        self.rows += copied.rows;
+        self.cells += copied.cells;
+        self.min_timestamp = self.min_timestamp.min(copied.min_timestamp);
+        self.max_timestamp = self.max_timestamp.max(copied.max_timestamp);
+        // Nothing of them expires.
+        self.max_expiry = i64::MAX;
+        self.first_position(copied.first);
+    }
+
     /// Notes where the first row or deletion change of a partition lies.
-    pub(crate) fn first_position(&mut self, place: &Bytes) {
-        if self.first_position.as_ref().is_none_or(|first| place < first) {
-            self.first_position = Some(place.clone());
+    pub(crate) fn first_position(&mut self, place: &[u8]) {
+        if self
+            .first_position
+            .as_ref()
+            .is_none_or(|first| place < &first[..])
+        {
+            self.first_position = Some(Bytes::copy_from_slice(place));
         }
     }
 
@@ -179,8 +191,8 @@ impl Collector {
         }
     }
 
-    /// Fills in the figures.
-    pub(crate) fn fill(self, statistics: &mut Statistics) {
+    /// Fills in the figures of what ended with this partition.
+    pub(crate) fn fill(self, last_key: &[u8], statistics: &mut Statistics) {
         statistics.partitions = self.partitions;
         statistics.rows = self.rows;
         statistics.cells = self.cells;
@@ -189,9 +201,9 @@ impl Collector {
         statistics.max_timestamp = Timestamp(self.max_timestamp);
         statistics.max_expiry = self.max_expiry;
         statistics.largest_partition = self.largest_partition;
-        if let (Some(first), Some(last)) = (self.first_key, self.last_key) {
+        if let Some(first) = self.first_key {
             statistics.first_key = first;
-            statistics.last_key = last;
+            statistics.last_key = PartitionKey(Bytes::copy_from_slice(last_key));
         }
         statistics.tombstone_times = self.tombstone_times.into_iter().collect();
         statistics.partition_sizes = trimmed(self.partition_sizes);

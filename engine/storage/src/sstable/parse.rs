@@ -1,12 +1,14 @@
 //! Reading fragments out of raw blocks (their layout is in `block`).
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use ceto_model::codec::{DecodeError, Decoder};
 use ceto_model::key::KEY_END;
 use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Position, Row, Token};
 
+use super::items::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
 use super::row::{BASE_SIZE, Base};
-use super::writer::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
 
 type Parsed<T> = std::result::Result<T, DecodeError>;
 
@@ -107,11 +109,11 @@ impl Item {
 
 /// Tables without clustering columns have one key, which needs no share of the block.
 fn clustering_key(decoder: &mut Decoder) -> Parsed<ClusteringKey> {
-    let bytes = decoder.bytes("clustering key")?;
-    Ok(ClusteringKey(match *bytes {
-        [KEY_END] => Bytes::from_static(&[KEY_END]),
-        _ => bytes,
-    }))
+    // One byte of length, and that key.
+    if decoder.skip_exactly(&[1, KEY_END]) {
+        return Ok(ClusteringKey(Bytes::from_static(&[KEY_END])));
+    }
+    Ok(ClusteringKey(decoder.bytes("clustering key")?))
 }
 
 /// A row's content of `length` bytes.
@@ -164,17 +166,46 @@ impl Partitions {
 
     /// Reads from partition number `at` on.
     pub(crate) fn decoder(&self, at: usize) -> Parsed<Decoder> {
-        let malformed = DecodeError {
-            what: "partition offset",
-            remaining: self.raw.len(),
-        };
-        let slot = self.offsets + 4 * at;
-        let start = self.raw.get(slot..slot + 4).filter(|_| at < self.count);
-        let start = start.map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize);
-        match start {
+        match self.start(at) {
             Some(start) if start <= self.offsets => Ok(Decoder::new(self.raw.slice(start..self.offsets))),
-            _ => Err(malformed),
+            _ => Err(DecodeError {
+                what: "partition offset",
+                remaining: self.raw.len(),
+            }),
         }
+    }
+
+    /// Where partition number `at` begins.
+    fn start(&self, at: usize) -> Option<usize> {
+        let slot = self.offsets + 4 * at;
+        let start = self.raw.get(slot..slot + 4).filter(|_| at < self.count)?;
+        Some(u32::from_le_bytes(start.try_into().expect("four bytes")) as usize)
+    }
+
+    /// The key of partition number `at` and where its items lie, when it has neither deletion nor static row.
+    pub(crate) fn bare(&self, at: usize) -> Option<(PartitionKey, Range<usize>)> {
+        let end = match at + 1 < self.count {
+            true => self.start(at + 1).filter(|end| *end <= self.offsets)?,
+            false => self.offsets,
+        };
+        let key = self.key_bytes(at)?;
+        let key_at = key.as_ptr().addr() - self.raw.as_ptr().addr();
+        let flags_at = key_at + key.len();
+        let has_nothing = flags_at < end && self.raw.get(flags_at) == Some(&0);
+        has_nothing.then(|| {
+            let key = PartitionKey(self.raw.slice(key_at..flags_at));
+            (key, flags_at + 1..end)
+        })
+    }
+
+    /// Bytes of the block.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.raw.get(range).unwrap_or_default()
+    }
+
+    /// Reads a part of the block.
+    pub(crate) fn decoder_of(&self, range: Range<usize>) -> Decoder {
+        Decoder::new(self.raw.slice(range))
     }
 
     /// The key of partition number `at`.
@@ -194,10 +225,7 @@ impl Partitions {
 
     /// The key of partition number `at`, in place.
     fn key_bytes(&self, at: usize) -> Option<&[u8]> {
-        let slot = self.offsets + 4 * at;
-        let start = self.raw.get(slot..slot + 4).filter(|_| at < self.count)?;
-        let start = u32::from_le_bytes(start.try_into().expect("four bytes")) as usize;
-        let mut bytes = self.raw.get(start..self.offsets)?;
+        let mut bytes = self.raw.get(self.start(at)?..self.offsets)?;
         let mut length = 0usize;
         // Keys have at most 65535 bytes: three bytes of length.
         for shift in [0, 7, 14] {

@@ -5,18 +5,21 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use ceto_env::LocalFuture;
 use ceto_model::codec::{DecodeError, Decoder};
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{ClusteringKey, DecoratedKey, Deletion, Position, ReadTarget, RingPosition, Slice, Token};
+use ceto_model::{DecoratedKey, Position, ReadTarget, RingPosition, Slice, Token};
 
 use super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind};
 use super::head::HEAD_SIZE;
 use super::index::{Cursor, IndexPage, Location, SummaryEntry, find_entry};
-use super::parse::{self, Header, Item, Partitions};
+use super::items::Items;
+use super::parse::{self, Header, Partitions};
+use super::plain::EncodedPartition;
 use super::row::Base;
 use super::table::Sstable;
 use crate::error::{Error, Result};
@@ -61,6 +64,8 @@ pub(crate) struct SstableReader<'a> {
     disk_bytes: &'a Cell<u64>,
     /// A lookup of one partition has found it, or has been counted as vain.
     is_lookup_noted: bool,
+    /// Whole partitions are wanted, from their first row to the last.
+    takes_all: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +84,8 @@ enum Place<'a> {
         partitions: Partitions,
         next: usize,
         offset: u64,
+        /// Of the partition whose start was told, all the rest: its place in the block, and what is wanted of it.
+        rest: Option<(Range<usize>, &'a [Slice])>,
     },
     Large(Large<'a>),
     End,
@@ -115,14 +122,6 @@ enum Next {
     Block(Location),
 }
 
-/// An item to be read backwards.
-enum ItemBefore {
-    /// A row before it is decoded.
-    Row(ClusteringKey, Bytes),
-    /// A deletion change, with the deletion that holds before it.
-    Change(Position, Option<Deletion>),
-}
-
 impl<'a> SstableReader<'a> {
     /// Scans `sstable`; blocks read are kept in the cache when `caches`, their bytes added to `disk_bytes`.
     pub(crate) fn new(
@@ -154,6 +153,9 @@ impl<'a> SstableReader<'a> {
             goes_on: false,
             disk_bytes,
             is_lookup_noted: false,
+            takes_all: !scan.reversed
+                && scan.slices == [Slice::full()]
+                && scan.first_partition_slices.is_none(),
         }
     }
 
@@ -371,43 +373,71 @@ impl<'a> SstableReader<'a> {
             partitions,
             next,
             offset,
+            rest: None,
         };
         self.next_entry();
         Ok(true)
     }
 
-    /// Takes the next partition of a block of small ones.
+    /// Takes the next partition of a block of small ones, or the rest of one.
     fn next_in_block(&mut self) -> Result<()> {
         let Place::Block {
             partitions,
             next,
             offset,
+            rest,
         } = &mut self.place
         else {
             return Ok(());
         };
-        if *next >= partitions.len() {
+        let (offset, at) = (*offset, *next);
+        if let Some((items, slices)) = rest.take() {
+            let (decoder, base) = (partitions.decoder_of(items), partitions.base);
+            return self.take_items(decoder, base, slices, offset);
+        }
+        if at >= partitions.len() {
             self.place = Place::Entry;
             return Ok(());
         }
-        let in_block = |error| Error::decode(self.sstable.data_path(), *offset, &error);
-        let mut decoder = partitions.decoder(*next).map_err(in_block)?;
         *next += 1;
+        if let ReadTarget::Range(range) = self.scan.target
+            && let Some((key, items)) = partitions.bare(at)
+        {
+            let key = DecoratedKey::new(key);
+            if range.end.cmp_key(&key).is_lt() {
+                self.place = Place::End;
+                return Ok(());
+            }
+            *rest = Some((items, slices_of(&self.scan, &key)));
+            self.buffer.push_back(Fragment::PartitionStart(key, None));
+            return Ok(());
+        }
         let base = partitions.base;
+        let in_block = |error| Error::decode(self.sstable.data_path(), offset, &error);
+        let mut decoder = partitions.decoder(at).map_err(in_block)?;
         let header = parse::header(&mut decoder, base).map_err(in_block)?;
         let key = header.decorated_key();
-        let is_behind = match self.scan.target {
-            ReadTarget::Partition(_) => false,
-            ReadTarget::Range(range) => range.end.cmp_key(&key).is_lt(),
-        };
-        if is_behind {
+        if let ReadTarget::Range(range) = self.scan.target
+            && range.end.cmp_key(&key).is_lt()
+        {
             self.place = Place::End;
             return Ok(());
         }
-        let mut filter = SliceFilter::new(slices_of(&self.scan, &key), self.scan.reversed);
+        let slices = slices_of(&self.scan, &key);
         self.buffer
             .push_back(Fragment::PartitionStart(key, header.deletion));
         self.buffer.extend(header.static_row.map(Fragment::StaticRow));
+        self.take_items(decoder, base, slices, offset)?;
+        if matches!(self.scan.target, ReadTarget::Partition(_)) {
+            self.note_lookup(true);
+            self.place = Place::End;
+        }
+        Ok(())
+    }
+
+    /// Takes the items of the partition in a block of small ones whose start was buffered last.
+    fn take_items(&mut self, decoder: Decoder, base: Base, slices: &'a [Slice], offset: u64) -> Result<()> {
+        let mut filter = SliceFilter::new(slices, self.scan.reversed);
         let items = Items {
             decoder,
             base,
@@ -415,13 +445,9 @@ impl<'a> SstableReader<'a> {
         };
         items
             .take(&mut filter, self.scan.reversed, &mut self.buffer)
-            .map_err(in_block)?;
+            .map_err(|error| Error::decode(self.sstable.data_path(), offset, &error))?;
         filter.finish(&mut self.buffer);
         self.buffer.push_back(Fragment::PartitionEnd);
-        if matches!(self.scan.target, ReadTarget::Partition(_)) {
-            self.note_lookup(true);
-            self.place = Place::End;
-        }
         Ok(())
     }
 
@@ -670,11 +696,26 @@ impl FragmentSource for SstableReader<'_> {
 
     fn skip_partition(&mut self) {
         self.buffer.clear();
-        if matches!(self.place, Place::Large(_)) {
-            self.place = match self.scan.target {
-                ReadTarget::Partition(_) => Place::End,
-                ReadTarget::Range(_) => Place::Entry,
-            };
+        match (&mut self.place, self.scan.target) {
+            (Place::Block { rest, .. }, _) => *rest = None,
+            (Place::Large(_), ReadTarget::Partition(_)) => self.place = Place::End,
+            (Place::Large(_), ReadTarget::Range(_)) => self.place = Place::Entry,
+            (Place::Entry | Place::End, _) => {}
+        }
+    }
+
+    fn encoded(&self) -> Option<EncodedPartition<'_>> {
+        let is_told = self.buffer.is_empty() && self.takes_all;
+        match &self.place {
+            Place::Block {
+                partitions,
+                rest: Some((items, _)),
+                ..
+            } if is_told => Some(EncodedPartition {
+                items: partitions.bytes(items.clone()),
+                base: partitions.base,
+            }),
+            _ => None,
         }
     }
 }
@@ -691,87 +732,4 @@ fn first_inside(partitions: &Partitions, start: &RingPosition) -> std::result::R
         }
     }
     Ok(low)
-}
-
-/// The items of a block, or the rest of them.
-struct Items {
-    decoder: Decoder,
-    base: Base,
-    /// The range deletion that holds where they begin (in clustering order).
-    open: Option<Deletion>,
-}
-
-impl Items {
-    /// Sends them through the filter, in reading order; true when the partition's end was among them.
-    fn take(
-        mut self,
-        filter: &mut SliceFilter<'_>,
-        reversed: bool,
-        buffer: &mut VecDeque<Fragment>,
-    ) -> std::result::Result<bool, DecodeError> {
-        if reversed {
-            return self.take_reversed(filter, buffer);
-        }
-        if !filter.is_inside() {
-            filter.jump(self.open);
-        }
-        while self.decoder.remaining() > 0 {
-            match Item::read(&mut self.decoder, self.base)? {
-                Item::End => return Ok(true),
-                Item::Change(position, deletion) => filter.change(position, deletion, buffer),
-                Item::Row(key, length) => {
-                    if filter.advance(&key.0, buffer) {
-                        let row = parse::row_content(&mut self.decoder, length, self.base)?;
-                        buffer.push_back(Fragment::Row(key, row));
-                    } else if filter.is_done() {
-                        return Ok(false);
-                    } else {
-                        self.decoder.skip(length, "row")?;
-                    }
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn take_reversed(
-        mut self,
-        filter: &mut SliceFilter<'_>,
-        buffer: &mut VecDeque<Fragment>,
-    ) -> std::result::Result<bool, DecodeError> {
-        let mut items: Vec<ItemBefore> = Vec::new();
-        let mut is_last = false;
-        let mut open = self.open;
-        while self.decoder.remaining() > 0 && !is_last {
-            match Item::read(&mut self.decoder, self.base)? {
-                Item::End => is_last = true,
-                Item::Change(position, deletion) => {
-                    // Read backwards, what held before a change holds behind it.
-                    items.push(ItemBefore::Change(position, open));
-                    open = deletion;
-                }
-                Item::Row(key, length) => {
-                    items.push(ItemBefore::Row(key, self.decoder.take(length, "row")?));
-                }
-            }
-        }
-        if !filter.is_inside() {
-            filter.jump(open);
-        }
-        for item in items.into_iter().rev() {
-            match item {
-                ItemBefore::Change(position, before) => filter.change(position, before, buffer),
-                ItemBefore::Row(key, content) => {
-                    if filter.advance(&key.0, buffer) {
-                        let length = content.len();
-                        let row = parse::row_content(&mut Decoder::new(content), length, self.base)?;
-                        buffer.push_back(Fragment::Row(key, row));
-                    } else if filter.is_done() {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(is_last)
-    }
 }

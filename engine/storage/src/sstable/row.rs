@@ -25,16 +25,16 @@ use ceto_model::{Cell, CellState, ColumnId, Deletion, Expiry, Row, Timestamp, Tt
 type Parsed<T> = std::result::Result<T, DecodeError>;
 
 const HAS_DELETION: u8 = 1;
-const ROW_LIVENESS: u8 = 2;
+pub(super) const ROW_LIVENESS: u8 = 2;
 const ROW_EXPIRY: u8 = 4;
 
 const KIND_MASK: u8 = 3;
-const KIND_LIVE: u8 = 0;
+pub(super) const KIND_LIVE: u8 = 0;
 const KIND_EXPIRING: u8 = 1;
 const KIND_TOMBSTONE: u8 = 2;
 const KIND_COLLECTION: u8 = 3;
 const COLLECTION_DELETION: u8 = 4;
-const SAME_TIMESTAMP: u8 = 4;
+pub(super) const SAME_TIMESTAMP: u8 = 4;
 const SAME_TIME: u8 = 8;
 
 /// Capacity taken ahead for a count that the input claims.
@@ -250,6 +250,14 @@ pub(crate) struct TimeWriter {
 }
 
 impl TimeWriter {
+    /// Writes relative to a base that is known already.
+    pub(crate) fn relative_to(base: Base) -> TimeWriter {
+        TimeWriter {
+            timestamp: Some(base.timestamp),
+            seconds: Some(base.seconds),
+        }
+    }
+
     /// What was written is relative to it.
     pub(crate) fn base(&self) -> Base {
         Base {
@@ -258,7 +266,8 @@ impl TimeWriter {
         }
     }
 
-    fn timestamp(&mut self, out: &mut Vec<u8>, timestamp: Timestamp) {
+    /// Appends a timestamp; the first one becomes the base.
+    pub(super) fn timestamp(&mut self, out: &mut Vec<u8>, timestamp: Timestamp) {
         let base = *self.timestamp.get_or_insert(timestamp.0);
         put_signed(out, timestamp.0.wrapping_sub(base));
     }

@@ -8,9 +8,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ceto_env::{Disk, WriteFile};
-use ceto_model::codec::put_bytes;
 use ceto_model::key::BOUND_BEFORE;
-use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Row, TableId, Token};
+use ceto_model::{ClusteringKey, DecoratedKey, Deletion, Row, TableId, Token};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,6 +22,8 @@ use super::digest::{Digest, toc};
 use super::filter::BloomFilter;
 use super::head::write_head;
 use super::index::{Location, PartitionIndexBuilder, RowIndexBuilder, SummaryEntry};
+use super::items::{ITEM_END, put_change_item, put_header, put_row_item};
+use super::plain::{EncodedPartition, copy_items};
 use super::row::{BASE_SIZE, TimeWriter};
 use super::serialization_header::SerializationHeader;
 use super::statistics::{Origin, Statistics};
@@ -33,14 +34,11 @@ use crate::wait::join_all;
 
 /// Bytes kept before they are handed to the disk.
 const WRITE_SIZE: usize = 256 << 10;
+/// Tokens added to the filter in one go: each has its line somewhere else in memory, and the processor fetches the lines of
+/// several at a time when nothing is done between.
+const FILTERED_AT_ONCE: usize = 64;
 /// Largest digest, in bytes.
 const DIGEST_SIZE_MAX: u64 = 4 << 10;
-
-pub(crate) const PARTITION_DELETION: u8 = 1;
-pub(crate) const PARTITION_STATIC: u8 = 2;
-pub(crate) const ITEM_END: u8 = 0;
-pub(crate) const ITEM_ROW: u8 = 1;
-pub(crate) const ITEM_CHANGE: u8 = 2;
 
 /// How an sstable is to be written.
 #[derive(Clone, Debug)]
@@ -101,13 +99,18 @@ pub(crate) struct SstableWriter {
     first_token: Option<(Token, bool)>,
     last_token: Option<Token>,
     current: Option<Current>,
+    /// Key of the current partition, or of the last one.
+    key: Vec<u8>,
+    /// Where its last row or deletion change lies; empty before the first.
+    last_place: Vec<u8>,
     partitions: PartitionIndexBuilder,
     filter: Option<BloomFilter>,
+    /// Tokens that are not in the filter yet.
+    filtered: Vec<Token>,
     collector: Collector,
     compressor: Compressor,
     /// Of the block being filled.
     times: TimeWriter,
-    row: Vec<u8>,
     raw_size: u64,
     /// Fragments held back until a dictionary is trained on them.
     sample: Option<Sample>,
@@ -124,14 +127,12 @@ struct Sample {
 
 /// The partition being written.
 struct Current {
-    key: DecoratedKey,
+    token: Token,
     deletion: Option<Deletion>,
     /// Where it begins in `raw`.
     start: usize,
     has_header: bool,
     open: Option<Deletion>,
-    /// Where its last row or deletion change lies.
-    last_place: Option<Bytes>,
     /// Once it has outgrown a block.
     large: Option<Large>,
     raw_size: u64,
@@ -193,6 +194,7 @@ impl SstableWriter {
             compressor: Compressor::new(options.compression, options.dictionary.as_deref()),
             sample: is_sampled.then(Sample::default),
             filter: BloomFilter::new(options.expected_partitions, options.bloom_filter_fp_chance),
+            filtered: Vec::with_capacity(FILTERED_AT_ONCE),
             descriptor,
             options,
             disk,
@@ -203,10 +205,11 @@ impl SstableWriter {
             first_token: None,
             last_token: None,
             current: None,
+            key: Vec::new(),
+            last_place: Vec::new(),
             partitions: PartitionIndexBuilder::default(),
             collector: Collector::default(),
             times: TimeWriter::default(),
-            row: Vec::new(),
             raw_size: 0,
         })
     }
@@ -265,7 +268,7 @@ impl SstableWriter {
     fn write(&mut self, fragment: Fragment) -> Result<()> {
         match fragment {
             Fragment::PartitionStart(key, deletion) => {
-                self.start_partition(key, deletion);
+                self.start_partition(&key, deletion);
                 Ok(())
             }
             Fragment::StaticRow(row) => {
@@ -281,9 +284,7 @@ impl SstableWriter {
                 self.write_header(None);
                 self.start_item(&position.0);
                 put_change_item(&mut self.times, &mut self.raw, &position.0, deletion);
-                let current = self.current();
-                current.open = deletion;
-                current.last_place = Some(position.0);
+                self.current().open = deletion;
                 self.end_item()
             }
             Fragment::PartitionEnd => self.end_partition(),
@@ -303,8 +304,7 @@ impl SstableWriter {
         self.collector.row(row);
         self.write_header(None);
         self.start_item(&key.0);
-        put_row_item(&mut self.times, &mut self.raw, &mut self.row, (&key.0, row));
-        self.current().last_place = Some(key.0.clone());
+        put_row_item(&mut self.times, &mut self.raw, (&key.0, row));
         self.end_item()
     }
 
@@ -312,24 +312,60 @@ impl SstableWriter {
         self.current.as_mut().expect("fragments lie inside partitions")
     }
 
-    fn start_partition(&mut self, key: DecoratedKey, deletion: Option<Deletion>) {
+    /// Takes a partition's start, as [`SstableWriter::push`] does, leaving its key where it is.
+    pub(crate) fn push_start(&mut self, key: &DecoratedKey, deletion: Option<Deletion>) -> Result<()> {
+        if self.sample.is_some() {
+            return self.push(Fragment::PartitionStart(key.clone(), deletion));
+        }
+        self.start_partition(key, deletion);
+        Ok(())
+    }
+
+    /// Takes a whole partition as it lies in a block of another sstable. False: it must be pushed fragment by fragment,
+    /// and nothing was written.
+    pub(crate) fn push_encoded(&mut self, key: &DecoratedKey, encoded: EncodedPartition<'_>) -> Result<bool> {
+        if self.sample.is_some() || encoded.items.len() > self.options.compression.chunk_length {
+            return Ok(false);
+        }
+        let (start, times) = (self.raw.len(), self.times);
+        put_header(&mut self.times, &mut self.raw, (&key.key.0, None, None));
+        let copied = copy_items(encoded, &mut self.times, &mut self.raw);
+        let fits = self.raw.len() - start < self.options.compression.chunk_length;
+        let Some(copied) = copied.filter(|_| fits) else {
+            self.raw.truncate(start);
+            self.times = times;
+            return Ok(false);
+        };
+        self.start_partition(key, None);
+        let current = self.current();
+        (current.start, current.has_header) = (start, true);
+        self.collector.copied(&copied);
+        self.last_place.extend_from_slice(copied.last);
+        self.end_partition()?;
+        Ok(true)
+    }
+
+    fn start_partition(&mut self, key: &DecoratedKey, deletion: Option<Deletion>) {
         assert!(self.current.is_none(), "a partition begins inside another");
         assert!(self.last_token <= Some(key.token), "partitions out of order");
-        self.collector.start_partition(&key, deletion);
-        if let Some(filter) = &mut self.filter {
-            filter.add(key.token);
+        self.collector.start_partition(&key.key.0, deletion);
+        self.key.clear();
+        self.key.extend_from_slice(&key.key.0);
+        self.last_place.clear();
+        self.filtered.push(key.token);
+        if self.filtered.len() == FILTERED_AT_ONCE {
+            self.add_to_filter();
         }
         self.first_token
             .get_or_insert((key.token, self.last_token == Some(key.token)));
         self.current = Some(Current {
+            token: key.token,
             deletion,
             start: self.raw.len(),
             has_header: false,
             open: None,
-            last_place: None,
             large: None,
             raw_size: 0,
-            key,
         });
     }
 
@@ -340,16 +376,25 @@ impl SstableWriter {
             return;
         }
         current.has_header = true;
-        let header = (&current.key.key, current.deletion, static_row);
+        let header = (&self.key[..], current.deletion, static_row);
         put_header(&mut self.times, &mut self.raw, header);
+    }
+
+    fn add_to_filter(&mut self) {
+        let tokens = self.filtered.drain(..);
+        if let Some(filter) = &mut self.filter {
+            tokens.for_each(|token| filter.add(token));
+        }
     }
 
     /// Notes where a partition's content begins, and a block of a large partition.
     fn start_item(&mut self, place: &Bytes) {
         let current = self.current.as_mut().expect("fragments lie inside partitions");
-        if current.last_place.is_none() {
+        if self.last_place.is_empty() {
             self.collector.first_position(place);
         }
+        self.last_place.clear();
+        self.last_place.extend_from_slice(place);
         if let Some(large) = &mut current.large {
             large.block_start.get_or_insert_with(|| place.clone());
         }
@@ -376,7 +421,7 @@ impl SstableWriter {
             current.open.is_none(),
             "a partition ends with an open range deletion"
         );
-        let (token, start, is_large) = (current.key.token, current.start, current.large.is_some());
+        let (token, start, is_large) = (current.token, current.start, current.large.is_some());
         if is_large {
             self.cut_large_block()?;
             self.end_large();
@@ -386,8 +431,8 @@ impl SstableWriter {
         let current = self.current.take().expect("checked above");
         let in_block = if is_large { 0 } else { self.raw.len() - start };
         let size = current.raw_size + in_block as u64;
-        let key = current.key.key;
-        self.collector.end_partition(key, size, current.last_place);
+        let last = (!self.last_place.is_empty()).then_some(&self.last_place[..]);
+        self.collector.end_partition(size, last);
         self.last_token = Some(token);
         if self.raw.len() >= self.options.compression.chunk_length {
             self.cut_partitions();
@@ -401,7 +446,7 @@ impl SstableWriter {
     fn cut_partitions_before_current(&mut self) {
         let current = self.current.as_mut().expect("called inside a partition");
         let start = std::mem::take(&mut current.start);
-        let token = current.key.token;
+        let token = current.token;
         let rest = self.raw.split_off(start);
         self.cut_partitions();
         self.raw = rest;
@@ -471,7 +516,7 @@ impl SstableWriter {
         let header = super::parse::header(&mut decoder, self.times.base())
             .expect("the writer's own bytes are well formed");
         let (mut times, mut bytes) = (TimeWriter::default(), vec![0; BASE_SIZE]);
-        let header = (&header.key, header.deletion, header.static_row.as_ref());
+        let header = (&header.key.0[..], header.deletion, header.static_row.as_ref());
         put_header(&mut times, &mut bytes, header);
         bytes[..BASE_SIZE].copy_from_slice(&times.base().encode());
         bytes
@@ -525,6 +570,7 @@ impl SstableWriter {
             return Ok(None);
         }
         self.cut_partitions();
+        self.add_to_filter();
         let index = &mut self.index;
         std::mem::take(&mut self.partitions).finish(index.written, &mut index.pending);
         self.write_out().await?;
@@ -588,7 +634,7 @@ impl SstableWriter {
             header: options.header.clone(),
             ..Statistics::default()
         };
-        std::mem::take(&mut self.collector).fill(&mut statistics);
+        std::mem::take(&mut self.collector).fill(&self.key, &mut statistics);
         statistics
     }
 
@@ -632,9 +678,9 @@ impl Sample {
     fn add(&mut self, fragment: Fragment) {
         let (times, out) = (&mut self.times, &mut self.encoded);
         match &fragment {
-            Fragment::PartitionStart(key, deletion) => put_header(times, out, (&key.key, *deletion, None)),
+            Fragment::PartitionStart(key, deletion) => put_header(times, out, (&key.key.0, *deletion, None)),
             Fragment::StaticRow(row) => times.put_row(out, row),
-            Fragment::Row(key, row) => put_row_item(times, out, &mut Vec::new(), (&key.0, row)),
+            Fragment::Row(key, row) => put_row_item(times, out, (&key.0, row)),
             Fragment::DeletionChange(position, deletion) => {
                 put_change_item(times, out, &position.0, *deletion);
             }
@@ -642,41 +688,4 @@ impl Sample {
         }
         self.fragments.push(fragment);
     }
-}
-
-/// Appends what a partition begins with: its key, deletion and static row.
-fn put_header(
-    times: &mut TimeWriter,
-    out: &mut Vec<u8>,
-    (key, deletion, static_row): (&PartitionKey, Option<Deletion>, Option<&Row>),
-) {
-    put_bytes(out, &key.0);
-    let flags = if deletion.is_some() { PARTITION_DELETION } else { 0 }
-        | if static_row.is_some() { PARTITION_STATIC } else { 0 };
-    out.push(flags);
-    if deletion.is_some() {
-        times.put_deletion_option(out, deletion);
-    }
-    if let Some(row) = static_row {
-        times.put_row(out, row);
-    }
-}
-
-fn put_row_item(
-    times: &mut TimeWriter,
-    out: &mut Vec<u8>,
-    scratch: &mut Vec<u8>,
-    (key, row): (&Bytes, &Row),
-) {
-    scratch.clear();
-    times.put_row(scratch, row);
-    out.push(ITEM_ROW);
-    put_bytes(out, key);
-    put_bytes(out, scratch);
-}
-
-fn put_change_item(times: &mut TimeWriter, out: &mut Vec<u8>, position: &Bytes, deletion: Option<Deletion>) {
-    out.push(ITEM_CHANGE);
-    put_bytes(out, position);
-    times.put_deletion_option(out, deletion);
 }

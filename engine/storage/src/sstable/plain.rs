@@ -1,0 +1,330 @@
+//! Partitions that go into a block as they came out of another one.
+//!
+//! Most of what a compaction moves are partitions that one input alone has, of rows of which nothing was deleted and
+//! nothing expires. Nothing of them is merged or purged, so they need not become rows on the way: [`copy_items`] walks
+//! over their bytes, writes the times anew (blocks have each their own base) and notes what statistics want to know.
+//! What it finds anything else in is not plain, and goes the long way, as does what is malformed: the error is found there.
+//!
+//! Never: yields other bytes or figures than decoding and writing the same partition would; copies anything that a purge
+//! could touch.
+
+use bytes::Bytes;
+use ceto_model::codec::{Decoder, put_bytes};
+use ceto_model::{ClusteringKey, Row, Timestamp};
+
+use super::items::{ITEM_END, ITEM_ROW, put_length, put_row_item};
+use super::parse::{Item, row_content};
+use super::row::{Base, KIND_LIVE, ROW_LIVENESS, SAME_TIMESTAMP, TimeWriter};
+
+/// A whole partition as it lies in a block: neither deletion nor static row, and these items, the end among them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EncodedPartition<'a> {
+    pub(crate) items: &'a [u8],
+    /// What their times are relative to.
+    pub(crate) base: Base,
+}
+
+impl<'a> EncodedPartition<'a> {
+    /// Of items whose times are not relative to anything ([`encode_row`]).
+    pub(crate) fn absolute(items: &'a [u8]) -> EncodedPartition<'a> {
+        EncodedPartition {
+            items,
+            base: Base::default(),
+        }
+    }
+}
+
+/// Appends a partition of one row, with times that are not relative to anything.
+pub(crate) fn encode_row(key: &ClusteringKey, row: &Row, out: &mut Vec<u8>) {
+    let mut times = TimeWriter::relative_to(Base::default());
+    put_row_item(&mut times, out, (&key.0, row));
+    out.push(ITEM_END);
+}
+
+/// The row of a partition that [`encode_row`] wrote; its values share the memory.
+///
+/// # Panics
+/// When the bytes come from elsewhere.
+pub(crate) fn only_row(items: &Bytes) -> (ClusteringKey, Row) {
+    let mut decoder = Decoder::new(items.clone());
+    let row = match Item::read(&mut decoder, Base::default()) {
+        Ok(Item::Row(key, length)) => {
+            row_content(&mut decoder, length, Base::default()).map(|row| (key, row))
+        }
+        _ => unreachable!("a packed partition begins with its row"),
+    };
+    row.expect("the memtable's own bytes are well formed")
+}
+
+/// What was copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Copied<'a> {
+    pub(crate) rows: u64,
+    pub(crate) cells: u64,
+    pub(crate) min_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    /// Clustering keys of the first and the last row.
+    pub(crate) first: &'a [u8],
+    pub(crate) last: &'a [u8],
+}
+
+/// Appends the rows of a partition, without its end, to `out`. None when it is not plain: then `out` and `times` hold a
+/// part of it and must be put back.
+pub(super) fn copy_items<'a>(
+    encoded: EncodedPartition<'a>,
+    times: &mut TimeWriter,
+    out: &mut Vec<u8>,
+) -> Option<Copied<'a>> {
+    let mut rest = Rest(encoded.items);
+    let mut copied = Copied {
+        rows: 0,
+        cells: 0,
+        min_timestamp: i64::MAX,
+        max_timestamp: i64::MIN,
+        first: &[],
+        last: &[],
+    };
+    loop {
+        match rest.u8()? {
+            ITEM_ROW => {}
+            ITEM_END if rest.0.is_empty() && copied.rows > 0 => return Some(copied),
+            _ => return None,
+        }
+        copied.last = rest.bytes()?;
+        if copied.rows == 0 {
+            copied.first = copied.last;
+        }
+        copied.rows += 1;
+        out.push(ITEM_ROW);
+        put_bytes(out, copied.last);
+        let at = out.len();
+        out.push(0);
+        let row = Rest(rest.bytes()?);
+        copy_row(row, encoded.base, times, out, &mut copied)?;
+        put_length(out, at);
+    }
+}
+
+fn copy_row(
+    mut row: Rest<'_>,
+    base: Base,
+    times: &mut TimeWriter,
+    out: &mut Vec<u8>,
+    copied: &mut Copied<'_>,
+) -> Option<()> {
+    let mut copy_time = |row: &mut Rest<'_>, out: &mut Vec<u8>| {
+        let timestamp = base.timestamp.wrapping_add(row.signed()?);
+        times.timestamp(out, Timestamp(timestamp));
+        copied.min_timestamp = copied.min_timestamp.min(timestamp);
+        copied.max_timestamp = copied.max_timestamp.max(timestamp);
+        Some(())
+    };
+    let flags = row.u8()?;
+    let has_liveness = match flags {
+        0 => false,
+        ROW_LIVENESS => true,
+        _ => return None,
+    };
+    out.push(flags);
+    if has_liveness {
+        copy_time(&mut row, out)?;
+    }
+    let mut has_time = has_liveness;
+    // What lies between two times is copied in one piece.
+    let mut piece = row.0;
+    let count = row.varint()?;
+    if count == 0 && !has_liveness {
+        return None;
+    }
+    let mut last = None;
+    for _ in 0..count {
+        let column = row.varint()?;
+        if last >= Some(column) || column > u64::from(u32::MAX) {
+            return None;
+        }
+        last = Some(column);
+        match row.u8()? {
+            kind if kind == KIND_LIVE | SAME_TIMESTAMP && has_time => {}
+            KIND_LIVE => {
+                out.extend_from_slice(&piece[..piece.len() - row.0.len()]);
+                copy_time(&mut row, out)?;
+                piece = row.0;
+                has_time = true;
+            }
+            _ => return None,
+        }
+        row.bytes()?;
+        copied.cells += 1;
+    }
+    out.extend_from_slice(piece);
+    row.0.is_empty().then_some(())
+}
+
+/// What is left to be read; None when it ends too early.
+#[derive(Clone, Copy)]
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    #[inline]
+    fn u8(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        match self.u8()? {
+            byte if byte & 0x80 == 0 => Some(u64::from(byte)),
+            byte => self.long_varint(byte),
+        }
+    }
+
+    fn long_varint(&mut self, first: u8) -> Option<u64> {
+        let mut value = u64::from(first & 0x7f);
+        // The tenth byte of a varint holds one bit; no number here needs it.
+        for shift in (7..63).step_by(7) {
+            let byte = self.u8()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn signed(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    #[inline]
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::testing::*;
+
+    fn rows_of(encoded: EncodedPartition<'_>) -> Option<Vec<(ClusteringKey, Row)>> {
+        let (mut decoder, base) = (Decoder::new(Bytes::copy_from_slice(encoded.items)), encoded.base);
+        let mut rows = Vec::new();
+        loop {
+            match Item::read(&mut decoder, base).ok()? {
+                Item::End => return (decoder.remaining() == 0).then_some(rows),
+                Item::Row(key, length) => rows.push((key, row_content(&mut decoder, length, base).ok()?)),
+                Item::Change(..) => return None,
+            }
+        }
+    }
+
+    fn encode(rows: &[(ClusteringKey, Row)], times: &mut TimeWriter) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (key, row) in rows {
+            put_row_item(times, &mut out, (&key.0, row));
+        }
+        out.push(ITEM_END);
+        out
+    }
+
+    fn is_plain(row: &Row) -> bool {
+        use ceto_model::{CellState, ColumnData};
+        let is_live = |data: &ColumnData| matches!(data, ColumnData::Cell(cell) if matches!(cell.state, CellState::Live(_)));
+        row.deletion.is_none()
+            && row.liveness.is_none_or(|liveness| liveness.expiry.is_none())
+            && row.columns.iter().all(|(_, data)| is_live(data))
+    }
+
+    #[test]
+    fn a_copy_is_what_decoding_and_writing_yields() {
+        let mut copies = 0;
+        for seed in 0..400 {
+            let mut dice = Dice::new(seed);
+            let shape = Shape {
+                partitions: 1,
+                rows: 4,
+                value_size: 1 + dice.below(300),
+                timestamps: 1 << dice.below(40),
+                deletions: dice.one_in(4),
+            };
+            let rows: Vec<_> = (0..1 + dice.below(3))
+                .flat_map(|_| random_write(&mut dice, shape).partition.rows)
+                .collect();
+            let mut from = TimeWriter::default();
+            let content = encode(&rows, &mut from);
+            let encoded = EncodedPartition {
+                items: &content,
+                base: from.base(),
+            };
+            // A block that has a base already, or none yet.
+            let mut before = TimeWriter::default();
+            if dice.one_in(2) {
+                before.timestamp(&mut Vec::new(), Timestamp(dice.below(1 << 20) as i64));
+            }
+            let (mut times, mut out) = (before, vec![7]);
+            let Some(copied) = copy_items(encoded, &mut times, &mut out) else {
+                let all_plain =
+                    !rows.is_empty() && rows.iter().all(|(_, row)| is_plain(row) && !row.is_empty());
+                assert!(!all_plain, "seed {seed}");
+                continue;
+            };
+            copies += 1;
+            out.push(ITEM_END);
+            let mut long_way = before;
+            assert_eq!(out[1..], encode(&rows, &mut long_way), "seed {seed}");
+            assert_eq!(times.base(), long_way.base());
+            assert_eq!(
+                (copied.rows, copied.first, copied.last),
+                (rows.len() as u64, &rows[0].0.0[..], &rows[rows.len() - 1].0.0[..])
+            );
+            let cells: usize = rows.iter().map(|(_, row)| row.cell_count()).sum();
+            assert_eq!(copied.cells, cells as u64);
+        }
+        assert!(copies > 100, "{copies}");
+    }
+
+    #[test]
+    fn what_is_copied_from_damaged_bytes_could_be_decoded() {
+        let mut dice = Dice::new(1);
+        let shape = Shape {
+            partitions: 1,
+            rows: 4,
+            value_size: 20,
+            timestamps: 100,
+            deletions: false,
+        };
+        let rows: Vec<_> = (0..4)
+            .flat_map(|_| random_write(&mut dice, shape).partition.rows)
+            .collect();
+        let mut from = TimeWriter::default();
+        let content = encode(&rows, &mut from);
+        for bit in 0..content.len() * 8 {
+            let mut damaged = content.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            for items in [&damaged[..], &content[..bit / 8]] {
+                let encoded = EncodedPartition {
+                    items,
+                    base: from.base(),
+                };
+                let (mut times, mut out) = (TimeWriter::default(), Vec::new());
+                if copy_items(encoded, &mut times, &mut out).is_some() {
+                    out.push(ITEM_END);
+                    let copy = EncodedPartition {
+                        items: &out,
+                        base: times.base(),
+                    };
+                    assert_eq!(rows_of(encoded), rows_of(copy), "bit {bit}");
+                    assert!(rows_of(copy).is_some(), "bit {bit}");
+                }
+            }
+        }
+    }
+}
