@@ -64,16 +64,18 @@ impl Database {
         let definition = table.definition().clone();
         let mut answer = Answer::new(command, &definition);
         let (disk_bytes, rest) = (Cell::new(0), RestScan::default());
-        let sources = sources(&table, command, &disk_bytes, &rest, &mut answer);
-        let mut merge = Merge::new(sources, command.reversed);
+        let mut source = {
+            let sources = sources(&table, command, &disk_bytes, &rest, &mut answer);
+            merged(sources, command.reversed)
+        };
         let mut pace = Pace::default();
         loop {
-            match merge.step()? {
+            match source.step()? {
                 Step::End => break,
-                Step::Load => merge.load().await?,
+                Step::Load => source.load().await?,
                 Step::Fragment(fragment) => match answer.push(fragment) {
                     Flow::Continue => {}
-                    Flow::NextPartition => merge.skip_partition(),
+                    Flow::NextPartition => source.skip_partition(),
                     Flow::Stop => break,
                 },
             }
@@ -81,7 +83,7 @@ impl Database {
                 turn.await;
             }
         }
-        drop(merge);
+        drop(source);
         answer.work().disk_bytes = disk_bytes.get();
         Ok(answer.finish())
     }
@@ -222,16 +224,21 @@ fn scan_of(command: &ReadCommand) -> Scan<'_> {
     }
 }
 
-/// Moves fragments from the merge of all sources to the answer; false when one must load.
-fn pump_all(mut sources: Sources<'_>, reversed: bool, answer: &mut Answer<'_>) -> Result<bool> {
+/// What all sources yield together.
+fn merged(mut sources: Sources<'_>, reversed: bool) -> Box<dyn FragmentSource + '_> {
     match (sources.pop(), sources.is_empty()) {
         // One source is in normal form already.
-        (Some(mut only), true) => pump(&mut *only, answer),
+        (Some(only), true) => only,
         (last, _) => {
             sources.extend(last);
-            pump(&mut Merge::new(sources, reversed), answer)
+            Box::new(Merge::new(sources, reversed))
         }
     }
+}
+
+/// Moves fragments from the merge of all sources to the answer; false when one must load.
+fn pump_all(sources: Sources<'_>, reversed: bool, answer: &mut Answer<'_>) -> Result<bool> {
+    pump(&mut *merged(sources, reversed), answer)
 }
 
 /// Moves fragments from a source to the answer; false when the source must load.

@@ -268,8 +268,16 @@ impl FragmentSource for CacheReader<'_> {
             if let Some(fragment) = self.buffer.pop_front() {
                 return Ok(Step::Fragment(fragment));
             }
-            match &self.state {
+            match &mut self.state {
                 State::Cached(_) => self.go_on_in_cache(),
+                // Most of what comes from the sstables is neither changed nor kept.
+                State::Disk(disk) if disk.joint.is_none() && disk.filler.is_none() => {
+                    let step = disk.source.step()?;
+                    if matches!(step, Step::End) {
+                        self.state = State::End;
+                    }
+                    return Ok(step);
+                }
                 State::Disk(_) => {
                     if !self.go_on_in_disk()? {
                         return Ok(Step::Load);
