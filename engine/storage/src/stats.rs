@@ -194,8 +194,14 @@ impl Database {
             block_cache_hits,
             block_cache_misses,
             row_cache: self.row_cache.stats(),
-            refuses_writes: self.poison.check().is_err() || self.flushes.check_disk().is_err(),
+            refuses_writes: self.check_writes().is_err(),
         }
+    }
+
+    /// Fails with what keeps this shard from taking writes: its disk has failed, or is full.
+    pub fn check_writes(&self) -> Result<()> {
+        self.poison.check()?;
+        self.flushes.check_disk()
     }
 
     /// Compares all sstables of a table with their digests, and reads every partition. The error names file and offset.

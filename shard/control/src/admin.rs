@@ -1,7 +1,7 @@
 //! The admin API on port 10000: health checks and what `ceto nodetool` asks for, as JSON.
 //!
-//! `/health` answers 200 while the process and its shards turn; `/ready` only while clients are served. The documents
-//! are described in `tools/nodetool/src/api.rs`, which reads them.
+//! `/health` answers 200 while the process and its shards turn; `/ready` only while clients are served, writes of every
+//! shard included. The documents are described in `tools/nodetool/src/api.rs`, which reads them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +81,18 @@ impl Admin {
         Ok(tables.into_values().collect())
     }
 
+    /// The shards that take no writes, and why.
+    async fn write_refusals(&self) -> Result<Vec<(usize, String)>, ShardGone> {
+        let per_shard = self
+            .shards
+            .on_all(|node| Box::pin(async move { node.write_refusal() }))
+            .await?;
+        let refusals = per_shard.into_iter().enumerate();
+        Ok(refusals
+            .filter_map(|(shard, refusal)| Some((shard, refusal?)))
+            .collect())
+    }
+
     /// The shards behind it.
     pub(crate) fn shards(&self) -> &Shards {
         &self.shards
@@ -123,10 +135,28 @@ async fn health(State(admin): State<Admin>) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    if admin.is_serving.load(Ordering::Acquire) {
-        return Json(json!({ "status": "ready" })).into_response();
-    }
-    let mut document = json!({ "status": "not serving clients" });
+    let document = if admin.is_serving.load(Ordering::Acquire) {
+        match tokio::time::timeout(HEALTH_TIMEOUT, admin.write_refusals()).await {
+            Ok(Ok(refusals)) if refusals.is_empty() => {
+                return Json(json!({ "status": "ready" })).into_response();
+            }
+            Ok(Ok(refusals)) => {
+                json!({ "status": "writes are refused", "shards": refusal_documents(&refusals) })
+            }
+            _ => json!({ "status": "a shard does not answer" }),
+        }
+    } else {
+        why_not_serving(&admin).await
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(document)).into_response()
+}
+
+fn refusal_documents(refusals: &[(usize, String)]) -> Vec<Value> {
+    let document = |(shard, reason): &(usize, String)| json!({ "shard": shard, "reason": reason });
+    refusals.iter().map(document).collect()
+}
+
+async fn why_not_serving(admin: &Admin) -> Value {
     let asked = admin
         .shards
         .on_all(|node| Box::pin(async move { node.replay_progress() }));
@@ -134,7 +164,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
         && shards.iter().any(|shard| shard.is_running)
     {
         let sum = |figure: fn(&ReplayFigures) -> u64| shards.iter().map(figure).sum::<u64>();
-        document = json!({
+        return json!({
             "status": "replaying the commitlog",
             "segments_done": sum(|shard| shard.segments_done),
             "segments": sum(|shard| shard.segments),
@@ -143,7 +173,13 @@ async fn ready(State(admin): State<Admin>) -> Response {
             "entries": sum(|shard| shard.entries),
         });
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(document)).into_response()
+    match tokio::time::timeout(HEALTH_TIMEOUT, admin.write_refusals()).await {
+        // `commit_failure_policy: stop` ends the serving of clients, and this is why.
+        Ok(Ok(refusals)) if !refusals.is_empty() => {
+            json!({ "status": "not serving clients", "shards": refusal_documents(&refusals) })
+        }
+        _ => json!({ "status": "not serving clients" }),
+    }
 }
 
 async fn version() -> Json<Value> {
@@ -191,6 +227,7 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "tokens": options.tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
         "bootstrap_state": "COMPLETED",
         "shards": admin.shards.count(),
+        "write_refusals": refusal_documents(&admin.write_refusals().await?),
     })))
 }
 
@@ -353,3 +390,6 @@ fn table_document(table: &TableFigures) -> Value {
         "index_memory_bytes": table.index_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -423,7 +423,7 @@ fn start_statement(
                 .guardrails
                 .check_truncate()
                 .map_err(cql_error)?;
-            Started::later(async move { crate::modify::truncate(&context, table.id).await })
+            Started::later(async move { crate::truncate::run(&context, table.id).await })
         }
         Plan::ChangeSchema(change) => Started::later(async move { crate::ddl::run(&context, change).await }),
         Plan::Describe(describe) => Started::Done(crate::ddl::describe(&context, &describe)),

@@ -37,6 +37,7 @@ mod spare_body;
 mod stalls;
 pub mod system;
 mod trace;
+mod truncate;
 
 /// What the control thread needs of the planner.
 pub mod cql {

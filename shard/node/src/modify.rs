@@ -1,4 +1,4 @@
-//! INSERT, UPDATE, DELETE, BATCH and TRUNCATE: the plan's mutations to the pump.
+//! INSERT, UPDATE, DELETE and BATCH: the plan's mutations to the pump.
 //!
 //! The partitions of a batch are written at the same time. Counters are led by the shard that owns their partition: it
 //! reads what this node has counted and writes the new sum under the partition's lock.
@@ -19,7 +19,7 @@ use ceto_model::{
     ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Schema, Slice, TableId, UnixSeconds,
     WriteType,
 };
-use ceto_native::{ErrorMessage, ErrorReason, Response};
+use ceto_native::{ErrorMessage, ErrorReason};
 
 use crate::answer::{invalid, request_error, server_error};
 use crate::execute::{Answer, RequestContext, Started};
@@ -387,34 +387,5 @@ fn counter_timeout(consistency: Consistency) -> ErrorMessage {
             contentions: None,
         },
         message: "Operation timed out waiting for other updates of the same counters".to_owned(),
-    }
-}
-
-// ---- truncate -----------------------------------------------------------------------------------------------------
-
-/// Drops all data of a table, on every shard.
-pub(crate) async fn truncate(context: &RequestContext, table: TableId) -> Result<Answer, ErrorMessage> {
-    let timestamp = context.now_micros;
-    let failed = |error: String| ErrorMessage {
-        reason: ErrorReason::Truncate,
-        message: format!("Error during truncate: {error}"),
-    };
-    context
-        .node
-        .snapshot_before_truncate(table)
-        .await
-        .map_err(failed)?;
-    let outcomes = context.node.on_all_shards(move |node| {
-        Box::pin(async move {
-            let database = node.database().map_err(|failure| failure.message)?;
-            database
-                .truncate(table, ceto_model::Timestamp(timestamp))
-                .await
-                .map_err(|error| error.to_string())
-        })
-    });
-    match outcomes.await.into_iter().find_map(Result::err) {
-        None => Ok(context.message(Response::Void)),
-        Some(error) => Err(failed(error)),
     }
 }

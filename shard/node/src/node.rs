@@ -588,6 +588,12 @@ impl Node {
             .map_or_else(RowCacheFigures::default, |database| RowCacheFigures::of(database))
     }
 
+    /// Why this shard takes no writes, when it does not.
+    pub fn write_refusal(&self) -> Option<String> {
+        let refused = self.database.get()?.check_writes().err();
+        refused.map(|error| error.to_string())
+    }
+
     /// Writes a table's memtable out.
     pub async fn flush(self: &Rc<Self>, table: TableId) -> Result<(), String> {
         let database = self.database().map_err(|failure| failure.message)?;

@@ -118,6 +118,18 @@ pub struct NodeInfo {
     /// Number of shards of the node.
     #[serde(default)]
     pub shards: u32,
+    /// The shards that take no writes.
+    #[serde(default)]
+    pub write_refusals: Vec<WriteRefusal>,
+}
+
+/// A shard whose disk has failed or is full.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct WriteRefusal {
+    /// Its number.
+    pub shard: u32,
+    /// Cause and cure, one line.
+    pub reason: String,
 }
 
 fn all_repaired() -> f64 {

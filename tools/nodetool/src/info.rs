@@ -40,7 +40,11 @@ pub(crate) fn print(out: &mut dyn fmt::Write, info: &NodeInfo, all_tokens: bool)
     line(out, "Bootstrap failed", &info.bootstrap_failed)?;
     line(out, "Decommissioning", &info.decommissioning)?;
     line(out, "Decommission failed", &info.decommission_failed)?;
-    line(out, "Shards", &info.shards)
+    line(out, "Shards", &info.shards)?;
+    info.write_refusals.iter().try_for_each(|refusal| {
+        let text = format_args!("by shard {}: {}", refusal.shard, refusal.reason);
+        line(out, "Writes refused", &text)
+    })
 }
 
 fn line(out: &mut dyn fmt::Write, label: &str, value: &dyn Display) -> fmt::Result {

@@ -91,6 +91,19 @@ Shards                 : 2
 }
 
 #[test]
+fn info_says_which_shard_takes_no_writes_and_why() {
+    let refused = INFO.replace(
+        "\"shards\": 2",
+        r#""shards": 2, "write_refusals": [{"shard": 1, "reason": "disk full"}]"#,
+    );
+    let (_, out, _) = against(&[("GET /v1/node/info", 200, refused.leak())], "info");
+    assert!(
+        out.ends_with("Shards                 : 2\nWrites refused         : by shard 1: disk full\n"),
+        "{out}"
+    );
+}
+
+#[test]
 fn info_lists_tokens_on_request() {
     let (_, out, _) = against(&[("GET /v1/node/info", 200, INFO)], "info -T");
     assert!(
