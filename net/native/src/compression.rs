@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 use crate::version::ProtocolVersion;
-use crate::violation::Violation;
+use crate::violation::{LengthLimit, Violation};
 
 /// An LZ4 sequence byte adds at most 255 bytes of output.
 const LZ4_GREATEST_RATIO: u64 = 255;
@@ -67,7 +67,7 @@ pub(crate) fn shorten(name: &str) -> String {
 pub(crate) fn decompress_body(
     compression: Compression,
     body: Bytes,
-    limit: u32,
+    limit: LengthLimit,
     stream: i16,
 ) -> Result<Bytes, Violation> {
     match compression {
@@ -106,8 +106,8 @@ pub(crate) fn decompress_body(
     }
 }
 
-fn check_limit(claimed: u64, limit: u32, stream: i16) -> Result<(), Violation> {
-    if claimed > u64::from(limit) {
+fn check_limit(claimed: u64, limit: LengthLimit, stream: i16) -> Result<(), Violation> {
+    if claimed > u64::from(limit.bytes()) {
         return Err(Violation::TooLarge {
             length: claimed,
             limit,
@@ -244,7 +244,7 @@ mod tests {
         out.extend_from_slice(body);
         assert!(Compressor::default().compress_body(compression, &mut out, 4));
         assert_eq!(&out[..4], b"head");
-        decompress_body(compression, out.freeze().slice(4..), 1 << 20, 7).unwrap()
+        decompress_body(compression, out.freeze().slice(4..), (1 << 20).into(), 7).unwrap()
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_claim_beyond_the_ratio_is_refused() {
         let body = Bytes::from_static(&[0x00, 0x10, 0x00, 0x00, 1, 2, 3]);
-        let error = decompress_body(Compression::Lz4, body, 1 << 28, 3).unwrap_err();
+        let error = decompress_body(Compression::Lz4, body, (1 << 28).into(), 3).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -276,7 +276,7 @@ mod tests {
             "{error}"
         );
         let body = Bytes::from_static(&[0x80, 0x80, 0x40, 1, 2, 3]);
-        let error = decompress_body(Compression::Snappy, body, 1 << 28, 3).unwrap_err();
+        let error = decompress_body(Compression::Snappy, body, (1 << 28).into(), 3).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -292,12 +292,12 @@ mod tests {
     #[test]
     fn a_claim_beyond_the_limit_is_too_large() {
         let body = Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff, 1, 2, 3]);
-        let error = decompress_body(Compression::Lz4, body, 1000, 3).unwrap_err();
+        let error = decompress_body(Compression::Lz4, body, 1000.into(), 3).unwrap_err();
         assert_eq!(
             error,
             Violation::TooLarge {
                 length: 0x7fff_ffff,
-                limit: 1000,
+                limit: 1000.into(),
                 stream: 3
             }
         );

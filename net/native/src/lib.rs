@@ -50,7 +50,7 @@ pub use response::{
 };
 pub use values::{BoundValue, Values};
 pub use version::{Dialect, Extensions, ProtocolVersion};
-pub use violation::Violation;
+pub use violation::{LengthLimit, Violation};
 
 #[cfg(test)]
 mod samples;

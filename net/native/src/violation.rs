@@ -11,6 +11,42 @@ use crate::version::ProtocolVersion;
 /// The configuration key that bounds the length of a request.
 pub const MAX_FRAME_SIZE_KEY: &str = "native_transport_max_frame_size";
 
+/// What bounds the length of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LengthLimit {
+    /// So many bytes, by configuration ([`MAX_FRAME_SIZE_KEY`]).
+    Configured(u32),
+    /// So many bytes as long as STARTUP is not answered: fixed.
+    BeforeStartup(u32),
+    /// So many bytes, by the protocol.
+    Protocol(u32),
+}
+
+impl LengthLimit {
+    /// Most bytes allowed.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::Configured(bytes) | Self::BeforeStartup(bytes) | Self::Protocol(bytes) => bytes,
+        }
+    }
+}
+
+impl From<u32> for LengthLimit {
+    fn from(bytes: u32) -> Self {
+        Self::Configured(bytes)
+    }
+}
+
+impl fmt::Display for LengthLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configured(bytes) => write!(f, "{bytes} ({MAX_FRAME_SIZE_KEY})"),
+            Self::BeforeStartup(bytes) => write!(f, "{bytes} of messages before STARTUP is answered"),
+            Self::Protocol(bytes) => write!(f, "{bytes} of the protocol"),
+        }
+    }
+}
+
 /// What the peer sent that it must not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Violation {
@@ -48,8 +84,8 @@ pub enum Violation {
     TooLarge {
         /// Bytes of the body, as the header says.
         length: u64,
-        /// Most bytes allowed.
-        limit: u32,
+        /// What allows no more.
+        limit: LengthLimit,
         /// From the header.
         stream: i16,
     },
@@ -208,7 +244,7 @@ impl fmt::Display for Violation {
             Self::UnknownOpcode { opcode, .. } => write!(f, "Unknown opcode {opcode}"),
             Self::TooLarge { length, limit, .. } => write!(
                 f,
-                "Request is too big: length {length} exceeds maximum allowed length {limit} ({MAX_FRAME_SIZE_KEY})"
+                "Request is too big: length {length} exceeds maximum allowed length {limit}"
             ),
             Self::ImpossibleLength { length, .. } => {
                 write!(f, "Invalid value for envelope header body length field: {length}")

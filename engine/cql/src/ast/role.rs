@@ -5,6 +5,8 @@ use super::{Name, QualifiedName, RawType};
 /// `CREATE ROLE` or `CREATE USER`
 #[derive(Clone, PartialEq, Debug)]
 pub struct CreateRole {
+    /// Written as USER.
+    pub is_user: bool,
     /// Its name.
     pub name: Name,
     /// IF NOT EXISTS
@@ -16,6 +18,8 @@ pub struct CreateRole {
 /// `ALTER ROLE` or `ALTER USER`
 #[derive(Clone, PartialEq, Debug)]
 pub struct AlterRole {
+    /// Written as USER.
+    pub is_user: bool,
     /// Its name.
     pub name: Name,
     /// IF EXISTS
@@ -66,6 +70,8 @@ pub enum CidrAccess {
 /// `DROP ROLE` or `DROP USER`
 #[derive(Clone, PartialEq, Debug)]
 pub struct DropRole {
+    /// Written as USER.
+    pub is_user: bool,
     /// Its name.
     pub name: Name,
     /// IF EXISTS

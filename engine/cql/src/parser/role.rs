@@ -18,6 +18,7 @@ impl Parser<'_> {
         options.login.get_or_insert(false);
         options.superuser.get_or_insert(false);
         Ok(CreateRole {
+            is_user: false,
             name,
             if_not_exists,
             options,
@@ -29,6 +30,7 @@ impl Parser<'_> {
         let if_exists = self.if_exists()?;
         let name = self.role_name()?;
         Ok(AlterRole {
+            is_user: false,
             name,
             if_exists,
             options: self.optional_role_options()?,
@@ -39,6 +41,7 @@ impl Parser<'_> {
     pub(super) fn drop_role(&mut self) -> Parse<DropRole> {
         let if_exists = self.if_exists()?;
         Ok(DropRole {
+            is_user: false,
             name: self.role_name()?,
             if_exists,
         })
@@ -52,6 +55,7 @@ impl Parser<'_> {
         options.login = Some(true);
         options.superuser.get_or_insert(false);
         Ok(CreateRole {
+            is_user: true,
             name,
             if_not_exists,
             options,
@@ -63,6 +67,7 @@ impl Parser<'_> {
         let if_exists = self.if_exists()?;
         let name = self.user_name()?;
         Ok(AlterRole {
+            is_user: true,
             name,
             if_exists,
             options: self.user_options()?,
@@ -73,6 +78,7 @@ impl Parser<'_> {
     pub(super) fn drop_user(&mut self) -> Parse<DropRole> {
         let if_exists = self.if_exists()?;
         Ok(DropRole {
+            is_user: true,
             name: self.user_name()?,
             if_exists,
         })

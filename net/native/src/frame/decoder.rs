@@ -11,7 +11,7 @@ use crate::checksum::{crc24, crc32};
 use crate::compression::{Compression, decompress_body, decompress_lz4};
 use crate::envelope::{Direction, Envelope, HEADER_LENGTH, Header, flags};
 use crate::version::ProtocolVersion;
-use crate::violation::Violation;
+use crate::violation::{LengthLimit, Violation};
 
 /// Bytes of a header of versions 1 and 2.
 const LEGACY_HEADER_LENGTH: usize = HEADER_LENGTH - 1;
@@ -22,7 +22,7 @@ const LEGACY_HEADER_LENGTH: usize = HEADER_LENGTH - 1;
 /// when asked, so the settings may change between two envelopes of one piece of input.
 pub struct FrameDecoder {
     direction: Direction,
-    max_length: u32,
+    limit: LengthLimit,
     compression: Compression,
     framed: bool,
     version: Option<ProtocolVersion>,
@@ -55,12 +55,11 @@ struct FrameHeader {
 }
 
 impl FrameDecoder {
-    /// For envelopes of `direction` with bodies of up to `max_length` bytes, on the wire and decompressed
-    /// (`native_transport_max_frame_size`).
-    pub fn new(direction: Direction, max_length: u32) -> Self {
+    /// For envelopes of `direction` with bodies of up to `limit`, on the wire and decompressed.
+    pub fn new(direction: Direction, limit: impl Into<LengthLimit>) -> Self {
         FrameDecoder {
             direction,
-            max_length,
+            limit: limit.into(),
             compression: Compression::None,
             framed: false,
             version: None,
@@ -72,9 +71,9 @@ impl FrameDecoder {
         }
     }
 
-    /// Sets the greatest length of a body, in bytes.
+    /// Sets the greatest length of a body, in bytes, that configuration allows.
     pub fn set_max_length(&mut self, max_length: u32) {
-        self.max_length = max_length;
+        self.limit = LengthLimit::Configured(max_length);
     }
 
     /// Sets what STARTUP has negotiated.
@@ -98,7 +97,7 @@ impl FrameDecoder {
     }
 
     /// The envelope whose start has arrived and whose end has not: the bytes that it will have taken when it is complete,
-    /// as far as is known. `max_length` and a frame bound them.
+    /// as far as is known. The limit and a frame bound them.
     pub fn under_way(&self) -> Option<UnderWay> {
         if !self.framed {
             let header = self.inflow.peek::<HEADER_LENGTH>().filter(|_| self.skip == 0)?;
@@ -191,7 +190,7 @@ impl FrameDecoder {
         };
         body.advance(HEADER_LENGTH);
         if header.has(flags::COMPRESSED) && header.version < ProtocolVersion::V5 {
-            body = decompress_body(self.compression, body, self.max_length, header.stream)?;
+            body = decompress_body(self.compression, body, self.limit, header.stream)?;
         }
         Ok(Some(Envelope { header, body }))
     }
@@ -229,10 +228,10 @@ impl FrameDecoder {
     }
 
     fn check_length(&self, header: &Header) -> Result<(), Violation> {
-        if header.length > self.max_length {
+        if header.length > self.limit.bytes() {
             return Err(Violation::TooLarge {
                 length: u64::from(header.length),
-                limit: self.max_length,
+                limit: self.limit,
                 stream: header.stream,
             });
         }

@@ -16,7 +16,7 @@ use crate::opcode::Opcode;
 use crate::request::RequestMessage;
 use crate::response::ResponseMessage;
 use crate::version::{Dialect, ProtocolVersion};
-use crate::violation::Violation;
+use crate::violation::{LengthLimit, Violation};
 
 /// Shorter bodies and frames are not compressed: they fit in one packet anyway.
 const MIN_COMPRESSED_LENGTH: usize = 256;
@@ -92,7 +92,7 @@ impl FrameEncoder {
         if length > MAX_BODY_LENGTH {
             return Err(Violation::TooLarge {
                 length: length.into(),
-                limit: MAX_BODY_LENGTH,
+                limit: LengthLimit::Protocol(MAX_BODY_LENGTH),
                 stream,
             });
         }
@@ -248,7 +248,7 @@ impl FrameWriter<'_> {
             self.abandon();
             return Err(Violation::TooLarge {
                 length: length as u64,
-                limit: MAX_BODY_LENGTH,
+                limit: LengthLimit::Protocol(MAX_BODY_LENGTH),
                 stream,
             });
         }

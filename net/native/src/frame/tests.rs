@@ -9,7 +9,7 @@ use crate::error::{ErrorCode, ErrorMessage};
 use crate::opcode::Opcode;
 use crate::request::{Request, RequestMessage};
 use crate::version::ProtocolVersion;
-use crate::violation::Violation;
+use crate::violation::{LengthLimit, Violation};
 
 const LIMIT: u32 = 1000;
 
@@ -226,7 +226,7 @@ fn a_request_that_is_too_large_is_skipped_without_being_held() {
             *violation,
             Violation::TooLarge {
                 length: 3000,
-                limit: LIMIT,
+                limit: LIMIT.into(),
                 stream: 9
             }
         );
@@ -237,6 +237,25 @@ fn a_request_that_is_too_large_is_skipped_without_being_held() {
         assert!(!violation.is_fatal());
         assert_eq!(next.as_ref().unwrap().as_ref().unwrap().body, "next");
     }
+}
+
+#[test]
+fn what_is_too_large_before_startup_is_not_blamed_on_the_configuration() {
+    let mut decoder = FrameDecoder::new(Direction::Request, LengthLimit::BeforeStartup(LIMIT));
+    decoder.feed(&query_envelope(4, 9, &[0; 3000]));
+    assert_eq!(
+        decoder.next_envelope().unwrap_err().to_string(),
+        "Request is too big: length 3000 exceeds maximum allowed length 1000 of messages before STARTUP is answered"
+    );
+    decoder.set_max_length(2000);
+    decoder.feed(&query_envelope(4, 9, &[0; 3000]));
+    assert!(
+        decoder
+            .next_envelope()
+            .unwrap_err()
+            .to_string()
+            .ends_with("2000 (native_transport_max_frame_size)")
+    );
 }
 
 #[test]
@@ -305,7 +324,7 @@ fn a_decompressed_body_has_the_same_limit() {
         violation,
         Violation::TooLarge {
             length: 3000,
-            limit: LIMIT,
+            limit: LIMIT.into(),
             stream: 4
         }
     );

@@ -267,7 +267,7 @@ impl Config {
     /// Parses and checks the text of a file; with it one line for each key that has another name now.
     fn parse_with_notes(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
         let given: Option<serde_json::Map<String, serde_json::Value>> =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError(first_line(&error.to_string())))?;
+            serde_saphyr::from_str(text).map_err(|error| not_yaml(error.without_snippet()))?;
         let mut all = known_settings();
         let (given, notes) = renamed::to_present_names(given.unwrap_or_default()).map_err(ConfigError)?;
         for (key, value) in given {
@@ -373,8 +373,22 @@ fn unknown_key<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> Config
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// One line: where, what, and the cure where it is known.
+fn not_yaml(error: &serde_saphyr::Error) -> ConfigError {
+    let text = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.as_deref().unwrap_or("a key");
+            format!(
+                "line {}: '{key}' is there a second time; remove one of them",
+                location.line()
+            )
+        }
+        other => {
+            let text = other.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+    };
+    ConfigError(text)
 }
 
 #[cfg(test)]
@@ -404,7 +418,14 @@ mod tests {
         assert!(error("commitlog_sync_period: 10parsecs").starts_with("commitlog_sync_period: "));
         assert!(error("native_transport_port: 70000").starts_with("native_transport_port: "));
         assert!(error("num_tokens: 0").starts_with("num_tokens: "));
-        assert!(!error("cluster_name: [").is_empty());
+        assert_eq!(
+            error("shards: 1\ncluster_name: a\n# and again\nshards: 2\n"),
+            "line 4: 'shards' is there a second time; remove one of them"
+        );
+        assert_eq!(
+            error("cluster_name: ["),
+            "unclosed bracket '[' at line 1, column 15"
+        );
     }
 
     #[test]
