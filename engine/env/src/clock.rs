@@ -4,8 +4,12 @@ use std::time::Instant;
 
 /// The two clocks of a node.
 pub trait Clock {
-    /// Monotonic time, for deadlines and durations.
+    /// Monotonic time, for deadlines and durations; cheap, and as old as the turn of the event loop at most.
     fn now(&self) -> Instant;
+    /// The same, read anew: for what is measured within a turn.
+    fn read(&self) -> Instant {
+        self.now()
+    }
     /// Microseconds since the Unix epoch. May jump; used for write timestamps and expiry only.
     fn unix_micros(&self) -> i64;
     /// Seconds since the Unix epoch.

@@ -81,6 +81,11 @@ impl Admin {
         Ok(tables.into_values().collect())
     }
 
+    /// Time since the start.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed().unwrap_or_default()
+    }
+
     /// The shards that take no writes, and why.
     async fn write_refusals(&self) -> Result<Vec<(usize, String)>, ShardGone> {
         let per_shard = self
@@ -189,7 +194,6 @@ async fn version() -> Json<Value> {
 async fn info(State(admin): State<Admin>) -> Answer {
     let tables = admin.tables().await?;
     let figures = process::figures();
-    let uptime = admin.started.elapsed().unwrap_or_default().as_secs();
     let generation = admin
         .started
         .duration_since(UNIX_EPOCH)
@@ -202,6 +206,10 @@ async fn info(State(admin): State<Admin>) -> Answer {
         .await?;
     let mut row_cache = RowCacheFigures::default();
     per_shard.iter().for_each(|shard| row_cache.add(shard));
+    let faults = admin
+        .shards
+        .on_all(|node| Box::pin(async move { node.faults() }))
+        .await?;
     let options = &admin.options;
     Ok(Json(json!({
         "host_id": options.host_id.to_string(),
@@ -210,13 +218,13 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "load_bytes": tables.iter().map(|table| table.disk_bytes).sum::<u64>(),
         "uncompressed_load_bytes": tables.iter().map(|table| table.uncompressed_bytes).sum::<u64>(),
         "generation": generation,
-        "uptime_seconds": uptime,
+        "uptime_seconds": admin.uptime().as_secs(),
         "memory_used_bytes": figures.resident_bytes,
         "memory_limit_bytes": memory_limit(),
         "off_heap_bytes": memtables,
         "datacenter": options.datacenter,
         "rack": options.rack,
-        "exceptions": 0,
+        "exceptions": faults.iter().sum::<u64>(),
         "row_cache": {
             "entries": row_cache.rows,
             "size_bytes": row_cache.bytes,
@@ -381,7 +389,9 @@ fn table_document(table: &TableFigures) -> Value {
         "memtable_memory_bytes": table.memtable_bytes,
         "memtable_switch_count": table.flushes,
         "local_read_count": table.reads,
+        "local_read_latency_total_us": table.read_nanos / 1000,
         "local_write_count": table.writes,
+        "local_write_latency_total_us": table.write_nanos / 1000,
         "pending_flushes": table.pending_flushes,
         "bytes_unrepaired": table.disk_bytes,
         "bloom_filter_false_positives": table.filter_false_positives,

@@ -128,6 +128,20 @@ async fn compact_files(State(admin): State<Admin>, Query(files): Query<Files>) -
         .map(|file| file.trim().to_owned())
         .filter(|file| !file.is_empty())
         .collect();
+    let asked = files.clone();
+    let unknown = admin.shards().on_all(move |node| {
+        let unknown = asked.iter().filter(|file| !node.has_data_file(file));
+        let unknown: Vec<String> = unknown.cloned().collect();
+        Box::pin(async move { unknown })
+    });
+    let unknown = unknown.await?;
+    if let Some(file) = files
+        .iter()
+        .find(|file| unknown.iter().all(|files| files.contains(file)))
+    {
+        let text = format!("{file} is no Data file of this node's sstables");
+        return Err(Failure(StatusCode::NOT_FOUND, text));
+    }
     let results = admin.shards().on_all(move |node| {
         let files = files.clone();
         Box::pin(async move { node.compact_files(&files).await })
@@ -180,6 +194,8 @@ async fn statistics(State(admin): State<Admin>) -> Answer {
     Ok(Json(json!({
         "concurrent_compactors": sum(&|figures| figures.storage.concurrent_compactions),
         "completed": sum(&|figures| figures.storage.completed_compactions),
+        "compacted_bytes": sum(&|figures| figures.compacted_bytes),
+        "uptime_seconds": admin.uptime().as_secs(),
         "aborted": sum(&|figures| figures.storage.aborted_compactions),
         "reduced": sum(&|figures| figures.storage.reduced_compactions),
         "throughput_bytes_per_second": sum(&|figures| figures.storage.compaction_throughput),

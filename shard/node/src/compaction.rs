@@ -26,6 +26,8 @@ pub struct CompactionFigures {
     pub running: Vec<(String, String, CompactionStats)>,
     /// Compactions that strategies want and that do not run, by keyspace and table; none with 0.
     pub pending: Vec<(String, String, u64)>,
+    /// Bytes that compactions have read.
+    pub compacted_bytes: u64,
     /// The shard's.
     pub storage: StorageStats,
 }
@@ -140,13 +142,16 @@ impl Node {
             let (keyspace, table) = name(running.table)?;
             Some((keyspace, table, running.clone()))
         });
-        let pending = database.all_table_stats().into_iter().filter_map(|stats| {
+        let tables = database.all_table_stats();
+        let compacted_bytes = tables.iter().map(|stats| stats.compacted_bytes).sum();
+        let pending = tables.into_iter().filter_map(|stats| {
             let (keyspace, table) = name(stats.table)?;
             (stats.pending_compactions > 0).then_some((keyspace, table, stats.pending_compactions))
         });
         Some(CompactionFigures {
             running: running.collect(),
             pending: pending.collect(),
+            compacted_bytes,
             storage,
         })
     }
@@ -160,6 +165,11 @@ impl Node {
     /// Compacts the named Data files of this shard with each other.
     pub async fn compact_files(self: &Rc<Self>, files: &[String]) -> Result<(), String> {
         self.open_database()?.compact_files(files).await.map_err(to_text)
+    }
+
+    /// This shard has an sstable with that Data file: a path, or the last part of one.
+    pub fn has_data_file(&self, file: &str) -> bool {
+        self.database().is_ok_and(|database| database.has_data_file(file))
     }
 
     /// Removes from a table what does not belong to this node.

@@ -35,10 +35,7 @@ pub(crate) async fn run(
     let outcome = run_locked(context, &plan).await;
     unlock_all(&context.node, locks).await;
     let outcome = outcome?;
-    let node = &context.node;
-    node.metrics
-        .latency(Operation::CoordinatorWrite)
-        .record(node.env.clock().now() - context.started);
+    context.record(Operation::CoordinatorWrite, None);
     Ok(answer(context, &outcome))
 }
 

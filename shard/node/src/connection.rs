@@ -24,7 +24,8 @@ use ceto_native::request::Startup;
 use ceto_native::response::ResponsePrefix;
 use ceto_native::{
     Compression, Dialect, Direction, Envelope, ErrorMessage, ErrorReason, Event, EventType, FrameDecoder,
-    FrameEncoder, Opcode, ProtocolVersion, Request, RequestMessage, Response, ResponseMessage, Violation,
+    FrameEncoder, LengthLimit, Opcode, ProtocolVersion, Request, RequestMessage, Response, ResponseMessage,
+    Violation,
 };
 
 use crate::execute::{Answer, Started, start};
@@ -126,7 +127,10 @@ impl Connection {
     pub fn accept(node: Rc<Node>, socket: Rc<dyn Socket>) -> Box<dyn Protocol> {
         node.metrics.connections_opened.increment();
         let state = Rc::new(ConnectionState {
-            decoder: RefCell::new(FrameDecoder::new(Direction::Request, STARTUP_FRAME_SIZE_MAX)),
+            decoder: RefCell::new(FrameDecoder::new(
+                Direction::Request,
+                LengthLimit::BeforeStartup(STARTUP_FRAME_SIZE_MAX),
+            )),
             encoder: RefCell::new(FrameEncoder::new(ProtocolVersion::GREATEST)),
             socket,
             key: Cell::new(usize::MAX),

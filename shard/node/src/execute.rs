@@ -21,6 +21,7 @@ use crate::connection::ConnectionState;
 use crate::node::Node;
 use crate::prepared::{Entry, column_specs};
 use crate::response_memory::Share;
+use crate::shard_metrics::Operation;
 use crate::trace::Trace;
 
 /// What a request is answered with.
@@ -112,6 +113,14 @@ impl RequestContext {
 
     pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
         self.started + timeout
+    }
+
+    /// Records what the request took until `ended`, now when absent. It began when the event loop took up what had
+    /// arrived, so what it waited for others within a turn counts.
+    pub(crate) fn record(&self, operation: Operation, ended: Option<Instant>) {
+        let ended = ended.unwrap_or_else(|| self.node.env.clock().read());
+        let took = ended.saturating_duration_since(self.started);
+        self.node.metrics.latency(operation).record(took);
     }
 
     pub(crate) fn trace(&self, activity: impl FnOnce() -> String) {

@@ -3,7 +3,10 @@
 use ceto_model::{Schema, TableId};
 use ceto_storage::{Database, RowCacheStats, StorageStats, TableStats};
 
+use rustc_hash::FxHashMap;
+
 use crate::metrics::Samples;
+use crate::replica::TableTimes;
 
 /// Figures of one table on one shard; [`TableFigures::add`] makes the node's.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,8 +39,12 @@ pub struct TableFigures {
     pub compactions: u64,
     /// Reads.
     pub reads: u64,
+    /// What they took in all, in nanoseconds.
+    pub read_nanos: u64,
     /// Writes.
     pub writes: u64,
+    /// What they took in all, in nanoseconds.
+    pub write_nanos: u64,
     /// Times a filter let a read through for nothing.
     pub filter_false_positives: u64,
     /// Bytes of filters.
@@ -60,7 +67,9 @@ impl TableFigures {
         self.pending_flushes += other.pending_flushes;
         self.compactions += other.compactions;
         self.reads += other.reads;
+        self.read_nanos += other.read_nanos;
         self.writes += other.writes;
+        self.write_nanos += other.write_nanos;
         self.filter_false_positives += other.filter_false_positives;
         self.filter_bytes += other.filter_bytes;
         self.index_bytes += other.index_bytes;
@@ -106,9 +115,14 @@ impl RowCacheFigures {
 }
 
 /// Figures of each table of this shard.
-pub(crate) fn table_figures(database: &Database, schema: &Schema) -> Vec<TableFigures> {
+pub(crate) fn table_figures(
+    database: &Database,
+    schema: &Schema,
+    times: &FxHashMap<TableId, TableTimes>,
+) -> Vec<TableFigures> {
     let named = |stats: TableStats| {
         let table = schema.table_by_id(stats.table)?;
+        let times = times.get(&stats.table);
         Some(TableFigures {
             id: stats.table,
             keyspace: table.keyspace.to_string(),
@@ -124,7 +138,9 @@ pub(crate) fn table_figures(database: &Database, schema: &Schema) -> Vec<TableFi
             pending_flushes: stats.pending_flushes,
             compactions: stats.compactions,
             reads: stats.reads,
+            read_nanos: times.map_or(0, |times| times.reads.get()),
             writes: stats.writes,
+            write_nanos: times.map_or(0, |times| times.writes.get()),
             filter_false_positives: stats.filter_false_positives,
             filter_bytes: stats.filter_bytes,
             index_bytes: stats.index_bytes,

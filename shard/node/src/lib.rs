@@ -26,6 +26,7 @@ mod node;
 pub mod options;
 mod prepared;
 pub mod pump;
+mod replica;
 mod replies;
 mod request_memory;
 mod response_memory;

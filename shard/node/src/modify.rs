@@ -46,7 +46,7 @@ pub(crate) fn start(context: RequestContext, mut plan: WritePlan) -> Started {
     let Some(mutation) = only else {
         return Started::later(async move {
             write(&context, plan).await?;
-            Ok(acknowledge(&context))
+            Ok(acknowledge(&context, None))
         });
     };
     if let Err(error) = validate_for_write(context.consistency) {
@@ -62,21 +62,19 @@ pub(crate) fn start(context: RequestContext, mut plan: WritePlan) -> Started {
         mutation,
     ) {
         Err(error) => Started::Done(Err(error)),
-        Ok(BegunWrite::Done) => Started::Done(Ok(acknowledge(&context))),
+        Ok(BegunWrite::Done(at)) => Started::Done(Ok(acknowledge(&context, Some(at)))),
         Ok(BegunWrite::Waits(request)) => Started::later(async move {
             let node = &context.node;
             let outcome = node.write_reply(request).await;
             outcome.map_err(|failure| request_error(node, failure))?;
-            Ok(acknowledge(&context))
+            Ok(acknowledge(&context, None))
         }),
     }
 }
 
-fn acknowledge(context: &RequestContext) -> Answer {
-    let node = &context.node;
-    node.metrics
-        .latency(Operation::CoordinatorWrite)
-        .record(node.env.clock().now() - context.started);
+/// `done`: when the write was, if the clock has been read for that.
+fn acknowledge(context: &RequestContext, done: Option<Instant>) -> Answer {
+    context.record(Operation::CoordinatorWrite, done);
     Answer::Void(context.prefix())
 }
 
@@ -142,7 +140,7 @@ pub(crate) async fn write_one(
     mutation: Mutation,
 ) -> Result<(), ErrorMessage> {
     match begin_one(node, consistency, deadline, write_type, mutation)? {
-        BegunWrite::Done => Ok(()),
+        BegunWrite::Done(_) => Ok(()),
         BegunWrite::Waits(request) => {
             let outcome = node.write_reply(request).await;
             outcome.map_err(|failure| request_error(node, failure))

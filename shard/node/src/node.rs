@@ -32,6 +32,7 @@ use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
 use crate::prepared::PreparedCache;
 use crate::pump::Pump;
+use crate::replica::TableTimes;
 use crate::request_memory::RequestMemory;
 use crate::response_memory::ResponseMemory;
 use crate::shard_metrics::ShardMetrics;
@@ -101,6 +102,7 @@ pub struct Node {
     last_timestamp: Cell<i64>,
     /// On shard 0: when the next snapshot expires, in milliseconds since the epoch.
     pub(crate) next_snapshot_expiry: Cell<Option<i64>>,
+    pub(crate) table_times: RefCell<FxHashMap<TableId, TableTimes>>,
     /// When a log line about tombstones was written last.
     tombstones_logged: Cell<Option<Instant>>,
     is_draining: Cell<bool>,
@@ -165,6 +167,7 @@ impl Node {
             control: RefCell::default(),
             last_timestamp: Cell::new(0),
             next_snapshot_expiry: Cell::new(None),
+            table_times: RefCell::default(),
             tombstones_logged: Cell::new(None),
             is_draining: Cell::new(false),
             is_storage_draining: Cell::new(false),
@@ -456,6 +459,7 @@ impl Node {
             .tables()
             .filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none())
         {
+            self.table_times.borrow_mut().remove(&table.id);
             if let Err(error) = database.drop_table(table.id).await {
                 error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
             }
@@ -561,7 +565,9 @@ impl Node {
     /// Figures of this shard's tables.
     pub fn table_figures(&self) -> Vec<TableFigures> {
         match self.database.get() {
-            Some(database) => crate::figures::table_figures(database, &self.schema()),
+            Some(database) => {
+                crate::figures::table_figures(database, &self.schema(), &self.table_times.borrow())
+            }
             None => Vec::new(),
         }
     }

@@ -23,9 +23,8 @@ use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
 
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::node::Node;
+use crate::replica::BegunApply;
 use crate::replies::{Outcome, Replies};
-use crate::shard_metrics::Operation;
-use ceto_storage::Applied;
 
 /// The coordinator core with the requests that wait for it.
 pub struct Pump {
@@ -46,8 +45,8 @@ pub struct RequestFailure {
 
 /// A write that was started.
 pub(crate) enum BegunWrite {
-    /// Acknowledged.
-    Done,
+    /// Acknowledged, then.
+    Done(Instant),
     /// Its outcome comes by [`Node::write_reply`].
     Waits(RequestId),
 }
@@ -115,8 +114,8 @@ impl Node {
         mutation: Mutation,
     ) -> BegunWrite {
         let applied = self.begin_apply(mutation);
-        if let Ok(Applied::Done) = applied {
-            return BegunWrite::Done;
+        if let Ok(BegunApply::Done(at)) = applied {
+            return BegunWrite::Done(at);
         }
         let mut coordinator = self.pump.coordinator.borrow_mut();
         let reply_to = coordinator.await_write_here(context, write_type);
@@ -221,15 +220,15 @@ impl Node {
     fn feed_begun(
         self: &Rc<Self>,
         reply_to: ReplyTo,
-        begun: Result<Applied, ReplicaFailure>,
+        begun: Result<BegunApply, ReplicaFailure>,
         actions: &mut Actions,
     ) {
         match begun {
-            Ok(Applied::Done) => self.feed_applied(reply_to, Ok(()), actions),
-            Ok(Applied::Later(done)) => {
+            Ok(BegunApply::Done(_)) => self.feed_applied(reply_to, Ok(()), actions),
+            Ok(BegunApply::Waits(write)) => {
                 let node = self.clone();
                 let task = async move {
-                    let outcome = done.await.map_err(|error| storage_failure(&error));
+                    let outcome = node.finish_apply(write).await;
                     node.applied(reply_to, outcome);
                 };
                 self.env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
@@ -346,45 +345,6 @@ impl Node {
         answer
     }
 
-    /// Applies to this shard's storage.
-    pub(crate) async fn apply_here(self: Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
-        match self.begin_apply(mutation)? {
-            Applied::Done => Ok(()),
-            Applied::Later(done) => done.await.map_err(|error| storage_failure(&error)),
-        }
-    }
-
-    fn begin_apply(&self, mutation: Mutation) -> Result<Applied, ReplicaFailure> {
-        self.metrics.replica_writes.increment();
-        self.database()?
-            .apply(mutation)
-            .map_err(|error| storage_failure(&error))
-    }
-
-    /// Reads one partition of this shard, if everything needed is in memory.
-    fn try_read_here(&self, command: &ReadCommand) -> Option<Result<ReadResult, ReplicaFailure>> {
-        let ReadTarget::Partition(key) = &command.target else {
-            return None;
-        };
-        if key.token.shard(self.shard_count()) != self.shard() {
-            return None;
-        }
-        let outcome = self.database().ok()?.try_read(command)?;
-        self.metrics.replica_reads.increment();
-        Some(outcome.map_err(|error| storage_failure(&error)))
-    }
-
-    /// Reads from this shard's storage.
-    pub(crate) async fn read_here(&self, command: &ReadCommand) -> Result<ReadResult, ReplicaFailure> {
-        let began = self.env.clock().now();
-        self.metrics.replica_reads.increment();
-        let outcome = self.database()?.read(command).await;
-        self.metrics
-            .latency(Operation::ReplicaRead)
-            .record(self.env.clock().now() - began);
-        outcome.map_err(|error| storage_failure(&error))
-    }
-
     /// Starts the task that calls the core when its next deadline comes, unless one will look early enough.
     fn arm_timer(self: &Rc<Self>) {
         let Some(next) = self.pump.coordinator.borrow().next_timeout() else {
@@ -424,19 +384,4 @@ fn mailbox_full() -> ReplicaFailure {
         FailureReason::Overloaded,
         "the mailbox to the owning shard is full",
     )
-}
-
-/// What a storage error means to a coordinator.
-fn storage_failure(error: &ceto_storage::Error) -> ReplicaFailure {
-    use ceto_storage::Error;
-    let reason = match error {
-        Error::UnknownTable(_) => FailureReason::IncompatibleSchema,
-        Error::Overloaded { .. } => FailureReason::Overloaded,
-        Error::DiskFull(_) | Error::Poisoned(_) | Error::Closed => FailureReason::StorageRefused,
-        _ => FailureReason::Unknown,
-    };
-    if reason == FailureReason::Unknown {
-        tracing::error!(%error, "storage failed");
-    }
-    ReplicaFailure::new(reason, error.to_string())
 }

@@ -196,11 +196,8 @@ impl RunningSelect {
         self.share.correct(body.len());
         self.entry.learn_answer_bytes(body.len());
         let (context, plan) = (&self.context, &self.plan);
-        let metrics = &context.node.metrics;
-        metrics.rows_returned.add(plan.row_count());
-        metrics
-            .latency(Operation::CoordinatorRead)
-            .record(context.node.env.clock().now() - context.started);
+        context.node.metrics.rows_returned.add(plan.row_count());
+        context.record(Operation::CoordinatorRead, None);
         context.trace(|| format!("{} rows", plan.row_count()));
         Ok(Answer::Result {
             prefix: context.prefix(),

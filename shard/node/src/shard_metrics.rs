@@ -11,15 +11,18 @@ pub(crate) enum Operation {
     CoordinatorRead,
     /// INSERT, UPDATE, DELETE, BATCH, at the coordinator.
     CoordinatorWrite,
-    /// A read of this shard's own data that could not be answered from memory at once.
+    /// A read of this shard's own data.
     ReplicaRead,
+    /// A write to this shard's own data.
+    ReplicaWrite,
 }
 
 impl Operation {
-    const ALL: [(Operation, &'static str, &'static str); 3] = [
+    const ALL: [(Operation, &'static str, &'static str); 4] = [
         (Self::CoordinatorRead, "coordinator", "read"),
         (Self::CoordinatorWrite, "coordinator", "write"),
         (Self::ReplicaRead, "replica", "read"),
+        (Self::ReplicaWrite, "replica", "write"),
     ];
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct ShardMetrics {
     pub replica_writes: Counter,
     /// Reads of this shard's own data.
     pub replica_reads: Counter,
+    /// Failures of storage that are nobody else's fault: damage, bugs.
+    pub replica_faults: Counter,
     /// Rows sent to clients.
     pub rows_returned: Counter,
     /// Events sent to clients.
@@ -206,6 +211,11 @@ impl ShardMetrics {
             "ceto_replica_reads_total",
             "Reads of this shard's own data.",
             &self.replica_reads,
+        );
+        count(
+            "ceto_replica_faults_total",
+            "Reads and writes of this shard's data that failed by damage or a bug.",
+            &self.replica_faults,
         );
         count(
             "ceto_rows_returned_total",

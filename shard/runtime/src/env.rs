@@ -74,6 +74,10 @@ impl Clock for LinuxEnv {
         self.executor.now()
     }
 
+    fn read(&self) -> Instant {
+        Instant::now()
+    }
+
     fn unix_micros(&self) -> i64 {
         unix_micros()
     }

@@ -44,13 +44,7 @@ impl Database {
         let tables: Vec<Rc<TableStore>> = self.tables.borrow().values().cloned().collect();
         let mut jobs = Vec::new();
         for table in tables {
-            let is_named = |sstable: &&Rc<Sstable>| {
-                let path = sstable.data_path();
-                let name = path.file_name().map(|name| name.to_string_lossy());
-                files
-                    .iter()
-                    .any(|file| path == std::path::Path::new(file) || name.as_deref() == Some(file.as_str()))
-            };
+            let is_named = |sstable: &&Rc<Sstable>| files.iter().any(|file| has_name(sstable, file));
             let inputs: Vec<Rc<Sstable>> = table.view().sstables.iter().filter(is_named).cloned().collect();
             if let Some(busy) = inputs.iter().find(|sstable| !sstable.may_be_compacted()) {
                 let text = format!("{} is being compacted, or damaged", busy.data_path().display());
@@ -68,6 +62,13 @@ impl Database {
             Box::pin(self.run_all(&table, vec![job])).await?;
         }
         Ok(())
+    }
+
+    /// This shard has an sstable with that Data file: a path, or the last part of one.
+    pub fn has_data_file(&self, file: &str) -> bool {
+        let tables = self.tables.borrow();
+        let mut views = tables.values().map(|table| table.view());
+        views.any(|view| view.sstables.iter().any(|sstable| has_name(sstable, file)))
     }
 
     /// Removes partitions that `keeps` does not keep. Sstables that lie wholly in one of the ranges of tokens `owned`
@@ -201,6 +202,11 @@ impl Database {
     pub fn has_automatic_compaction(&self, table: TableId) -> Result<bool> {
         Ok(self.table(table)?.compacts_by_itself())
     }
+}
+
+fn has_name(sstable: &Sstable, file: &str) -> bool {
+    let path = sstable.data_path();
+    path == std::path::Path::new(file) || path.file_name().is_some_and(|name| name == file)
 }
 
 fn major_jobs(table: &Rc<TableStore>, sstables: &[Rc<Sstable>], what: MajorCompaction) -> Vec<Job> {

@@ -131,7 +131,10 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             (503, json!({ "status": "not serving clients" }))
         );
         is_serving.store(true, Ordering::Release);
-        assert_eq!(told(ready(state()).await).await, (200, json!({ "status": "ready" })));
+        assert_eq!(
+            told(ready(state()).await).await,
+            (200, json!({ "status": "ready" }))
+        );
         let mut service = SchemaService::new(schema, shards.clone());
         orders
             .send(Order::Break(Fault {

@@ -189,10 +189,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn boot(limits: Limits) -> World {
+        World::boot_on(limits, |env| env)
+    }
+
+    /// With an env that is made of the one in memory.
+    pub(crate) fn boot_on(limits: Limits, wrap: impl Fn(Rc<MemoryEnv>) -> Rc<dyn Env>) -> World {
         let env = MemoryEnv::new(MemoryDisk::new(1), 1);
         let network = Rc::new(MemoryNetwork::default());
         let parts = NodeParts {
-            env: env.clone(),
+            env: wrap(env.clone()),
             network: network.clone(),
             mailbox: Rc::new(Alone),
             options: Arc::new(options(limits)),
