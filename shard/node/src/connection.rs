@@ -10,6 +10,8 @@
 //! of a shard: [`response_memory`](crate::response_memory).
 //!
 //! Never: blocks, or holds a borrow across an await.
+//!
+//! Its parts: `handshake` for STARTUP, `output` for what is sent.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,14 +20,10 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use ceto_env::{LocalFuture, Protocol, Socket, TaskQueue};
-use ceto_native::request::Startup;
-use ceto_native::response::ResponsePrefix;
 use ceto_native::{
-    Compression, Dialect, Direction, Envelope, ErrorMessage, ErrorReason, Event, EventType, FrameDecoder,
-    FrameEncoder, LengthLimit, Opcode, ProtocolVersion, Request, RequestMessage, Response, ResponseMessage,
-    Violation,
+    Dialect, Direction, Envelope, ErrorMessage, ErrorReason, EventType, FrameDecoder, FrameEncoder,
+    LengthLimit, ProtocolVersion, Request, RequestMessage, Response, Violation,
 };
 
 use crate::execute::{Answer, Started, start};
@@ -35,6 +33,9 @@ use crate::response_memory::{SMALL, Unsent};
 use crate::stalls::Progress;
 use crate::system::virtual_rows::ClientRow;
 
+mod handshake;
+mod output;
+
 /// Length of a frame before STARTUP has been answered, bytes: a stranger gets no more.
 const STARTUP_FRAME_SIZE_MAX: u32 = 100_000;
 
@@ -42,8 +43,6 @@ const STARTUP_FRAME_SIZE_MAX: u32 = 100_000;
 const REQUESTS_PER_LOOK: u32 = 16;
 /// Bytes of a request and its answer together up to which both are taken to be quick.
 const SMALL_EXCHANGE: usize = 4 << 10;
-/// A body of so many bytes is handed to the socket instead of copied.
-const LARGE_ANSWER: usize = 64 << 10;
 
 /// The reading side of a connection, owned by the network.
 pub struct Connection {
@@ -382,57 +381,6 @@ impl ConnectionState {
         );
     }
 
-    fn start_up(&self, stream: i16, startup: &Startup) {
-        if self.stage.get() == Stage::Ready {
-            return self.protocol_error(
-                stream,
-                "Unexpected message STARTUP, the connection is ready".to_owned(),
-            );
-        }
-        let Some(version) = startup.option("CQL_VERSION") else {
-            return self.protocol_error(stream, "Missing value CQL_VERSION in STARTUP message".to_owned());
-        };
-        // Greater ones are fine: the Rust driver asks for 4.0.0.
-        let major = version
-            .split('.')
-            .next()
-            .and_then(|major| major.parse::<u32>().ok());
-        if major.is_none_or(|major| major < 3) {
-            return self.protocol_error(
-                stream,
-                format!("CQL version {version} is not supported by the binary protocol (supported versions are >= 3.0.0)"),
-            );
-        }
-        let dialect = self.dialect();
-        let compression = match startup.compression(dialect.version) {
-            Ok(compression) => compression,
-            Err(violation) => return self.respond(stream, &ErrorMessage::from(&violation).into()),
-        };
-        let mut dialect = dialect;
-        self.throws_on_overload
-            .set(startup.option("THROW_ON_OVERLOAD") == Some("1"));
-        dialect.extensions.lwt_mark = startup.option("SCYLLA_LWT_ADD_METADATA_MARK").is_some();
-        dialect.extensions.metadata_id = startup.option("SCYLLA_USE_METADATA_ID").is_some();
-        *self.startup.borrow_mut() = startup.options.iter().cloned().collect();
-        self.respond(stream, &Response::Ready.into());
-        self.switch_to(dialect, compression);
-        self.stage.set(Stage::Ready);
-    }
-
-    /// What STARTUP has agreed on holds from here on: READY itself was still sent plain.
-    fn switch_to(&self, dialect: Dialect, compression: Compression) {
-        let mut decoder = self.decoder.borrow_mut();
-        let mut encoder = self.encoder.borrow_mut();
-        encoder.set_dialect(dialect);
-        decoder.set_max_length(u32::try_from(self.node.options.limits.max_frame_size).unwrap_or(u32::MAX));
-        decoder.set_compression(compression);
-        encoder.set_compression(compression);
-        if dialect.version >= ProtocolVersion::V5 {
-            decoder.start_framing();
-            encoder.start_framing();
-        }
-    }
-
     /// Starts a request that runs statements. What needs no wait is answered here; the rest is polled once before it
     /// becomes a task.
     fn start_request(self: &Rc<Self>, stream: i16, message: RequestMessage, bytes: Option<RequestBytes>) {
@@ -493,109 +441,6 @@ impl ConnectionState {
         self.in_flight.set(self.in_flight.get() - 1);
         if self.is_paused.get() {
             self.resume();
-        }
-    }
-
-    fn answer(&self, stream: i16, answer: Answer) {
-        match answer {
-            Answer::Message(message) => self.respond(stream, &message),
-            Answer::Void(prefix) => {
-                let response = Response::Void;
-                self.respond(stream, &ResponseMessage { prefix, response });
-            }
-            Answer::Result { prefix, body, share } if body.len() >= LARGE_ANSWER => {
-                self.send_large(stream, &prefix, body);
-                drop(share);
-            }
-            Answer::Result { prefix, body, share } => {
-                let dialect = self.dialect();
-                let flags = prefix.flags(dialect);
-                self.send(stream, Opcode::Result, flags, |out| {
-                    prefix.encode(dialect, out);
-                    out.extend_from_slice(&body);
-                });
-                self.node.spare_body.give(body);
-                // From here on the socket's bytes count instead.
-                drop(share);
-            }
-        }
-    }
-
-    /// Hands the socket a long body without moving it.
-    fn send_large(&self, stream: i16, prefix: &ResponsePrefix, body: BytesMut) {
-        if self.is_closed() {
-            return;
-        }
-        let dialect = self.dialect();
-        let mut encoded_prefix = BytesMut::new();
-        prefix.encode(dialect, &mut encoded_prefix);
-        let flags = prefix.flags(dialect);
-        let buffers =
-            self.encoder
-                .borrow_mut()
-                .large_envelope(Opcode::Result, stream, flags, &encoded_prefix, body);
-        match buffers {
-            Ok(buffers) => {
-                for buffer in buffers {
-                    self.node.metrics.bytes_sent.add(buffer.len() as u64);
-                    self.socket.write_buffer(buffer);
-                }
-                self.settle();
-            }
-            Err(violation) => self.too_large(stream, &violation),
-        }
-    }
-
-    fn too_large(&self, stream: i16, violation: &Violation) {
-        let message =
-            format!("The answer is too large for the protocol: {violation}; use a smaller page size");
-        self.respond(
-            stream,
-            &ErrorMessage {
-                message,
-                reason: ErrorReason::Server,
-            }
-            .into(),
-        );
-    }
-
-    /// Sends a message.
-    pub fn respond(&self, stream: i16, message: &ResponseMessage) {
-        if let Response::Error(error) = &message.response {
-            self.node.metrics.count_error(error.reason.code());
-        }
-        let dialect = self.dialect();
-        self.send(stream, message.response.opcode(), message.flags(dialect), |out| {
-            message.encode(dialect, out)
-        });
-    }
-
-    fn send(&self, stream: i16, opcode: Opcode, flags: u8, fill: impl Fn(&mut BytesMut)) {
-        if self.stage.get() == Stage::Closed {
-            return;
-        }
-        let mut encoder = self.encoder.borrow_mut();
-        let mut too_large = None;
-        self.socket.write_with(&mut |out| {
-            let before = out.len();
-            let mut writer = encoder.writer(out);
-            if let Err(violation) = writer.envelope(opcode, stream, flags, &fill) {
-                too_large = Some(violation);
-            }
-            drop(writer);
-            self.node.metrics.bytes_sent.add((out.len() - before) as u64);
-        });
-        drop(encoder);
-        self.settle();
-        if let Some(violation) = too_large {
-            self.too_large(stream, &violation);
-        }
-    }
-
-    /// Sends an event if the client has registered for its type.
-    pub fn notify(&self, event: &Event) {
-        if self.stage.get() == Stage::Ready && self.events.get() & event_bit(event.event_type()) != 0 {
-            self.respond(-1, &Response::Event(event.clone()).into());
         }
     }
 

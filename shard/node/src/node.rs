@@ -3,6 +3,8 @@
 //! A [`Node`] lives on its shard's thread and is reached by connections, the mailbox and tasks of that shard only. It
 //! is opened with the system tables' schema, learns the whole schema from the control thread, listens, and ends when
 //! told.
+//!
+//! Its parts: `calls` between shards, `schema` for the schema's way in, `drain` for its end.
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -12,22 +14,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ceto_cluster::coordinator::{Coordinator, Limits as CoordinatorLimits};
-use ceto_cluster::{ReplicaMap, Ring, RingNode, Strategy};
-use ceto_env::{Env, LocalFuture, Mailbox, Network, Placement, TaskQueue};
+use ceto_cluster::{ReplicaMap, Ring, RingNode};
+use ceto_env::{Env, Mailbox, Network, Placement, TaskQueue};
 use ceto_internode::{FailureReason, HostId};
-use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadResult, ReadTarget, ResumePoint};
-use ceto_model::{Keyspace, Mutation, PartitionRange, Schema, Slice, TableId, Token, UnixSeconds};
-use ceto_native::Event;
+use ceto_model::read::ReadResult;
+use ceto_model::{Mutation, Schema, TableId, Token};
 use ceto_storage::{Database, StorageOptions};
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
 use crate::figures::{ReplayFigures, RowCacheFigures, TableFigures};
 use crate::locks::{PartitionGuard, PartitionLocks};
-use crate::message::{ReplicaFailure, ShardMessage, Task};
+use crate::message::{ReplicaFailure, ShardMessage};
 use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
 use crate::prepared::PreparedCache;
@@ -38,13 +39,13 @@ use crate::response_memory::ResponseMemory;
 use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
-use crate::system::definitions::{SYSTEM_SCHEMA, system_schema};
-use crate::system::schema_rows::{StoredSchema, TABLES};
+use crate::system::definitions::system_schema;
 
-/// How long a drain waits for the requests in flight; they have deadlines of their own, most of them shorter.
-const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
-/// Time between looks during a drain.
-const DRAIN_LOOK: Duration = Duration::from_millis(2);
+mod calls;
+mod drain;
+mod schema;
+
+use schema::replica_maps;
 
 /// Time between log lines about tombstones, on each shard.
 const TOMBSTONE_LOG_PERIOD: Duration = Duration::from_secs(1);
@@ -215,116 +216,6 @@ impl Node {
         now
     }
 
-    // ---- the mailbox ------------------------------------------------------------------------------------------
-
-    /// Takes a message from another shard or the control thread.
-    pub fn receive(self: &Rc<Self>, message: ShardMessage) {
-        match message {
-            ShardMessage::Apply {
-                from,
-                reply_to,
-                mutation,
-            } => {
-                let node = self.clone();
-                self.run_now(TaskQueue::Statement, async move {
-                    let result = node.clone().apply_here(*mutation).await;
-                    node.send(from, ShardMessage::Applied { reply_to, result });
-                });
-            }
-            ShardMessage::Read { from, slot, command } => {
-                let node = self.clone();
-                self.run_now(TaskQueue::Statement, async move {
-                    let result = node.read_here(&command).await.map(Box::new);
-                    node.send(from, ShardMessage::ReadDone { slot, result });
-                });
-            }
-            ShardMessage::Applied { reply_to, result } => self.applied(reply_to, result),
-            ShardMessage::ReadDone { slot, result } => {
-                self.reads.answer(slot, result);
-            }
-            ShardMessage::Run(task) => self.run_now(TaskQueue::Control, task(self.clone())),
-            ShardMessage::Answer { slot, value } => {
-                self.answers.answer(slot, value);
-            }
-        }
-    }
-
-    /// Polls once at once; only what has to wait becomes a task.
-    fn run_now(&self, queue: TaskQueue, work: impl Future<Output = ()> + 'static) {
-        let mut work: LocalFuture<'static, ()> = Box::pin(work);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        if work.as_mut().poll(&mut context).is_pending() {
-            self.env.tasks().spawn(queue, work);
-        }
-    }
-
-    /// Sends an answer. Answers are as many as questions, and questions are bounded, so a refused answer waits.
-    fn send(self: &Rc<Self>, to: u16, message: ShardMessage) {
-        if let Err(mut message) = self.mailbox.send(to, message) {
-            let node = self.clone();
-            let retry = async move {
-                loop {
-                    node.env.tasks().sleep(Duration::from_millis(1)).await;
-                    match node.mailbox.send(to, message) {
-                        Ok(()) => return,
-                        Err(back) => message = back,
-                    }
-                }
-            };
-            self.env.tasks().spawn(TaskQueue::Statement, Box::pin(retry));
-        }
-    }
-
-    /// Runs `work` on `shard` of this node and returns what it returns.
-    pub async fn on_shard<R: Send + 'static>(
-        self: &Rc<Self>,
-        shard: u16,
-        work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,
-    ) -> R {
-        if shard == self.shard() {
-            return work(self.clone()).await;
-        }
-        self.ask(shard, work).await
-    }
-
-    /// Runs `work` on every shard of this node at once; results in no order.
-    pub async fn on_all_shards<R: Send + 'static>(
-        self: &Rc<Self>,
-        work: impl Fn(Rc<Node>) -> LocalFuture<'static, R> + Clone + Send + 'static,
-    ) -> Vec<R> {
-        let others = (0..self.shard_count()).filter(|shard| *shard != self.shard());
-        let asked: Vec<_> = others.map(|shard| self.ask(shard, work.clone())).collect();
-        let mut results = vec![work(self.clone()).await];
-        for answer in asked {
-            results.push(answer.await);
-        }
-        results
-    }
-
-    /// Sends `work` to another shard; the question is on its way when this returns.
-    fn ask<R: Send + 'static>(
-        self: &Rc<Self>,
-        shard: u16,
-        work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,
-    ) -> LocalFuture<'static, R> {
-        let (slot, answer) = self.answers.open();
-        let from = self.shard();
-        let task: Task = Box::new(move |node: Rc<Node>| {
-            let running = work(node.clone());
-            Box::pin(async move {
-                let value = Box::new(running.await);
-                node.send(from, ShardMessage::Answer { slot, value });
-            })
-        });
-        self.send(shard, ShardMessage::Run(task));
-        Box::pin(async move {
-            let value = answer.await;
-            *value
-                .downcast::<R>()
-                .unwrap_or_else(|_| unreachable!("a slot's answer has its question's type"))
-        })
-    }
-
     // ---- the control thread's calls -----------------------------------------------------------------------------
 
     /// Makes the files of all shards fit the present number of shards. Called on one shard, before any opens.
@@ -376,113 +267,6 @@ impl Node {
     /// Bytes of the largest mutation.
     pub(crate) fn mutation_max(&self) -> usize {
         self.storage.mutation_max()
-    }
-
-    fn close_connections(&self) {
-        let connections: Vec<_> = self
-            .connections
-            .borrow()
-            .iter()
-            .filter_map(|(_, c)| c.upgrade())
-            .collect();
-        connections.iter().for_each(|connection| connection.close());
-    }
-
-    /// What this shard has stored in `system_schema`.
-    pub async fn stored_schema(self: &Rc<Self>) -> Result<StoredSchema, String> {
-        let system = self.schema();
-        let mut stored = StoredSchema::default();
-        for name in TABLES {
-            let table = system
-                .table(SYSTEM_SCHEMA, name)
-                .expect("a table of system_schema");
-            stored.0.insert(name, self.read_whole_table(table.id).await?);
-        }
-        Ok(stored)
-    }
-
-    pub(crate) async fn read_whole_table(
-        self: &Rc<Self>,
-        table: TableId,
-    ) -> Result<Vec<(ceto_model::DecoratedKey, ceto_model::Partition)>, String> {
-        let command = ReadCommand {
-            table,
-            target: ReadTarget::Range(PartitionRange::full()),
-            slices: [Slice::full()].into_iter().collect(),
-            first_partition_slices: None,
-            reversed: false,
-            columns: ColumnSelection::All,
-            now: UnixSeconds(self.env.clock().unix_seconds()),
-            limits: ReadLimits::NONE,
-            keep_tombstones: false,
-            bypass_cache: true,
-        };
-        let result = self
-            .read_here(&command)
-            .await
-            .map_err(|failure| failure.message)?;
-        match result.resume {
-            None => {}
-            Some(ResumePoint::Row(..) | ResumePoint::Ring(_)) => {
-                return Err("a read without limits stopped early".to_owned());
-            }
-        }
-        Ok(result
-            .partitions
-            .into_iter()
-            .map(|part| (part.key, part.partition))
-            .collect())
-    }
-
-    /// Takes the recovered schema and replays the rest of the commitlog.
-    pub async fn finish_recovery(self: &Rc<Self>, schema: Arc<Schema>) -> Result<(), String> {
-        let database = self.database().map_err(|failure| failure.message)?;
-        self.set_schema(schema.clone());
-        database
-            .finish_recovery(schema)
-            .await
-            .map_err(|error| error.to_string())
-    }
-
-    /// Takes a new schema: storage follows (tables that are gone lose their data), statements are prepared again when
-    /// they are next used.
-    pub async fn install_schema(self: &Rc<Self>, schema: Arc<Schema>) {
-        let old = self.schema();
-        self.set_schema(schema.clone());
-        let Some(database) = self.database.get() else {
-            return;
-        };
-        if let Err(error) = database.set_schema(schema).await {
-            error!(%error, "storage did not take a schema change in full");
-        }
-        for table in old
-            .tables()
-            .filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none())
-        {
-            self.table_times.borrow_mut().remove(&table.id);
-            if let Err(error) = database.drop_table(table.id).await {
-                error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
-            }
-        }
-    }
-
-    fn set_schema(&self, schema: Arc<Schema>) {
-        *self.replication.borrow_mut() = replica_maps(&schema, &self.ring, HostId(self.options.host_id));
-        *self.schema.borrow_mut() = schema;
-    }
-
-    /// Tells this shard's clients that have registered for it.
-    pub fn notify_schema_change(&self, event: &ceto_cql::SchemaChangeEvent) {
-        let event = Event::SchemaChange(crate::answer::schema_change(event));
-        let connections: Vec<_> = self
-            .connections
-            .borrow()
-            .iter()
-            .filter_map(|(_, c)| c.upgrade())
-            .collect();
-        for connection in connections {
-            connection.notify(&event);
-        }
     }
 
     /// Applies a mutation that this shard owns and syncs it.
@@ -609,45 +393,6 @@ impl Node {
             .map_err(|error| error.to_string())
     }
 
-    /// First step of a drain: stops accepting, lets what is in flight finish (for [`IN_FLIGHT_PATIENCE`] at most), closes
-    /// connections. Storage goes on: requests that other shards still have in flight may come to it.
-    pub async fn stop_serving(self: &Rc<Self>) {
-        self.is_draining.set(true);
-        self.network.stop_accepting();
-        let began = self.env.clock().now();
-        while self.requests_in_flight.get() > 0 {
-            if self.env.clock().now() - began > IN_FLIGHT_PATIENCE {
-                let requests = self.requests_in_flight.get();
-                warn!(
-                    requests,
-                    "draining without waiting any longer for requests in flight"
-                );
-                break;
-            }
-            self.env.tasks().sleep(DRAIN_LOOK).await;
-        }
-        self.close_connections();
-    }
-
-    /// Second step of a drain, when no shard serves any more: flushes everything and takes no more writes. Asked a second
-    /// time it waits for the first.
-    pub async fn drain_storage(self: &Rc<Self>) -> Result<(), String> {
-        if self.is_storage_draining.replace(true) {
-            loop {
-                if let Some(outcome) = &*self.drained.borrow() {
-                    return outcome.clone();
-                }
-                self.env.tasks().sleep(DRAIN_LOOK).await;
-            }
-        }
-        let outcome = match self.database.get() {
-            Some(database) => database.drain().await.map_err(|error| error.to_string()),
-            None => Ok(()),
-        };
-        *self.drained.borrow_mut() = Some(outcome.clone());
-        outcome
-    }
-
     /// At most one log line about tombstones in [`TOMBSTONE_LOG_PERIOD`]; every one is counted.
     pub(crate) fn may_log_tombstones(&self) -> bool {
         let now = self.env.clock().now();
@@ -657,11 +402,6 @@ impl Node {
             self.tombstones_logged.set(Some(now));
         }
         may
-    }
-
-    /// Clients get no more answers: the node is being drained.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining.get()
     }
 
     /// Ends [`Node::ended`].
@@ -723,21 +463,6 @@ impl Node {
         .into_iter()
         .collect()
     }
-}
-
-/// The replica map of each keyspace.
-fn replica_maps(schema: &Schema, ring: &Arc<Ring>, local: HostId) -> FxHashMap<Arc<str>, Arc<ReplicaMap>> {
-    let map = |keyspace: &Arc<Keyspace>| {
-        let strategy = Strategy::from_options(&keyspace.replication).unwrap_or_else(|error| {
-            error!(%error, keyspace = %keyspace.name, "replication options of the stored schema; using one replica");
-            Strategy::Local
-        });
-        (
-            keyspace.name.clone(),
-            Arc::new(ReplicaMap::new(ring.clone(), strategy, local)),
-        )
-    };
-    schema.keyspaces().map(map).collect()
 }
 
 fn storage_options(parts: &NodeParts) -> StorageOptions {
