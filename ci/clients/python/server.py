@@ -1,5 +1,6 @@
 """A node under test: the ceto binary on free loopback ports, started and ended by its process id."""
 
+import json
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
@@ -120,6 +122,15 @@ class Server:
         if result.returncode != 0:
             raise RuntimeError(f"nodetool {arguments}: exit code {result.returncode}: {result.stderr.strip()}")
         return result.stdout
+
+    def readiness(self):
+        """Status code and document of /ready."""
+        url = f"http://127.0.0.1:{self.admin_port}/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.load(refusal)
 
     def metrics(self):
         """The samples of the metrics port: {(name, frozenset of label pairs): value}."""

@@ -372,6 +372,10 @@ pub struct CompactionStatistics {
     pub concurrent_compactors: u64,
     /// Compactions done.
     pub completed: u64,
+    /// Bytes that they read.
+    pub compacted_bytes: u64,
+    /// Time in which that was.
+    pub uptime_seconds: u64,
     /// Compactions stopped on request.
     pub aborted: u64,
     /// Compactions that left sstables out for want of disk space.

@@ -103,6 +103,7 @@ pub(crate) enum Verb {
         #[arg(long = "compaction-id", visible_alias = "id", value_name = "COMPACTION-ID")]
         id: Option<String>,
         /// Only those of this type: COMPACTION, MAJOR_COMPACTION, CLEANUP, SCRUB, UPGRADE_SSTABLES, GARBAGE_COLLECT, ...
+        #[arg(value_parser = compaction_type, value_name = "COMPACTION_TYPE")]
         kind: Option<String>,
     },
     /// Print what compactions may write
@@ -148,6 +149,40 @@ pub(crate) enum Verb {
     Disablebackup,
     /// Status of incremental backup
     Statusbackup,
+}
+
+/// What `stop` may name: nodetool's types of operations, of which the last ones never run here.
+const COMPACTION_TYPES: [&str; 20] = [
+    "COMPACTION",
+    "MAJOR_COMPACTION",
+    "USER_DEFINED_COMPACTION",
+    "TOMBSTONE_COMPACTION",
+    "CLEANUP",
+    "SCRUB",
+    "UPGRADE_SSTABLES",
+    "GARBAGE_COLLECT",
+    "VALIDATION",
+    "ANTICOMPACTION",
+    "VERIFY",
+    "INDEX_BUILD",
+    "VIEW_BUILD",
+    "INDEX_SUMMARY",
+    "RELOCATE",
+    "KEY_CACHE_SAVE",
+    "ROW_CACHE_SAVE",
+    "COUNTER_CACHE_SAVE",
+    "FLUSH",
+    "UNKNOWN",
+];
+
+fn compaction_type(word: &str) -> Result<String, String> {
+    match COMPACTION_TYPES
+        .iter()
+        .find(|known| known.eq_ignore_ascii_case(word))
+    {
+        Some(known) => Ok((*known).to_owned()),
+        None => Err(format!("it is one of {}", COMPACTION_TYPES[..8].join(", "))),
+    }
 }
 
 /// The arguments of `tablestats`.
@@ -225,6 +260,9 @@ pub(crate) struct ScrubArguments {
     /// Taken as nodetool's; values are not looked into
     #[arg(short, long)]
     pub(crate) no_validate: bool,
+    /// Taken as nodetool's; there are no overflowed times to live here
+    #[arg(short, long)]
+    pub(crate) reinsert_overflowed_ttl: bool,
     #[command(flatten)]
     pub(crate) rest: JobsAndTarget,
 }

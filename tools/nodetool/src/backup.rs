@@ -110,7 +110,7 @@ pub(crate) struct ImportArguments {
 /// Nodetool has options of two letters behind one dash, which the parser here would take for two options.
 pub(crate) fn two_letter_option(word: OsString) -> OsString {
     match word.to_str() {
-        Some("-cf" | "-kt" | "-kc" | "-sf" | "-nt") => {
+        Some("-cf" | "-kt" | "-kc" | "-sf" | "-nt" | "-ns" | "-st" | "-et" | "-id") => {
             let mut doubled = OsString::from("-");
             doubled.push(&word);
             doubled

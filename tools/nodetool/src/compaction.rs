@@ -1,6 +1,6 @@
 //! The verbs about compaction.
 
-use std::fmt::Write;
+use serde_json::{Value, json};
 
 use crate::api::{
     AutomaticCompactions, CompactionHistory, CompactionStatistics, Done, PastCompaction, RunningCompaction,
@@ -69,7 +69,9 @@ pub(crate) fn perform(client: &Client, verb: &Verb) -> Result<String, String> {
         Verb::Getconcurrentcompactors => {
             let statistics: CompactionStatistics = fetch(client.get("/v1/compaction/stats", &[]))?;
             let all = statistics.concurrent_compactors;
-            Ok(format!("Current concurrent compactors in the system is: {all}\n"))
+            Ok(format!(
+                "Current concurrent compactors in the system is: \n{all}\n"
+            ))
         }
         Verb::Enableautocompaction(target) => switch(client, target, "true").map(nothing),
         Verb::Disableautocompaction(target) => switch(client, target, "false").map(nothing),
@@ -79,6 +81,13 @@ pub(crate) fn perform(client: &Client, verb: &Verb) -> Result<String, String> {
 }
 
 fn compact(client: &Client, arguments: &CompactArguments) -> Result<(), String> {
+    let has_tokens = arguments.start_token.is_some() || arguments.end_token.is_some();
+    if arguments.split_output && (arguments.user_defined || has_tokens) {
+        return Err("Invalid option combination: Can not use split-output here".to_owned());
+    }
+    if arguments.user_defined && has_tokens {
+        return Err("Invalid option combination: Can not provide tokens when using user-defined".to_owned());
+    }
     if arguments.user_defined {
         if arguments.names.is_empty() {
             return Err("--user-defined needs the Data files to be compacted".to_owned());
@@ -119,15 +128,15 @@ fn stop(client: &Client, id: Option<&str>, kind: Option<&str>) -> Result<String,
 
 fn throughput(client: &Client, precise: bool) -> Result<String, String> {
     let throughput: Throughput = fetch(client.get("/v1/compaction/throughput", &[]))?;
-    let bytes = throughput.bytes_per_second;
+    // A limit that the shards do not share evenly is some bytes more or less in all.
+    let mebibytes = (throughput.bytes_per_second as f64 / MEBIBYTE as f64 * 1000.0).round() / 1000.0;
     if precise {
-        let mebibytes = bytes as f64 / MEBIBYTE as f64;
         return Ok(format!("Current compaction throughput: {mebibytes:?} MiB/s\n"));
     }
-    Ok(format!(
-        "Current compaction throughput: {} MiB/s\n",
-        bytes / MEBIBYTE
-    ))
+    if mebibytes.fract() != 0.0 {
+        return Err("Use the -d flag to quiet this error and get the exact throughput in MiB/s".to_owned());
+    }
+    Ok(format!("Current compaction throughput: {mebibytes:.0} MB/s\n"))
 }
 
 fn switch(client: &Client, target: &Target, enabled: &str) -> Result<(), String> {
@@ -181,23 +190,23 @@ fn size(bytes: u64, human_readable: bool) -> String {
     }
 }
 
-/// Columns as wide as their widest cell, one space between them.
 fn table_text(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut lines = vec![
-        header
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<String>>(),
-    ];
+    let mut lines = vec![header.iter().map(|name| (*name).to_owned()).collect()];
     lines.extend(rows);
+    rows_text(&lines)
+}
+
+/// Columns as wide as their widest cell, one space between them. Rows need not be of one length.
+fn rows_text(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(column));
+        let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for line in &lines {
-        let cells = line
+    for row in rows {
+        let cells = row
             .iter()
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:<width$}"));
@@ -208,27 +217,31 @@ fn table_text(header: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
+/// One table as in nodetool: figures, pending and running compactions share its columns.
 fn statistics_text(statistics: &CompactionStatistics, human_readable: bool, vtable: bool) -> String {
-    let mut text = String::new();
-    let pending: u64 = statistics.pending.iter().map(|pending| pending.tasks).sum();
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<37}{value}").expect("writing to a string does not fail");
+    let row = |cells: &[&str]| {
+        cells
+            .iter()
+            .map(|cell| (*cell).to_owned())
+            .collect::<Vec<String>>()
     };
+    let mut rows = Vec::new();
+    let mut line = |name: &str, value: String| rows.push(row(&[name, &value]));
+    let pending: u64 = statistics.pending.iter().map(|pending| pending.tasks).sum();
     line(
         "concurrent compactors",
         statistics.concurrent_compactors.to_string(),
     );
     line("pending tasks", pending.to_string());
-    for table in &statistics.pending {
-        line(&table.keyspace, format!("{} {}", table.table, table.tasks));
-    }
+    let pending = statistics.pending.iter();
+    rows.extend(pending.map(|table| row(&[&table.keyspace, &table.table, &table.tasks.to_string()])));
+    let mut line = |name: &str, value: String| rows.push(row(&[name, &value]));
     line("compactions completed", statistics.completed.to_string());
+    line("data compacted", size(statistics.compacted_bytes, human_readable));
     line("compactions aborted", statistics.aborted.to_string());
     line("compactions reduced", statistics.reduced.to_string());
-    line(
-        "compaction backlog",
-        size(statistics.backlog_bytes, human_readable),
-    );
+    let per_hour = statistics.completed as f64 * 3600.0 / statistics.uptime_seconds.max(1) as f64;
+    line("mean rate", format!("{per_hour:.2}/hour"));
     let throughput = statistics.throughput_bytes_per_second;
     line(
         "compaction throughput (MiB/s)",
@@ -237,64 +250,19 @@ fn statistics_text(statistics: &CompactionStatistics, human_readable: bool, vtab
             bytes => format!("{:?}", bytes as f64 / MEBIBYTE as f64),
         },
     );
+    line(
+        "compaction backlog",
+        size(statistics.backlog_bytes, human_readable),
+    );
     if statistics.running.is_empty() {
-        return text;
+        return rows_text(&rows);
     }
-    let progress = |running: &RunningCompaction| match running.total_bytes {
-        0 => "n/a".to_owned(),
-        total => format!("{:.2}%", running.completed_bytes as f64 / total as f64 * 100.0),
-    };
-    if vtable {
-        let rows = statistics.running.iter().map(|running| {
-            vec![
-                running.keyspace.clone(),
-                running.table.clone(),
-                running.id.clone(),
-                progress(running),
-                running.compaction_type.clone(),
-                size(running.completed_bytes, human_readable),
-                running.shard.to_string(),
-                size(running.total_bytes, human_readable),
-                "bytes".to_owned(),
-            ]
-        });
-        let header = [
-            "keyspace",
-            "table",
-            "task id",
-            "completion ratio",
-            "kind",
-            "progress",
-            "shard",
-            "total",
-            "unit",
-        ];
-        text.push_str(&table_text(&header, rows.collect()));
-    } else {
-        let rows = statistics.running.iter().map(|running| {
-            vec![
-                running.id.clone(),
-                running.compaction_type.clone(),
-                running.keyspace.clone(),
-                running.table.clone(),
-                size(running.completed_bytes, human_readable),
-                size(running.total_bytes, human_readable),
-                "bytes".to_owned(),
-                progress(running),
-            ]
-        });
-        let header = [
-            "id",
-            "compaction type",
-            "keyspace",
-            "table",
-            "completed",
-            "total",
-            "unit",
-            "progress",
-        ];
-        text.push_str(&table_text(&header, rows.collect()));
-    }
+    rows.push(row(match vtable {
+        true => &RUNNING_AS_VTABLE,
+        false => &RUNNING,
+    }));
+    let running = statistics.running.iter();
+    rows.extend(running.map(|running| running_row(running, human_readable, vtable)));
     let left: u64 = statistics
         .running
         .iter()
@@ -302,16 +270,49 @@ fn statistics_text(statistics: &CompactionStatistics, human_readable: bool, vtab
         .sum();
     let remaining = match left.checked_div(throughput) {
         None => "n/a".to_owned(),
-        Some(seconds) => format!(
-            "{:>3}h{:02}m{:02}s",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60
-        ),
+        Some(seconds) => format!("{}h{:02}m{:02}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
     };
-    writeln!(text, "Active compaction remaining time : {remaining:>10}")
-        .expect("writing to a string does not fail");
-    text
+    rows.push(row(&["active compaction remaining time", &remaining]));
+    rows_text(&rows)
+}
+
+const RUNNING: [&str; 8] = [
+    "id",
+    "compaction type",
+    "keyspace",
+    "table",
+    "completed",
+    "total",
+    "unit",
+    "progress",
+];
+const RUNNING_AS_VTABLE: [&str; 9] = [
+    "keyspace",
+    "table",
+    "task id",
+    "completion ratio",
+    "kind",
+    "progress",
+    "total",
+    "unit",
+    "shard",
+];
+
+fn running_row(running: &RunningCompaction, human_readable: bool, vtable: bool) -> Vec<String> {
+    let (keyspace, table) = (running.keyspace.clone(), running.table.clone());
+    let (id, kind) = (running.id.clone(), running.compaction_type.clone());
+    let completed = size(running.completed_bytes, human_readable);
+    let total = size(running.total_bytes, human_readable);
+    let unit = "bytes".to_owned();
+    let progress = match running.total_bytes {
+        0 => "n/a".to_owned(),
+        total => format!("{:.2}%", running.completed_bytes as f64 / total as f64 * 100.0),
+    };
+    if vtable {
+        let shard = running.shard.to_string();
+        return vec![keyspace, table, id, progress, kind, completed, total, unit, shard];
+    }
+    vec![id, kind, keyspace, table, completed, total, unit, progress]
 }
 
 fn history_text(
@@ -319,13 +320,6 @@ fn history_text(
     human_readable: bool,
     format: Option<OutputFormat>,
 ) -> Result<String, String> {
-    if format == Some(OutputFormat::Json) {
-        let text = serde_json::to_string_pretty(history).map_err(|error| error.to_string())?;
-        return Ok(text + "\n");
-    }
-    if history.compactions.is_empty() {
-        return Ok("There is no compaction history\n".to_owned());
-    }
     let merged = |past: &PastCompaction| {
         let counts = past.rows_merged.iter();
         let counts: Vec<String> = counts
@@ -338,6 +332,29 @@ fn history_text(
         let all: Vec<String> = all.map(|(name, value)| format!("{name}:{value}")).collect();
         format!("{{{}}}", all.join(", "))
     };
+    if format == Some(OutputFormat::Json) {
+        let rows = history.compactions.iter().map(|past| {
+            let bytes = |bytes: u64| match human_readable {
+                true => json!(file_size(bytes)),
+                false => json!(bytes),
+            };
+            json!({
+                "id": past.id,
+                "keyspace_name": past.keyspace,
+                "columnfamily_name": past.table,
+                "compacted_at": time(past.compacted_at_ms),
+                "bytes_in": bytes(past.bytes_in),
+                "bytes_out": bytes(past.bytes_out),
+                "rows_merged": merged(past),
+                "compaction_properties": properties(past),
+            })
+        });
+        let document = json!({ "CompactionHistory": rows.collect::<Vec<Value>>() });
+        return Ok(format!("{document}\n"));
+    }
+    if history.compactions.is_empty() {
+        return Ok("Compaction History: \nThere is no compaction history\n".to_owned());
+    }
     let rows = history.compactions.iter().map(|past| {
         vec![
             past.id.clone(),

@@ -274,12 +274,21 @@ fn compaction_verbs_order_what_they_say() {
         "POST /v1/compaction/throughput?bytes_per_second=33554432",
         "setcompactionthroughput 32",
     );
+    done(
+        "POST /v1/node/compact?keyspace=k&start_token=-5&end_token=7",
+        "compact -st -5 -et 7 k",
+    );
+    done("POST /v1/node/scrub?keyspace=k", "scrub -ns -s -r -j 2 k");
     assert_eq!(nodetool("compact --user-defined").0, 1);
+    let (code, _, errors) = nodetool("compact -s -st 5 k");
+    assert_eq!(code, 1);
+    assert!(errors.contains("Can not use split-output here"), "{errors}");
 }
 
 #[test]
 fn compactions_are_shown_and_stopped() {
-    let statistics = r#"{"concurrent_compactors": 2, "completed": 15, "aborted": 1, "reduced": 0,
+    let statistics = r#"{"concurrent_compactors": 2, "completed": 15, "compacted_bytes": 2048,
+        "uptime_seconds": 1800, "aborted": 1, "reduced": 0,
         "throughput_bytes_per_second": 67108864, "backlog_bytes": 1024,
         "pending": [{"keyspace": "k", "table": "t", "tasks": 3}],
         "running": [{"id": "77f3f201-6765-4f11-9cdd-8be58c5f8c9e", "compaction_type": "Compaction", "keyspace": "k", "table": "t",
@@ -289,15 +298,17 @@ fn compactions_are_shown_and_stopped() {
     let expected = "\
 concurrent compactors                2
 pending tasks                        3
-k                                    t 3
+k                                    t               3
 compactions completed                15
+data compacted                       2048
 compactions aborted                  1
 compactions reduced                  0
-compaction backlog                   1024
+mean rate                            30.00/hour
 compaction throughput (MiB/s)        64.0
+compaction backlog                   1024
 id                                   compaction type keyspace table completed total     unit  progress
 77f3f201-6765-4f11-9cdd-8be58c5f8c9e Compaction      k        t     67108864  268435456 bytes 25.00%
-Active compaction remaining time :   0h00m03s
+active compaction remaining time     0h00m03s
 ";
     assert_eq!((code, out.as_str()), (0, expected));
     assert!(
@@ -318,24 +329,43 @@ x  k             t                 1970-01-01T00:00:01.000 20       10        {1
 ";
     assert_eq!(out, expected);
     let (_, out, _) = against(&[("GET /v1/compaction/history", 200, "{}")], "compactionhistory");
-    assert_eq!(out, "There is no compaction history\n");
+    assert_eq!(out, "Compaction History: \nThere is no compaction history\n");
+    let (_, out, _) = against(
+        &[("GET /v1/compaction/history", 200, history)],
+        "compactionhistory -F json",
+    );
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["CompactionHistory"][0]["columnfamily_name"], "t");
+    assert_eq!(document["CompactionHistory"][0]["rows_merged"], "{1:5, 2:7}");
     let stopped = |answer| [("POST /v1/compaction/stop?id=77f3", 200, answer)];
-    assert_eq!(against(&stopped(r#"{"stopped": 1}"#), "stop --id 77f3").0, 0);
-    let (code, _, errors) = against(&stopped(r#"{"stopped": 0}"#), "stop --id 77f3");
+    assert_eq!(against(&stopped(r#"{"stopped": 1}"#), "stop -id 77f3").0, 0);
+    let (code, _, errors) = against(&stopped(r#"{"stopped": 0}"#), "stop -id 77f3");
     assert_eq!(
         (code, errors.as_str()),
         (1, "nodetool: no compaction with id 77f3 runs\n")
     );
     let stop = [("POST /v1/compaction/stop?type=CLEANUP", 200, r#"{"stopped": 0}"#)];
     assert_eq!(against(&stop, "stop CLEANUP").0, 0);
+    assert_eq!(against(&stop, "stop cleanup").0, 0);
+    let (code, _, errors) = nodetool("stop NOTHING");
+    assert_eq!(code, 2);
+    assert!(errors.contains("invalid value 'NOTHING'"), "{errors}");
     let throughput = [(
         "GET /v1/compaction/throughput",
         200,
         r#"{"bytes_per_second": 1572864}"#,
     )];
+    let (code, _, errors) = against(&throughput, "getcompactionthroughput");
+    assert_eq!(code, 1);
+    assert!(errors.contains("Use the -d flag"), "{errors}");
+    let of_three_shards = [(
+        "GET /v1/compaction/throughput",
+        200,
+        r#"{"bytes_per_second": 67108866}"#,
+    )];
     assert_eq!(
-        against(&throughput, "getcompactionthroughput").1,
-        "Current compaction throughput: 1 MiB/s\n"
+        against(&of_three_shards, "getcompactionthroughput").1,
+        "Current compaction throughput: 64 MB/s\n"
     );
     assert_eq!(
         against(&throughput, "getcompactionthroughput -d").1,
