@@ -20,30 +20,16 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients" / "python"))
 
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile  # noqa: E402
-from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy  # noqa: E402
-
 import orders  # noqa: E402
 import workload  # noqa: E402
 from model import ABSENT, Model, Violation  # noqa: E402
 from server import Server  # noqa: E402
+from session import connect  # noqa: E402
 
 SHARD_COUNTS = [1, 2, 3]
 ORDERS = [None, "flush", "flush", "compact", "truncate", "truncate", "schema", "schema", "snapshot"]
 THREADS = 4
 REQUEST_TIMEOUT_SECONDS = 10
-
-
-def connect(server):
-    profile = ExecutionProfile(
-        request_timeout=REQUEST_TIMEOUT_SECONDS, load_balancing_policy=RoundRobinPolicy(),
-        retry_policy=FallthroughRetryPolicy(),
-    )
-    cluster = Cluster(
-        ["127.0.0.1"], port=server.native_port, protocol_version=5, connect_timeout=20,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-    )
-    return cluster, cluster.connect()
 
 
 class CrashTest:
@@ -57,14 +43,14 @@ class CrashTest:
 
     def prepare(self):
         self.server.start()
-        cluster, session = connect(self.server)
+        cluster, session = connect(self.server, REQUEST_TIMEOUT_SECONDS)
         for definition in workload.DEFINITIONS + orders.DEFINITIONS:
             session.execute(definition)
         cluster.shutdown()
 
     def load(self, seconds, meanwhile, orderly):
         """Runs the load for a while, kills the node within it, and waits for the threads to notice."""
-        cluster, session = connect(self.server)
+        cluster, session = connect(self.server, REQUEST_TIMEOUT_SECONDS)
         statements = workload.prepare(session)
         stop = threading.Event()
         workers = [
@@ -131,7 +117,7 @@ class CrashTest:
             process.kill()
 
     def compare(self):
-        cluster, session = connect(self.server)
+        cluster, session = connect(self.server, REQUEST_TIMEOUT_SECONDS)
         session.set_keyspace(workload.KEYSPACE)
         try:
             cells, rows = workload.read_plain(session)

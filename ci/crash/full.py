@@ -18,10 +18,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients" / "python"))
 
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile  # noqa: E402
-from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy  # noqa: E402
-
 from server import Server  # noqa: E402
+from session import connect  # noqa: E402
 
 FILE_SYSTEM_MEBIBYTES = 320
 BALLAST_MEBIBYTES = 160
@@ -61,18 +59,6 @@ def mount(image, folder):
     return None
 
 
-def connect(server):
-    profile = ExecutionProfile(
-        request_timeout=REQUEST_TIMEOUT_SECONDS, load_balancing_policy=RoundRobinPolicy(),
-        retry_policy=FallthroughRetryPolicy(),
-    )
-    cluster = Cluster(
-        ["127.0.0.1"], port=server.native_port, protocol_version=5, connect_timeout=30,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-    )
-    return cluster, cluster.connect()
-
-
 class FullDisk:
     def __init__(self, seed, folder):
         self.random = random.Random(seed)
@@ -84,7 +70,7 @@ class FullDisk:
 
     def open(self):
         self.server.start()
-        self.cluster, self.session = connect(self.server)
+        self.cluster, self.session = connect(self.server, REQUEST_TIMEOUT_SECONDS)
 
     def close(self):
         if self.cluster is not None:
@@ -120,6 +106,13 @@ class FullDisk:
                 raise Failure(f"the node ended on a full disk:\n{self.server.log_tail()}")
         return errors
 
+    def check_readiness(self):
+        """A node that takes no writes is not ready, and says why."""
+        status, document = self.server.readiness()
+        reasons = [shard["reason"] for shard in document.get("shards", [])]
+        if status != 503 or not any("disk full" in reason for reason in reasons):
+            raise Failure(f"/ready on the full disk: {status} {document}")
+
     def check(self, moment):
         found = {row.k: hash(row.v) for row in self.session.execute("SELECT k, v FROM filled.t")}
         lost = [key for key, value in self.acknowledged.items() if found.get(key) != value]
@@ -145,6 +138,7 @@ class FullDisk:
         if not any("disk full" in error for error in errors):
             raise Failure(f"no refusal names the full disk, but: {sorted(set(errors))[:3]}")
         print(f"full after {len(self.acknowledged)} rows: {[e for e in errors if 'disk full' in e][0][:160]}", flush=True)
+        self.check_readiness()
         self.check("on the full disk")
         self.close()
         self.server.kill()
@@ -153,6 +147,8 @@ class FullDisk:
         self.ballast.unlink()
         self.resume()
         self.check("after writes had resumed")
+        if self.server.readiness()[0] != 200:
+            raise Failure(f"/ready after writes had resumed: {self.server.readiness()}")
         self.close()
         if self.server.stop() != 0:
             raise Failure(f"no orderly end:\n{self.server.log_tail()}")
