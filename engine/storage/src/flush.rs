@@ -416,7 +416,35 @@ impl Database {
 
     /// Makes every write that was acknowledged so far survive power loss.
     pub async fn sync(&self) -> Result<()> {
+        self.flush_replayed().await?;
         self.commitlog.sync().await
+    }
+
+    /// What was replayed lies in segments that an earlier process may not have synced: until it is in sstables, nothing
+    /// vouches for it.
+    async fn flush_replayed(&self) -> Result<()> {
+        let own = self.commitlog.first_own_segment();
+        let is_replayed = |memtable: &Memtable| {
+            let first = memtable.first_position();
+            first.is_some_and(|position| position.segment < own)
+        };
+        let tables: Vec<Rc<TableStore>> = self.tables.borrow().values().cloned().collect();
+        for table in tables {
+            if is_replayed(&table.active()) {
+                self.start_flush(&table);
+            }
+            let replayed = {
+                let view = table.view();
+                let mut newest_first = view.flushing.iter().rev();
+                newest_first
+                    .find(|flushing| is_replayed(&flushing.memtable))
+                    .cloned()
+            };
+            if let Some(replayed) = replayed {
+                self.wait_flushed(&table, &replayed).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Flushes everything and takes no more writes.

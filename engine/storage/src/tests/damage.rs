@@ -341,3 +341,39 @@ fn a_power_loss_in_periodic_mode_loses_only_what_was_not_synced() {
         );
     }
 }
+
+#[test]
+fn a_sync_after_a_restart_is_one_of_what_was_replayed_too() {
+    let periodic = || StorageOptions {
+        commitlog_sync: CommitlogSync::Periodic {
+            period: Duration::from_secs(10),
+        },
+        ..log_options()
+    };
+    for seed in 0..20 {
+        let (disk, env) = machine(seed);
+        env.block_on(async {
+            let database = open(&env, periodic()).await.unwrap();
+            for number in 0..10 {
+                database.write(row_write(number, 1, 1, &[1; 200])).await.unwrap();
+            }
+        })
+        .unwrap();
+        env.kill();
+        // The process has died, the kernel keeps what it wrote.
+        disk.restart();
+        let env = env.reboot(seed + 100);
+        env.block_on(async {
+            let database = open(&env, periodic()).await.unwrap();
+            database.sync().await.unwrap();
+        })
+        .unwrap();
+        env.kill();
+        disk.restart_after_power_loss();
+        let found = recovered(&disk).unwrap();
+        assert!(
+            (0..10).all(|number| found.contains(&number)),
+            "seed {seed}: {found:?}"
+        );
+    }
+}
