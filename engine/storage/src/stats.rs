@@ -201,6 +201,7 @@ impl Database {
     /// Fails with what keeps this shard from taking writes: its disk has failed, or is full.
     pub fn check_writes(&self) -> Result<()> {
         self.poison.check()?;
+        self.commitlog.check_room()?;
         self.flushes.check_disk()
     }
 

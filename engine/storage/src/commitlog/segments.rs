@@ -225,6 +225,14 @@ impl Commitlog {
         Ok(false)
     }
 
+    /// Fails when a write has found no room and there will be none: the disk is full, or has failed.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        match &*self.no_spare_because.borrow() {
+            Some(error) if self.is_starved.get() => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
     /// The next segment is made when the active one is half full: a start and an idle shard do without it.
     fn needs_spare(&self) -> bool {
         let is_due = || match &*self.active.borrow() {

@@ -43,6 +43,8 @@ fn writes_stop_and_resume_without_a_restart_and_nothing_is_lost() {
                 }
             }
             assert!(refused > 0, "seed {seed}: the disk never filled up");
+            let refusal = database.check_writes().expect_err("writes are refused");
+            assert!(refusal.is_disk_full(), "seed {seed}: {refusal}");
             let result = database.read(&read_all()).await.unwrap();
             assert_eq!(result.partitions.len(), written.len(), "seed {seed}: reads go on");
             disk.set_capacity(u64::MAX);
