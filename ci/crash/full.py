@@ -113,6 +113,14 @@ class FullDisk:
         if status != 503 or not any("disk full" in reason for reason in reasons):
             raise Failure(f"/ready on the full disk: {status} {document}")
 
+    def await_readiness(self):
+        """A flush that met the full disk is tried again some seconds later."""
+        deadline = time.monotonic() + RESUME_SECONDS
+        while (readiness := self.server.readiness())[0] != 200:
+            if time.monotonic() > deadline:
+                raise Failure(f"/ready though there is space: {readiness}")
+            time.sleep(0.5)
+
     def check(self, moment):
         found = {row.k: hash(row.v) for row in self.session.execute("SELECT k, v FROM filled.t")}
         lost = [key for key, value in self.acknowledged.items() if found.get(key) != value]
@@ -147,8 +155,7 @@ class FullDisk:
         self.ballast.unlink()
         self.resume()
         self.check("after writes had resumed")
-        if self.server.readiness()[0] != 200:
-            raise Failure(f"/ready after writes had resumed: {self.server.readiness()}")
+        self.await_readiness()
         self.close()
         if self.server.stop() != 0:
             raise Failure(f"no orderly end:\n{self.server.log_tail()}")
