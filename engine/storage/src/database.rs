@@ -3,8 +3,8 @@
 //! Invariants:
 //! - What [`Database::apply`] acknowledged is in the commitlog (unless its keyspace says otherwise) and in a memtable.
 //! - A write either happens in full or is refused in full.
-//! - Memory for memtables and the size of the commitlog are bounded: writes wait at the bound, and at most
-//!   `waiting_writes_max` of them.
+//! - Memory for memtables and the size of the commitlog are bounded: writes wait at the bound, at most
+//!   `waiting_writes_max` of them and `waiting_writes_space` bytes, and no longer than `write_wait_max`.
 //!
 //! Read next: `flush` for how memtables leave, `read` for the read path, `recovery` for the start.
 
@@ -22,6 +22,7 @@ use crate::compaction::Compactions;
 use crate::error::{Error, Result};
 use crate::flush::Flushes;
 use crate::options::StorageOptions;
+use crate::permits::{PermitLimits, ReadPermits};
 use crate::poison::{Poison, StorageFailure};
 use crate::recovery::Recovery;
 use crate::sstable::BlockCache;
@@ -51,6 +52,13 @@ pub struct Database {
     pub(crate) room: Event,
     waiting_writes: Cell<usize>,
     pub(crate) incremental_backups: Cell<bool>,
+    waiting_write_bytes: Cell<usize>,
+    pub(crate) writes_timed_out: Cell<u64>,
+    pub(crate) permits: ReadPermits,
+    /// Bytes of memtables when the caches were last told what is left for them.
+    pub(crate) balanced_at: Cell<usize>,
+    /// Bytes of filters and indexes of open sstables, as of the last look.
+    pub(crate) sstable_memory: Cell<usize>,
     pub(crate) is_closed: Cell<bool>,
 }
 
@@ -69,10 +77,16 @@ impl Database {
         poison: Poison,
         commitlog: Rc<Commitlog>,
     ) -> Rc<Database> {
+        let permits = ReadPermits::new(PermitLimits {
+            count: options.concurrent_reads,
+            memory: options.read_space,
+            queue: options.waiting_reads_max,
+            wait: options.read_wait_max,
+        });
         Rc::new_cyclic(|this| Database {
             this: this.clone(),
             cache: Rc::new(BlockCache::new(options.block_cache_size)),
-            row_cache: RowCache::new(options.row_cache_size),
+            row_cache: RowCache::new(options.row_cache_size.min(options.memory_space)),
             compactions: Compactions::new(options.compaction_throughput),
             incremental_backups: Cell::new(options.incremental_backups),
             env,
@@ -87,6 +101,11 @@ impl Database {
             memory: Cell::new(0),
             room: Event::default(),
             waiting_writes: Cell::new(0),
+            waiting_write_bytes: Cell::new(0),
+            writes_timed_out: Cell::new(0),
+            permits,
+            balanced_at: Cell::new(0),
+            sstable_memory: Cell::new(0),
             is_closed: Cell::new(false),
         })
     }
@@ -149,6 +168,7 @@ impl Database {
         };
         self.memory.set(self.memory.get().saturating_add_signed(grown));
         add(&table.counters.writes, 1);
+        self.balance_when_due();
         self.flush_when_due();
     }
 
@@ -164,15 +184,18 @@ impl Database {
 
     /// Applies when there is room.
     fn apply_later(&self, mutation: Mutation) -> Result<Applied> {
+        let overloaded = |limit, max| Err(Error::Overloaded { limit, max });
         let max = self.options.waiting_writes_max;
         if self.waiting_writes.get() >= max {
-            return Err(Error::Overloaded {
-                limit: "waiting_writes_max",
-                max,
-            });
+            return overloaded("waiting_writes_max", max);
+        }
+        let (size, max) = (mutation.memory_size(), self.options.waiting_writes_space);
+        // One is always taken, whatever its size.
+        if self.waiting_write_bytes.get() > 0 && self.waiting_write_bytes.get() + size > max {
+            return overloaded("waiting_writes_space", max);
         }
         let this = self.this.upgrade().expect("a method of a living database runs");
-        let place = WaitingWrite::new(this.clone());
+        let place = WaitingWrite::new(this.clone(), size);
         Ok(Applied::Later(Box::pin(async move {
             let applied = this.apply_when_room(mutation).await;
             drop(place);
@@ -184,6 +207,8 @@ impl Database {
     }
 
     async fn apply_when_room(&self, mutation: Mutation) -> Result<Applied> {
+        let deadline = self.env.clock().now() + self.options.write_wait_max;
+        let mut too_late = self.env.tasks().sleep(self.options.write_wait_max);
         loop {
             let (room, log_room) = (self.room.listen(), self.commitlog.room());
             let table = self.writable(mutation.table)?;
@@ -196,7 +221,15 @@ impl Database {
             } else {
                 self.flushes.check_disk()?;
             }
-            either(room, log_room).await;
+            either(either(room, log_room), &mut too_late).await;
+            if self.env.clock().now() >= deadline {
+                add(&self.writes_timed_out, 1);
+                return Err(Error::WriteWaitedTooLong {
+                    waited: self.options.write_wait_max,
+                    memory: self.memory.get(),
+                    memory_max: self.options.memtable_space,
+                });
+            }
         }
     }
 
@@ -213,17 +246,21 @@ impl Database {
 }
 
 /// A place among the writes that wait, given back when it is dropped (also by a write that is given up).
-struct WaitingWrite(Rc<Database>);
+struct WaitingWrite(Rc<Database>, usize);
 
 impl WaitingWrite {
-    fn new(database: Rc<Database>) -> WaitingWrite {
+    fn new(database: Rc<Database>, size: usize) -> WaitingWrite {
         database.waiting_writes.set(database.waiting_writes.get() + 1);
-        WaitingWrite(database)
+        let bytes = &database.waiting_write_bytes;
+        bytes.set(bytes.get() + size);
+        WaitingWrite(database, size)
     }
 }
 
 impl Drop for WaitingWrite {
     fn drop(&mut self) {
         self.0.waiting_writes.set(self.0.waiting_writes.get() - 1);
+        let bytes = &self.0.waiting_write_bytes;
+        bytes.set(bytes.get() - self.1);
     }
 }

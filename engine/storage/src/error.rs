@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ceto_env::DiskError;
 use ceto_model::TableId;
@@ -34,6 +35,24 @@ pub enum Error {
         limit: &'static str,
         /// Its value.
         max: usize,
+    },
+    /// A write found no room in memory or commitlog for too long.
+    WriteWaitedTooLong {
+        /// How long.
+        waited: Duration,
+        /// Bytes of memtables.
+        memory: usize,
+        /// Their bound.
+        memory_max: usize,
+    },
+    /// A read found no permit for too long.
+    ReadWaitedTooLong {
+        /// How long.
+        waited: Duration,
+        /// Reads that have one.
+        running: usize,
+        /// Bytes that they hold.
+        memory: usize,
     },
     /// An earlier disk failure stopped writes on this shard until restart.
     Poisoned(Arc<str>),
@@ -120,6 +139,23 @@ impl fmt::Display for Error {
             Error::Disk(error) => error.fmt(f),
             Error::Corrupt(corruption) => corruption.fmt(f),
             Error::Overloaded { limit, max } => write!(f, "overloaded: {limit} ({max}) reached"),
+            Error::WriteWaitedTooLong {
+                waited,
+                memory,
+                memory_max,
+            } => write!(
+                f,
+                "no room for the write within {waited:?}: memtables hold {memory} of {memory_max} bytes \
+                 (memtable_heap_space) or the commitlog is full (commitlog_total_space), and flushes do not keep up"
+            ),
+            Error::ReadWaitedTooLong {
+                waited,
+                running,
+                memory,
+            } => write!(
+                f,
+                "the read waited {waited:?} for its turn: {running} others (concurrent_reads) hold {memory} bytes"
+            ),
             Error::Poisoned(why) => write!(f, "writes are stopped on this shard after a disk failure: {why}"),
             Error::Closed => f.write_str("storage is drained"),
             Error::Aborted => f.write_str("stopped on request"),

@@ -286,6 +286,7 @@ impl Database {
         let size = flushing.memtable.memory();
         self.flushes.forget(size);
         self.memory.set(self.memory.get().saturating_sub(size));
+        self.balance();
         self.room.notify();
     }
 

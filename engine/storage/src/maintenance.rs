@@ -48,6 +48,8 @@ impl Database {
                 self.compact_when_due(table);
             }
         }
+        self.measure_sstables();
+        self.balance();
         self.relieve_commitlog();
         self.share_processor(number);
     }

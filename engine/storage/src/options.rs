@@ -77,12 +77,27 @@ pub struct StorageOptions {
     pub commitlog_total_space: u64,
     /// When writes are synced.
     pub commitlog_sync: CommitlogSync,
+    /// Bytes of memory for memtables, reads, open sstables and caches of this shard together: the caches have what the
+    /// others leave.
+    pub memory_space: usize,
     /// Bytes of memory for memtables of this shard; at it writes wait.
     pub memtable_space: usize,
     /// Part of `memtable_space` at which the largest memtable is flushed.
     pub memtable_cleanup_threshold: f64,
     /// Writes that may wait for memtable or commitlog space; more are refused as overloaded.
     pub waiting_writes_max: usize,
+    /// Bytes of such writes; more are refused as overloaded.
+    pub waiting_writes_space: usize,
+    /// How long a write may wait for space.
+    pub write_wait_max: Duration,
+    /// Reads from disk at the same time; more wait in line.
+    pub concurrent_reads: usize,
+    /// Bytes that these may hold together; at it no further one begins and pages end early.
+    pub read_space: usize,
+    /// Reads that may wait in line; more are refused as overloaded.
+    pub waiting_reads_max: usize,
+    /// How long a read may wait in line.
+    pub read_wait_max: Duration,
     /// Memtables flushed at the same time.
     pub concurrent_flushes: usize,
     /// Compactions at the same time.
@@ -93,9 +108,9 @@ pub struct StorageOptions {
     pub automatic_compaction: bool,
     /// Link every flushed sstable into its table's folder `backups`.
     pub incremental_backups: bool,
-    /// Bytes of memory for uncompressed sstable blocks.
+    /// Most bytes of memory for uncompressed sstable blocks.
     pub block_cache_size: usize,
-    /// Bytes of memory for the row cache; 0 for none.
+    /// Most bytes of memory for the row cache; 0 for none.
     pub row_cache_size: usize,
 }
 
@@ -121,16 +136,23 @@ impl StorageOptions {
             commitlog_sync: CommitlogSync::Periodic {
                 period: Duration::from_secs(10),
             },
+            memory_space: 512 << 20,
             memtable_space: 256 << 20,
             memtable_cleanup_threshold: 0.4,
             waiting_writes_max: 4096,
+            waiting_writes_space: 32 << 20,
+            write_wait_max: Duration::from_secs(60),
+            concurrent_reads: 128,
+            read_space: 64 << 20,
+            waiting_reads_max: 4096,
+            read_wait_max: Duration::from_secs(60),
             concurrent_flushes: 2,
             concurrent_compactions: 2,
             compaction_throughput: 64 << 20,
             automatic_compaction: true,
             incremental_backups: false,
             block_cache_size: 64 << 20,
-            row_cache_size: 128 << 20,
+            row_cache_size: 256 << 20,
         }
     }
 

@@ -59,6 +59,7 @@ impl Database {
         if let Some(result) = self.try_read(command) {
             return result;
         }
+        let permit = self.permits.acquire(self.env.tasks()).await?;
         let table = self.table(command.table)?;
         add(&table.counters.reads, 1);
         let definition = table.definition().clone();
@@ -78,6 +79,9 @@ impl Database {
                     Flow::NextPartition => source.skip_partition(),
                     Flow::Stop => break,
                 },
+            }
+            if !permit.hold(answer.memory()) && answer.cut_short() {
+                permit.note_cut();
             }
             if let Some(turn) = pace.step(self.env.tasks()) {
                 turn.await;

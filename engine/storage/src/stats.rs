@@ -10,6 +10,7 @@ use crate::cache::RowCacheStats;
 use crate::commitlog::CommitlogStats;
 use crate::database::Database;
 use crate::error::Result;
+use crate::permits::ReadStats;
 use crate::sstable::Sstable;
 use crate::table::TableStore;
 
@@ -102,6 +103,14 @@ pub struct StorageStats {
     pub memtable_bytes_max: u64,
     /// Writes that wait for memtable or commitlog space.
     pub waiting_writes: u64,
+    /// Writes that waited too long for it.
+    pub writes_timed_out: u64,
+    /// Reads from disk.
+    pub reads: ReadStats,
+    /// Memory of memtables, caches, reads and open sstables.
+    pub memory_bytes: u64,
+    /// Bound of it.
+    pub memory_bytes_max: u64,
     /// Tables that wait for a flush or are being flushed.
     pub pending_flushes: u64,
     /// Compactions that strategies want and that do not run yet.
@@ -167,6 +176,15 @@ impl Database {
             memtable_bytes: self.memory.get() as u64,
             memtable_bytes_max: self.options.memtable_space as u64,
             waiting_writes: self.waiting_writes() as u64,
+            writes_timed_out: self.writes_timed_out.get(),
+            reads: self.permits.stats(),
+            memory_bytes: (self.memory.get()
+                + self.permits.memory()
+                + self.sstable_memory.get()
+                + self.cache.memory()
+                + self.row_cache.memory()
+                + self.row_cache.overhead()) as u64,
+            memory_bytes_max: self.options.memory_space as u64,
             pending_flushes: self.flushes.pending() as u64,
             pending_compactions: self.pending_compactions() as u64,
             running_compactions: running
@@ -190,7 +208,7 @@ impl Database {
             compaction_shares: u64::from(self.compactions.shares.get()),
             commitlog: self.commitlog.stats(),
             block_cache_bytes,
-            block_cache_bytes_max: self.options.block_cache_size as u64,
+            block_cache_bytes_max: self.cache.capacity() as u64,
             block_cache_hits,
             block_cache_misses,
             row_cache: self.row_cache.stats(),

@@ -1,7 +1,7 @@
 //! Figures of tables and of storage, for metrics and nodetool.
 
 use ceto_model::{Schema, TableId};
-use ceto_storage::{Database, RowCacheStats, StorageStats, TableStats};
+use ceto_storage::{Database, ReadStats, RowCacheStats, StorageStats, TableStats};
 
 use rustc_hash::FxHashMap;
 
@@ -216,6 +216,16 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         stats.waiting_writes,
     );
     gauge(
+        "ceto_storage_memory_bytes",
+        "Memory of memtables, caches, reads and open sstables.",
+        stats.memory_bytes,
+    );
+    gauge(
+        "ceto_storage_memory_bytes_max",
+        "Bound of it (memory_limit).",
+        stats.memory_bytes_max,
+    );
+    gauge(
         "ceto_pending_flushes",
         "Memtables that wait for a flush or are being flushed.",
         stats.pending_flushes,
@@ -289,6 +299,7 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         stats.block_cache_bytes_max,
     );
     add_row_cache(&stats.row_cache, samples);
+    add_reads(&stats.reads, samples);
     let mut count = |name, help, value: u64| samples.counter(name, help, &[], value);
     count(
         "ceto_commitlog_appends_total",
@@ -320,6 +331,11 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "Compactions that left sstables out for want of disk space.",
         stats.reduced_compactions,
     );
+    count(
+        "ceto_writes_timed_out_total",
+        "Writes that found no memtable or commitlog space in time.",
+        stats.writes_timed_out,
+    );
     count("ceto_commitlog_syncs_total", "Syncs.", stats.commitlog.syncs);
     count(
         "ceto_cache_hits_total",
@@ -330,6 +346,53 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
         "ceto_cache_misses_total",
         "Blocks not found in it.",
         stats.block_cache_misses,
+    );
+}
+
+fn add_reads(stats: &ReadStats, samples: &mut Samples) {
+    let mut gauge = |name, help, value: u64| samples.gauge(name, help, &[], value as f64);
+    gauge("ceto_disk_reads_running", "Reads from disk.", stats.running);
+    gauge(
+        "ceto_disk_reads_running_max",
+        "Bound of it (concurrent_reads).",
+        stats.running_max,
+    );
+    gauge(
+        "ceto_disk_reads_waiting",
+        "Reads that wait in line.",
+        stats.waiting,
+    );
+    gauge(
+        "ceto_disk_reads_bytes",
+        "Memory that reads from disk hold.",
+        stats.bytes,
+    );
+    gauge("ceto_disk_reads_bytes_max", "Bound of it.", stats.bytes_max);
+    let mut count = |name, help, value: u64| samples.counter(name, help, &[], value);
+    count(
+        "ceto_disk_reads_admitted_total",
+        "Reads from disk that began.",
+        stats.admitted,
+    );
+    count(
+        "ceto_disk_reads_queued_total",
+        "Reads that had to wait in line.",
+        stats.queued,
+    );
+    count(
+        "ceto_disk_reads_timed_out_total",
+        "Reads that gave up in line.",
+        stats.timed_out,
+    );
+    count(
+        "ceto_disk_reads_refused_total",
+        "Reads that found the line full.",
+        stats.refused,
+    );
+    count(
+        "ceto_pages_cut_short_total",
+        "Pages that ended early because reads hold all the memory they may.",
+        stats.cut_short,
     );
 }
 

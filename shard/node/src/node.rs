@@ -465,6 +465,11 @@ impl Node {
     }
 }
 
+/// Reads from disk hold at most one part in this many of storage's memory.
+const READS_PART: usize = 8;
+/// Writes that wait for room hold at most one part in this many of the memtables' memory.
+const WAITING_WRITES_PART: usize = 8;
+
 fn storage_options(parts: &NodeParts) -> StorageOptions {
     let settings = &parts.options.storage;
     let (shard, count) = (parts.mailbox.shard(), parts.mailbox.shard_count());
@@ -488,7 +493,16 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
         all => (all / per_shard).max(1),
     };
     options.concurrent_compactions = settings.concurrent_compactors.max(1) as usize;
-    options.memtable_space = usize::try_from(settings.memtable_space / per_shard).unwrap_or(usize::MAX);
+    let share = |bytes: u64| usize::try_from(bytes / per_shard).unwrap_or(usize::MAX);
+    options.memory_space = share(settings.memory_space);
+    options.memtable_space = share(settings.memtable_space);
+    options.row_cache_size = share(settings.row_cache_space).min(options.memory_space);
+    options.block_cache_size = share(settings.file_cache_space);
+    options.read_space = options.memory_space / READS_PART;
+    options.waiting_writes_space = options.memtable_space / WAITING_WRITES_PART;
+    options.concurrent_reads = settings.concurrent_reads;
+    options.write_wait_max = parts.options.limits.write_timeout;
+    options.read_wait_max = parts.options.limits.read_timeout;
     options.commitlog_sync = match settings.commitlog_sync {
         CommitlogSync::Periodic(period) => ceto_storage::CommitlogSync::Periodic { period },
         CommitlogSync::Batch => ceto_storage::CommitlogSync::Batch,

@@ -135,7 +135,7 @@ pub enum CommitlogSync {
     Group(Duration),
 }
 
-/// Storage settings, per shard.
+/// Storage settings.
 #[derive(Clone, Debug)]
 pub struct StorageSettings {
     /// `commitlog_sync`.
@@ -158,12 +158,20 @@ pub struct StorageSettings {
     pub auto_snapshot_ttl: Option<Duration>,
     /// `incremental_backups`.
     pub incremental_backups: bool,
+    /// Bytes of memtables, caches, reads and open sstables of all shards.
+    pub memory_space: u64,
     /// `memtable_heap_space`, bytes of all shards.
     pub memtable_space: u64,
     /// `compaction_throughput`, bytes per second of all shards; 0: no limit.
     pub compaction_throughput: u64,
     /// `concurrent_compactors`, of each shard.
     pub concurrent_compactors: u32,
+    /// `row_cache_size`, bytes of all shards.
+    pub row_cache_space: u64,
+    /// `file_cache_size`, bytes of all shards.
+    pub file_cache_space: u64,
+    /// `concurrent_reads`, of each shard.
+    pub concurrent_reads: usize,
 }
 
 impl Default for StorageSettings {
@@ -179,9 +187,13 @@ impl Default for StorageSettings {
             commitlog_compression: None,
             commit_failure_policy: CommitFailurePolicy::default(),
             replay_failure_policy: ReplayFailurePolicy::default(),
+            memory_space: 2 << 30,
             memtable_space: 1 << 30,
             compaction_throughput: 64 << 20,
             concurrent_compactors: 2,
+            row_cache_space: u64::MAX,
+            file_cache_space: 256 << 20,
+            concurrent_reads: 128,
         }
     }
 }

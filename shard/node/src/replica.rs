@@ -122,6 +122,7 @@ impl Node {
         let reason = match error {
             Error::UnknownTable(_) => FailureReason::IncompatibleSchema,
             Error::Overloaded { .. } => FailureReason::Overloaded,
+            Error::WriteWaitedTooLong { .. } | Error::ReadWaitedTooLong { .. } => FailureReason::Timeout,
             Error::DiskFull(_) | Error::Poisoned(_) | Error::Closed => FailureReason::StorageRefused,
             _ => FailureReason::Unknown,
         };

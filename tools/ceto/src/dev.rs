@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         commitlog_total_space: DataSize::from_mebibytes(1024),
         // Tests truncate and drop all day.
         auto_snapshot: false,
-        memtable_heap_space: DataSize::from_mebibytes(256),
+        memory_limit: Some(DataSize::from_mebibytes(512)),
         listen_address: arguments.listen,
         rpc_address: arguments.listen,
         api_address: arguments.listen,

@@ -4,6 +4,7 @@ mod config;
 mod dev;
 mod identity;
 mod logging;
+mod memory;
 mod runtime_metrics;
 mod server;
 mod start;

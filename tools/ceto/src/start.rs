@@ -19,6 +19,7 @@ use ceto_runtime::{Origin, RuntimeOptions, ShardContext};
 
 use crate::config::{Config, SyncMode};
 use crate::identity::{self, Identity};
+use crate::memory::MemorySplit;
 use crate::{logging, runtime_metrics};
 
 /// A node takes so many connections however few files it may open.
@@ -179,6 +180,7 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
     let data = &config.data_file_directories[0];
     let size = |size: crate::config::DataSize| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     let connections = config.native_transport_max_concurrent_connections;
+    let memory = MemorySplit::of(config);
     NodeOptions {
         cluster_name: config.cluster_name.clone(),
         datacenter: config.datacenter.clone(),
@@ -236,9 +238,13 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             auto_snapshot: config.auto_snapshot,
             auto_snapshot_ttl: config.auto_snapshot_ttl.map(crate::config::Period::duration),
             incremental_backups: config.incremental_backups,
-            memtable_space: config.memtable_heap_space.bytes(),
             compaction_throughput: config.compaction_throughput.bytes_per_second(),
             concurrent_compactors: config.concurrent_compactors,
+            memory_space: memory.storage,
+            memtable_space: memory.memtables,
+            row_cache_space: memory.row_cache,
+            file_cache_space: memory.file_cache,
+            concurrent_reads: config.concurrent_reads as usize,
         },
     }
 }

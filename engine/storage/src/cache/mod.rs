@@ -110,9 +110,19 @@ impl RowCache {
         self.evictions.borrow().bytes() + self.heads.get()
     }
 
+    /// Bytes of its own lists, beside what they hold.
+    pub(crate) fn overhead(&self) -> usize {
+        self.evictions.borrow().overhead()
+    }
+
     /// Bytes that it may use.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.get()
+    }
+
+    /// Changes the bound; what is above it is forgotten with the next [`RowCache::shrink`].
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        self.capacity.set(capacity);
     }
 
     /// There is room for more without forgetting anything.
@@ -210,7 +220,7 @@ impl RowCache {
     /// Figures.
     pub(crate) fn stats(&self) -> RowCacheStats {
         RowCacheStats {
-            bytes: (self.memory() + self.evictions.borrow().overhead()) as u64,
+            bytes: (self.memory() + self.overhead()) as u64,
             bytes_max: self.capacity.get() as u64,
             rows: self.rows.get(),
             partitions: self.partitions.get(),

@@ -37,6 +37,8 @@ pub(crate) struct Answer<'a> {
     rows: u64,
     partitions: u64,
     bytes: u64,
+    /// Memory is short: it ends as soon as it can be resumed.
+    is_cut: bool,
 }
 
 /// What the answer does not say of the partition being taken.
@@ -62,7 +64,19 @@ impl<'a> Answer<'a> {
             rows: 0,
             partitions: 0,
             bytes: 0,
+            is_cut: false,
         }
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Makes the next row the last one, when the command allows short answers: those that have a bound in bytes are
+    /// asked for page by page. True the first time.
+    pub(crate) fn cut_short(&mut self) -> bool {
+        self.command.limits.bytes != u64::MAX && !std::mem::replace(&mut self.is_cut, true)
     }
 
     /// The work figures, to be added to.
@@ -185,7 +199,8 @@ impl<'a> Answer<'a> {
 
     fn is_full(&self) -> bool {
         let limits = &self.command.limits;
-        self.rows >= limits.rows
+        self.is_cut
+            || self.rows >= limits.rows
             || self.partitions >= limits.partitions
             || self.bytes >= limits.bytes
             || self.result.work.tombstones >= limits.tombstones

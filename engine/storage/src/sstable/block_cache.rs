@@ -46,7 +46,7 @@ impl Cached {
 
 /// The cache.
 pub(crate) struct BlockCache {
-    capacity: usize,
+    capacity: Cell<usize>,
     entries: RefCell<Entries>,
     /// Bytes of partition indexes kept in memory.
     pinned: Cell<usize>,
@@ -80,7 +80,7 @@ impl BlockCache {
             ..Entries::default()
         };
         BlockCache {
-            capacity,
+            capacity: Cell::new(capacity),
             entries: RefCell::new(entries),
             pinned: Cell::new(0),
             hits: Cell::new(0),
@@ -90,7 +90,18 @@ impl BlockCache {
 
     /// Bytes that it may hold.
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity.get()
+    }
+
+    /// Bytes that it holds, without what is pinned.
+    pub(crate) fn memory(&self) -> usize {
+        self.entries.borrow().memory
+    }
+
+    /// Changes the bound, and forgets what is above it.
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        self.capacity.set(capacity);
+        self.entries.borrow_mut().shrink_to(capacity);
     }
 
     pub(crate) fn get(&self, key: CacheKey) -> Option<Cached> {
@@ -107,16 +118,14 @@ impl BlockCache {
 
     pub(crate) fn insert(&self, key: CacheKey, content: Cached) {
         let size = content.memory();
-        if size > self.capacity / 8 {
+        if size > self.capacity.get() / 8 {
             return;
         }
         let entries = &mut *self.entries.borrow_mut();
         if entries.by_key.contains_key(&key) {
             return;
         }
-        while entries.memory + size > self.capacity && entries.oldest != NONE {
-            entries.remove(entries.oldest);
-        }
+        entries.shrink_to(self.capacity.get() - size);
         let slot = Slot {
             key,
             content: Some(content),
@@ -142,7 +151,7 @@ impl BlockCache {
     /// through the cache, one read for each lookup that finds none there.
     pub(crate) fn pin(&self, bytes: usize) -> bool {
         let pinned = self.pinned.get().saturating_add(bytes);
-        if pinned > self.capacity / PINNED_PART {
+        if pinned > self.capacity.get() / PINNED_PART {
             return false;
         }
         self.pinned.set(pinned);
@@ -165,6 +174,12 @@ impl BlockCache {
 }
 
 impl Entries {
+    fn shrink_to(&mut self, size: usize) {
+        while self.memory > size && self.oldest != NONE {
+            self.remove(self.oldest);
+        }
+    }
+
     fn unlink(&mut self, number: u32) {
         let (newer, older) = (
             self.slots[number as usize].newer,

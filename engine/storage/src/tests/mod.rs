@@ -8,6 +8,7 @@ mod damage;
 mod expiry;
 mod full_disk;
 mod limits;
+mod memory;
 mod purge;
 mod reshard;
 mod row_cache;

@@ -13,10 +13,10 @@ use crate::testing::*;
 use crate::{Database, StorageOptions};
 
 /// A write whose timestamps are the present time, so that nothing older comes after a tombstone was purged.
-pub(super) fn fresh_write(dice: &mut Dice, clock: &dyn Clock) -> Mutation {
+pub(super) fn fresh_write(dice: &mut Dice, clock: &dyn Clock, rows: u16) -> Mutation {
     let shape = Shape {
         partitions: 6,
-        rows: 12,
+        rows,
         value_size: 30,
         timestamps: 1,
         deletions: true,
@@ -115,7 +115,7 @@ fn run(seed: u64) -> bool {
                 env.tasks()
                     .sleep(Duration::from_millis(1 + dice.below(2000)))
                     .await;
-                let write = fresh_write(&mut dice, env.clock());
+                let write = fresh_write(&mut dice, env.clock(), 12);
                 apply(&mut model, &write);
                 database.write(write).await.unwrap();
                 match dice.below(20) {

@@ -33,7 +33,7 @@ async fn open_cached(env: &Rc<MemoryEnv>, row_cache_size: usize) -> Rc<Database>
 }
 
 /// A write of an element of a collection, or of all of it.
-fn collection_write(dice: &mut Dice, env: &MemoryEnv) -> Mutation {
+fn collection_write(dice: &mut Dice, env: &MemoryEnv, rows: u16) -> Mutation {
     let timestamp = Timestamp(env.clock().unix_micros());
     let now = UnixSeconds(env.clock().unix_seconds());
     let mut collection = Collection::default();
@@ -54,7 +54,9 @@ fn collection_write(dice: &mut Dice, env: &MemoryEnv) -> Mutation {
     }
     let mut mutation = Mutation::new(TABLE, key(dice.below(6)));
     if collection != Collection::default() {
-        let row = mutation.partition.row_mut(clustering(dice.below(12) as u16));
+        let row = mutation
+            .partition
+            .row_mut(clustering(dice.below(rows.into()) as u16));
         row.merge_column(ColumnId(8), ColumnData::Collection(collection));
     }
     mutation
@@ -70,6 +72,9 @@ fn schema_without(dropped: usize, gc_grace: u32, rows_per_partition: &str) -> st
             .options
             .compaction
             .insert("tombstone_compaction_interval".to_owned(), "0".to_owned());
+        // Many reads to a partition, so that much can happen between them.
+        let compression = &mut builder.options.compression;
+        compression.insert("chunk_length_in_kb".to_owned(), "1".to_owned());
         for (id, name) in [(4, "w"), (3, "v")].into_iter().take(dropped) {
             builder.columns.retain(|column| column.id != ColumnId(id));
             builder.dropped.push(schema::DroppedColumn {
@@ -148,6 +153,7 @@ async fn check_one(database: &Database, model: &Model, dice: &mut Dice, env: &Me
 async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
     let mut dice = Dice::new(seed);
     let mut model = Model::new();
+    let rows = [12, 150][seed as usize / 2 % 2];
     let gc_grace = [5, 100_000][seed as usize % 2];
     let caching = ["ALL", "NONE", "7"][seed as usize % 3];
     let mut dropped = 0;
@@ -166,7 +172,7 @@ async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
     for number in 0..700 {
         let context = format!("seed {seed}, step {number}");
         match dice.below(40) {
-            0 => {
+            0 | 20 => {
                 let table = database.table(TABLE).unwrap();
                 database.start_flush(&table);
             }
@@ -197,9 +203,9 @@ async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
                     .sleep(Duration::from_micros(1 + dice.below(1000)))
                     .await;
                 let write = if dice.one_in(5) {
-                    collection_write(&mut dice, &env)
+                    collection_write(&mut dice, &env, rows)
                 } else {
-                    fresh_write(&mut dice, env.clock())
+                    fresh_write(&mut dice, env.clock(), rows)
                 };
                 apply(&mut model, &write);
                 database.write(write).await.unwrap();
@@ -215,6 +221,8 @@ async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
     }
     let table = database.table(TABLE).unwrap();
     let stats = row_cache(&database);
+    let reads = database.stats().reads;
+    assert_eq!((reads.running, reads.bytes), (0, 0), "seed {seed}: {reads:?}");
     // What was given up is given back, all of it.
     table.cache.empty();
     while database.row_cache.bury(100) {}

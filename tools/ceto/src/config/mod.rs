@@ -41,9 +41,13 @@ pub(crate) struct Config {
     pub(crate) auto_snapshot: bool,
     pub(crate) auto_snapshot_ttl: Option<Period>,
     pub(crate) incremental_backups: bool,
-    pub(crate) memtable_heap_space: DataSize,
     pub(crate) compaction_throughput: DataRate,
     pub(crate) concurrent_compactors: u32,
+    pub(crate) memory_limit: Option<DataSize>,
+    pub(crate) memtable_heap_space: Option<DataSize>,
+    pub(crate) row_cache_size: Option<DataSize>,
+    pub(crate) file_cache_size: Option<DataSize>,
+    pub(crate) concurrent_reads: u32,
     pub(crate) listen_address: IpAddr,
     pub(crate) storage_port: u16,
     pub(crate) rpc_address: IpAddr,
@@ -166,9 +170,13 @@ impl Default for Config {
             auto_snapshot: true,
             auto_snapshot_ttl: None,
             incremental_backups: false,
-            memtable_heap_space: DataSize::from_mebibytes(1024),
             compaction_throughput: DataRate::from_mebibytes(64),
             concurrent_compactors: 2,
+            memory_limit: None,
+            memtable_heap_space: None,
+            row_cache_size: None,
+            file_cache_size: None,
+            concurrent_reads: 128,
             listen_address: loopback,
             storage_port: 7000,
             rpc_address: loopback,
@@ -320,7 +328,17 @@ impl Config {
             return fail("concurrent_compactors: must be 1 to 64");
         }
         if self.memtable_heap_space.bytes() < 1 << 20 {
+        if self.memory_limit.is_some_and(|limit| limit.bytes() < 64 << 20) {
+            return fail("memory_limit: must be at least 64MiB");
+        }
+        if self
+            .memtable_heap_space
+            .is_some_and(|space| space.bytes() < 1 << 20)
+        {
             return fail("memtable_heap_space: must be at least 1MiB");
+        }
+        if self.concurrent_reads == 0 {
+            return fail("concurrent_reads: must be at least 1");
         }
         if !(1 << 10..=256 << 20).contains(&self.native_transport_max_frame_size.bytes()) {
             return fail("native_transport_max_frame_size: must be 1KiB to 256MiB");
