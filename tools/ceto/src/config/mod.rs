@@ -327,7 +327,6 @@ impl Config {
         if !(1..=64).contains(&self.concurrent_compactors) {
             return fail("concurrent_compactors: must be 1 to 64");
         }
-        if self.memtable_heap_space.bytes() < 1 << 20 {
         if self.memory_limit.is_some_and(|limit| limit.bytes() < 64 << 20) {
             return fail("memory_limit: must be at least 64MiB");
         }
