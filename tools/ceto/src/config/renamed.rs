@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// A former name, the present one, and the unit of the former's number.
-const RENAMED: [(&str, &str, &str); 14] = [
+const RENAMED: [(&str, &str, &str); 16] = [
     ("commitlog_sync_period_in_ms", "commitlog_sync_period", "ms"),
     (
         "commitlog_sync_group_window_in_ms",
@@ -14,6 +14,8 @@ const RENAMED: [(&str, &str, &str); 14] = [
     ("commitlog_total_space_in_mb", "commitlog_total_space", "MiB"),
     ("max_mutation_size_in_kb", "max_mutation_size", "KiB"),
     ("memtable_heap_space_in_mb", "memtable_heap_space", "MiB"),
+    ("row_cache_size_in_mb", "row_cache_size", "MiB"),
+    ("file_cache_size_in_mb", "file_cache_size", "MiB"),
     (
         "native_transport_max_frame_size_in_mb",
         "native_transport_max_frame_size",
