@@ -1,5 +1,6 @@
-//! `ceto-sim [--storage] [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and says what
-//! broke. Without `--storage` the cluster layer is simulated, with it the storage engine.
+//! `ceto-sim [--storage] [--log] [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and
+//! says what broke. Without `--storage` the cluster layer is simulated, with it the storage engine. `--log` shows what the
+//! engine logs on the way.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,16 +45,23 @@ fn main() -> ExitCode {
     let (mut first, mut count, mut is_storage) = (1u64, 1u64, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        if name == "--storage" {
-            is_storage = true;
-            continue;
+        match name.as_str() {
+            "--storage" => {
+                is_storage = true;
+                continue;
+            }
+            "--log" => {
+                show_log();
+                continue;
+            }
+            _ => {}
         }
         let value = arguments.next().and_then(|text| text.parse().ok());
         match (name.as_str(), value) {
             ("--seed", Some(seed)) => first = seed,
             ("--seeds", Some(seeds)) => count = seeds,
             _ => {
-                eprintln!("usage: ceto-sim [--storage] [--seed N] [--seeds COUNT]");
+                eprintln!("usage: ceto-sim [--storage] [--log] [--seed N] [--seeds COUNT]");
                 return ExitCode::from(2);
             }
         }
@@ -100,6 +108,14 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn show_log() {
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .init();
 }
 
 /// An assertion names the seed that broke it.

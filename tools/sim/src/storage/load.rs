@@ -75,7 +75,7 @@ impl Shared {
                 add(&self.failed);
                 let has_cause = match error {
                     Error::DiskFull(_) => self.may_be_full.get(),
-                    Error::Overloaded { .. } => true,
+                    Error::Overloaded { .. } | Error::MutationTooLarge { .. } => true,
                     Error::Closed => self.is_ending.get(),
                     _ => self.nemesis.borrow().may_fail(),
                 };

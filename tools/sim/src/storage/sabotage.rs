@@ -28,8 +28,8 @@ pub enum Sabotage {
     SkipsFolderSync,
     /// Replays all segments but the oldest.
     SkipsSegment,
-    /// Replaces sstables without noting it down first.
-    SkipsTransactions,
+    /// Leaves sstables where they are that others have replaced, and does not note down that they were.
+    LeavesInputs,
     /// Truncates without noting it down first.
     SkipsTruncationRecord,
     /// Purges what gc grace still protects, and expires what lives.
@@ -46,7 +46,7 @@ impl Sabotage {
         Self::IgnoresSyncErrors,
         Self::SkipsFolderSync,
         Self::SkipsSegment,
-        Self::SkipsTransactions,
+        Self::LeavesInputs,
         Self::SkipsTruncationRecord,
         Self::AgesFast,
         Self::MixesFiles,
@@ -166,6 +166,9 @@ impl Disk for SabotagedDisk {
     }
 
     fn remove_file<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>> {
+        if self.sabotage == Sabotage::LeavesInputs && name_of(path).starts_with("ceto-") {
+            return Box::pin(async { Ok(()) });
+        }
         self.disk.remove_file(path)
     }
 
@@ -220,7 +223,7 @@ impl Disk for SabotagedDisk {
     fn write_file<'a>(&'a self, path: &'a Path, content: &'a [u8]) -> LocalFuture<'a, Result<(), DiskError>> {
         let name = name_of(path);
         let is_skipped = match self.sabotage {
-            Sabotage::SkipsTransactions => name.ends_with(".txn"),
+            Sabotage::LeavesInputs => name.ends_with(".txn"),
             Sabotage::SkipsTruncationRecord => name.starts_with("ceto-truncated"),
             _ => false,
         };

@@ -158,6 +158,7 @@ impl Run {
 
     /// The process ends here; the next one starts on the same machine.
     fn next_process(&mut self, end: End) {
+        tracing::info!("at {:?}: the process ends: {end:?}", self.env.elapsed());
         self.env.kill();
         let mix = self.outcome.trace ^ self.env.trace();
         self.outcome.trace = mix.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
@@ -180,6 +181,7 @@ impl Run {
                 self.interrupted_start();
             }
         }
+        tracing::info!("at {:?}: {} shards start", self.env.elapsed(), self.shards);
         let shared = self.share();
         let started = {
             let start = Shards::start(self.sabotaged(), &self.settings, self.schema.clone(), self.shards);
