@@ -21,15 +21,15 @@ enum Crash {
 
 /// Acknowledged writes, and all that were tried.
 #[derive(Default)]
-struct Oracle {
-    acknowledged: Model,
-    attempted: Model,
+pub(super) struct Oracle {
+    pub(super) acknowledged: Model,
+    pub(super) attempted: Model,
 }
 
 impl Oracle {
     /// Stored data lies between the acknowledged and the attempted: merging the former in changes nothing, and
     /// merging it into the latter changes nothing.
-    fn check(&self, stored: &Model, context: &str) {
+    pub(super) fn check(&self, stored: &Model, context: &str) {
         for (key, acknowledged) in &self.acknowledged {
             let found = stored.get(key).cloned().unwrap_or_default();
             let mut with = found.clone();
@@ -50,7 +50,7 @@ impl Oracle {
     }
 }
 
-async fn stored(database: &Database) -> Model {
+pub(super) async fn stored(database: &Database) -> Model {
     let mut command = read_all();
     command.keep_tombstones = true;
     let result = database.read(&command).await.unwrap();

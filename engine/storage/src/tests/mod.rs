@@ -9,6 +9,7 @@ mod expiry;
 mod full_disk;
 mod limits;
 mod memory;
+mod poison;
 mod purge;
 mod reshard;
 mod row_cache;
