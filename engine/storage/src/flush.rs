@@ -1,8 +1,11 @@
 //! Memtables to sstables.
 //!
 //! A table's memtables are flushed one after the other, oldest first, so that what an sstable says about the commitlog
-//! (`flushed_through`) covers all before it. On a full disk a flush tries again until there is space; after any
-//! other failure the shard writes no more.
+//! (`flushed_through`) covers all before it. On a full disk a flush tries again until there is space; what it cannot
+//! read back it removes and writes again, a few times; after any other failure the shard writes no more.
+//!
+//! Never: writes a memtable again while files of an earlier try are there. They would count after a restart, beside
+//! tombstones that were purged because nothing else was left to shadow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,6 +34,8 @@ const CLEANED_AT_ONCE: usize = 64;
 const BATCH: u32 = 64;
 /// Time between tries on a full disk.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a memtable is written when what was written cannot be read back.
+const WRITES_MAX: u32 = 3;
 
 /// Flushes of a shard.
 #[derive(Default)]
@@ -156,15 +161,23 @@ impl Database {
             if table.is_flushing.replace(true) {
                 continue;
             }
+            let (mut leftover, mut unreadable) = (None, 0);
             while let Some(flushing) = table.oldest_flushing() {
                 let tries = self.flushes.tries.get() + 1;
                 self.flushes.tries.set(tries);
-                match self.flush_memtable(&table, &flushing).await {
+                match self.flush_memtable(&table, &flushing, &mut leftover).await {
                     Ok(()) => {
+                        unreadable = 0;
                         *self.flushes.disk_full.borrow_mut() = None;
                         self.bury(flushing);
                     }
                     Err(error) if error.is_disk_full() => self.note_disk_full(tries, error).await,
+                    Err(error)
+                        if is_unreadable(&error) && leftover.is_none() && unreadable + 1 < WRITES_MAX =>
+                    {
+                        unreadable += 1;
+                        tracing::warn!("a memtable of {} is written again: {error}", table.name());
+                    }
                     Err(error) => {
                         self.poison.stop_writes(&error);
                         self.room.notify();
@@ -205,7 +218,17 @@ impl Database {
         self.env.tasks().sleep(RETRY).await;
     }
 
-    async fn flush_memtable(&self, table: &Rc<TableStore>, flushing: &Flushing) -> Result<()> {
+    /// Flushes one memtable. What a failed try could not remove is `leftover`: the next one begins with it.
+    async fn flush_memtable(
+        &self,
+        table: &Rc<TableStore>,
+        flushing: &Flushing,
+        leftover: &mut Option<Descriptor>,
+    ) -> Result<()> {
+        if let Some(files) = leftover {
+            remove_files(&*self.env.disk(), files).await?;
+            *leftover = None;
+        }
         let epoch = table.epoch.get();
         let descriptor = table.next_descriptor();
         let written = self.write_flushed(table, flushing, descriptor.clone()).await;
@@ -215,6 +238,7 @@ impl Database {
             failed => {
                 if let Err(error) = remove_files(&*self.env.disk(), &descriptor).await {
                     tracing::warn!("cannot remove what a flush left: {error}");
+                    *leftover = Some(descriptor);
                 }
                 return if is_void { Ok(()) } else { failed.map(|_| ()) };
             }
@@ -459,6 +483,15 @@ impl Database {
         while self.commitlog.mark_free().await? {}
         self.commitlog.close();
         Ok(())
+    }
+}
+
+/// What was written may be fine elsewhere on the device.
+fn is_unreadable(error: &Error) -> bool {
+    match error {
+        Error::Disk(error) => matches!(error.operation, "read" | "open"),
+        Error::Corrupt(_) => true,
+        _ => false,
     }
 }
 

@@ -115,7 +115,7 @@ impl RowCache {
         self.evictions.borrow().overhead()
     }
 
-    /// Bytes that it may use.
+    /// Bytes that it may use, its lists included.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.get()
     }
@@ -127,7 +127,7 @@ impl RowCache {
 
     /// There is room for more without forgetting anything.
     fn has_room(&self) -> bool {
-        self.memory() < self.capacity.get()
+        self.memory() + self.overhead() < self.capacity.get()
     }
 
     /// Something of this size is kept.
@@ -137,7 +137,8 @@ impl RowCache {
 
     /// Forgets until it is within its bound again. Call it after each thing taken in.
     pub(crate) fn shrink(&self) {
-        while self.memory() > self.capacity.get() && self.forget_one() {}
+        // A place that is given up stays in the lists, free, and counts there.
+        while self.memory() + self.overhead() > self.capacity.get() && self.forget_one() {}
     }
 
     /// Forgets what is due, or passes over it because it was used; false when nothing is left.
