@@ -74,7 +74,7 @@ impl Shared {
             Some(Err(error)) => {
                 add(&self.failed);
                 let has_cause = match error {
-                    Error::DiskFull(_) => self.may_be_full.get(),
+                    Error::DiskFull(_) | Error::SpaceNeeded { .. } => self.may_be_full.get(),
                     Error::Overloaded { .. } | Error::MutationTooLarge { .. } => true,
                     Error::Closed => self.is_ending.get(),
                     _ => self.nemesis.borrow().may_fail(),
