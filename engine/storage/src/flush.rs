@@ -229,16 +229,21 @@ impl Database {
             remove_files(&*self.env.disk(), files).await?;
             *leftover = None;
         }
-        let epoch = table.epoch.get();
+        let era = table.era();
         let descriptor = table.next_descriptor();
         let written = self.write_flushed(table, flushing, descriptor.clone()).await;
-        let is_void = table.epoch.get() != epoch;
+        let is_void = !table.is_in(&era);
         let sstable = match written {
             Ok(sstable) if !is_void => sstable,
             failed => {
                 if let Err(error) = remove_files(&*self.env.disk(), &descriptor).await {
                     tracing::warn!("cannot remove what a flush left: {error}");
-                    *leftover = Some(descriptor);
+                    if is_void {
+                        // The truncation's record stays for it.
+                        std::mem::forget(era);
+                    } else {
+                        *leftover = Some(descriptor);
+                    }
                 }
                 return if is_void { Ok(()) } else { failed.map(|_| ()) };
             }
@@ -254,7 +259,7 @@ impl Database {
         if sstable.is_some() {
             self.merge_into_cache(table, flushing).await;
         }
-        if table.epoch.get() == epoch {
+        if table.is_in(&era) {
             self.forget_memtable(flushing);
         }
         Ok(())
@@ -275,10 +280,10 @@ impl Database {
 
     /// Tells the cache what was flushed.
     async fn merge_into_cache(&self, table: &TableStore, flushed: &Flushing) {
-        let epoch = table.epoch.get();
+        let era = table.era();
         let tasks = self.env.tasks();
         table.cache.merge_memtable(&flushed.memtable, tasks).await;
-        if table.epoch.get() == epoch {
+        if table.is_in(&era) {
             table.finish_merge();
         }
     }
@@ -394,9 +399,10 @@ impl Database {
         }
     }
 
-    /// Lets the commitlog reuse what no table needs.
+    /// Lets the commitlog reuse what no table needs. After a failure that stopped writes nothing goes any more: what memory
+    /// says may not be what is on disk, and the next start needs the log for the latter.
     pub(crate) fn release_segments(&self) {
-        if self.recovery.borrow().is_some() {
+        if self.recovery.borrow().is_some() || self.poison.check().is_err() {
             return;
         }
         let tables = self.tables.borrow();

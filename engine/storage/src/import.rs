@@ -88,7 +88,7 @@ impl Database {
             && through <= table.flushed_through.get();
         // Files under the table's own next numbers would be overwritten.
         table.skip_generation(from.generation);
-        let epoch = table.epoch.get();
+        let era = table.era();
         let taken = if may_be_linked {
             let descriptor = table.next_descriptor();
             link_committed(&*self.env.disk(), from, &descriptor).await?;
@@ -98,8 +98,12 @@ impl Database {
         };
         let Some(descriptor) = taken else { return Ok(()) };
         let taken = Sstable::open(self.env.clone(), descriptor.clone(), self.cache.clone()).await?;
-        if table.epoch.get() != epoch {
-            remove_files(&*self.env.disk(), &descriptor).await?;
+        if !table.is_in(&era) {
+            if let Err(error) = remove_files(&*self.env.disk(), &descriptor).await {
+                // The truncation's record stays for it.
+                std::mem::forget(era);
+                return Err(error);
+            }
             return Err(Error::Layout("the table was truncated meanwhile".into()));
         }
         table.add_sstables([taken]);

@@ -1,16 +1,20 @@
 //! Truncating and dropping tables.
 
 use std::any::Any;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ceto_env::{Env, TaskQueue};
+use ceto_env::{DiskError, Env, TaskQueue};
 use ceto_model::{TableId, Timestamp};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::table::TableStore;
+use crate::table::{Era, TableStore};
 use crate::truncation::Truncation;
+
+/// Free bytes that a truncation wants to see: a record and its temporary file, a block each.
+const RECORD_SPACE: u64 = 16 << 10;
 
 impl Database {
     /// Removes all that the table holds now, whatever its timestamps; `truncated_at` is noted with it. Writes that come
@@ -18,11 +22,12 @@ impl Database {
     pub async fn truncate(&self, table: TableId, truncated_at: Timestamp) -> Result<()> {
         let table = self.table(table)?;
         self.poison.check()?;
+        self.check_space(&table).await?;
         self.make_void(&table, truncated_at, |truncation| {
             Rc::new(VoidFiles {
                 env: self.env.clone(),
                 table: table.clone(),
-                epoch: table.epoch.get(),
+                era: table.era(),
                 truncation,
             })
         })
@@ -36,16 +41,32 @@ impl Database {
         };
         self.tables.borrow_mut().remove(&table.id);
         table.is_dropped.set(true);
-        let folder = Rc::new(Folder {
-            env: self.env.clone(),
-            dir: table.dir.clone(),
-            shard: table.shard,
-        });
         let now = Timestamp(self.env.clock().unix_micros());
-        self.make_void(&table, now, |_| folder).await
+        self.make_void(&table, now, |_| {
+            Rc::new(Folder {
+                env: self.env.clone(),
+                dir: table.dir.clone(),
+                shard: table.shard,
+            })
+        })
+        .await
     }
 
-    /// What `until` returns is dropped when the files are gone.
+    /// Refuses on a full disk, while nothing has been done.
+    async fn check_space(&self, table: &TableStore) -> Result<()> {
+        let free = self.env.disk().free_space(&table.dir).await?;
+        if free >= RECORD_SPACE {
+            return Ok(());
+        }
+        Err(DiskError {
+            operation: "write a truncation's record in",
+            path: table.dir.clone(),
+            source: ErrorKind::StorageFull.into(),
+        }
+        .into())
+    }
+
+    /// What `until` returns is dropped when all files that are void now are gone, those that are being written too.
     async fn make_void(
         &self,
         table: &TableStore,
@@ -61,8 +82,7 @@ impl Database {
             truncated_at: truncated_at.0,
             last_number: table.last_generation().0,
         };
-        let removed = table.clear(truncation.position);
-        let until = until(truncation);
+        let (removed, past) = table.clear(truncation.position);
         for memtable in removed.memtables() {
             self.memory
                 .set(self.memory.get().saturating_sub(memtable.memory()));
@@ -74,18 +94,22 @@ impl Database {
         self.clean_cache();
         self.room.notify();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
-        table.give_record_back();
-        // A dropped table's folder may be gone: another shard was done first, and this one had no file there.
-        let written = if table.is_dropped.get() {
-            written.or_else(unless_not_found)
-        } else {
-            written
+        let written = match written {
+            // Its folder may be gone: another shard was done first, and this one had no file there. And it does without a
+            // record, for it is no longer in the schema: what is removed now may be the space that is needed.
+            Err(error) if table.is_dropped.get() && (error.is_not_found() || error.is_disk_full()) => Ok(()),
+            written => written,
         };
         if let Err(error) = written {
-            // Memory says one thing and disk another.
+            // Memory says one thing and disk another: the next start finds all as it was.
             self.poison.stop_writes(&error);
+            std::mem::forget(past);
+            table.give_record_back();
             return Err(error);
         }
+        let until = until(truncation);
+        table.give_record_back();
+        past.end(until.clone());
         for sstable in removed.sstables {
             sstable.remove_when_unused(until.clone());
         }
@@ -98,17 +122,18 @@ impl Database {
 struct VoidFiles {
     env: Rc<dyn Env>,
     table: Rc<TableStore>,
-    epoch: u64,
+    /// What began with it.
+    era: Rc<Era>,
     truncation: Truncation,
 }
 
 impl Drop for VoidFiles {
     fn drop(&mut self) {
         let (disk, table) = (self.env.disk(), self.table.clone());
-        let (epoch, truncation) = (self.epoch, self.truncation.without_files());
+        let (era, truncation) = (self.era.clone(), self.truncation.without_files());
         let record = async move {
             // A later truncation has a record of its own.
-            if table.epoch.get() != epoch || table.is_recording.replace(true) {
+            if !table.is_in(&era) || table.is_recording.replace(true) {
                 return;
             }
             let written = async {

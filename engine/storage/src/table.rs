@@ -4,6 +4,7 @@
 //! other does so in one step without waiting, so no read sees a write twice too little: a memtable is on its way to disk
 //! until the step in which its sstable comes, and from then on on its way into the cache until that has all of it.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -47,8 +48,8 @@ pub(crate) struct TableStore {
     pub(crate) is_recovered: Cell<bool>,
     /// A flush of it runs.
     pub(crate) is_flushing: Cell<bool>,
-    /// Grows when the table is truncated or dropped: what was begun before counts no more.
-    pub(crate) epoch: Cell<u64>,
+    /// Another one when the table is truncated or dropped: what was begun before counts no more.
+    era: RefCell<Rc<Era>>,
     pub(crate) is_dropped: Cell<bool>,
     /// Its truncation record is being written.
     pub(crate) is_recording: Cell<bool>,
@@ -65,6 +66,23 @@ pub(crate) struct TableStore {
     /// Compactions start on request only, whatever the table's options say.
     pub(crate) is_compaction_disabled: Cell<bool>,
     pub(crate) counters: TableCounters,
+}
+
+/// A time of a table between two truncations.
+///
+/// Whoever writes sstables holds it until they are part of the table or their files are gone: files of a past era are
+/// void, and the record that says so must outlive them.
+#[derive(Default)]
+pub(crate) struct Era {
+    /// Set at its end; dropped with the last holder.
+    until: RefCell<Option<Rc<dyn Any>>>,
+}
+
+impl Era {
+    /// It is past: `until` is dropped when nobody holds it any more.
+    pub(crate) fn end(&self, until: Rc<dyn Any>) {
+        *self.until.borrow_mut() = Some(until);
+    }
 }
 
 /// What a table did since start.
@@ -156,7 +174,7 @@ impl TableStore {
             flushed_through: Cell::default(),
             is_recovered: Cell::new(false),
             is_flushing: Cell::new(false),
-            epoch: Cell::new(0),
+            era: RefCell::default(),
             is_dropped: Cell::new(false),
             is_recording: Cell::new(false),
             recorded: Event::default(),
@@ -322,9 +340,20 @@ impl TableStore {
         true
     }
 
-    /// Forgets everything up to a place of the commitlog; what is given back is to be removed.
-    pub(crate) fn clear(&self, through: ReplayPosition) -> View {
-        self.epoch.set(self.epoch.get() + 1);
+    /// The time since the last truncation.
+    pub(crate) fn era(&self) -> Rc<Era> {
+        self.era.borrow().clone()
+    }
+
+    /// The table has not been truncated or dropped since.
+    pub(crate) fn is_in(&self, era: &Rc<Era>) -> bool {
+        Rc::ptr_eq(&self.era.borrow(), era)
+    }
+
+    /// Forgets everything up to a place of the commitlog; what is given back is to be removed, and the past era to be
+    /// ended when that is on disk.
+    pub(crate) fn clear(&self, through: ReplayPosition) -> (View, Rc<Era>) {
+        let past = self.era.replace(Rc::default());
         self.flushed_through.set(self.flushed_through.get().max(through));
         let empty = View {
             active: Rc::new(Memtable::new()),
@@ -335,7 +364,7 @@ impl TableStore {
         self.cache.empty();
         let view = std::mem::replace(&mut *self.view.borrow_mut(), empty);
         self.note_leaving(&view.sstables);
-        view
+        (view, past)
     }
 
     /// The first commitlog segment that still holds something not flushed.

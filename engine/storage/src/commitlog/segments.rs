@@ -189,18 +189,20 @@ impl Commitlog {
         }
         let needs_spare = self.needs_spare();
         let free = self.free.borrow_mut().pop_front();
+        // What a start found comes on top of the segment that it makes itself.
+        let has_room = self.segment_count() < self.segments_max;
         let result = match free {
-            Some(free) if needs_spare && free.size == u64::from(self.segment_size) => {
+            Some(free) if has_room && needs_spare && free.size == u64::from(self.segment_size) => {
                 self.recycle(free).await.map(|()| true)
             }
-            Some(free) if needs_spare || self.free.borrow().len() >= FREE_MAX => {
+            Some(free) if !has_room || needs_spare || self.free.borrow().len() >= FREE_MAX => {
                 self.remove(free).await.map(|()| true)
             }
             Some(free) => {
                 self.free.borrow_mut().push_front(free);
                 return Ok(false);
             }
-            None if needs_spare && self.segment_count() < self.segments_max => {
+            None if needs_spare && has_room => {
                 let (id, path) = self.next_path();
                 self.create(id, &path, self.segment_size).await.map(|()| true)
             }

@@ -45,7 +45,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::sstable::{Descriptor, Sstable};
-use crate::table::TableStore;
+use crate::table::{Era, TableStore};
 use crate::wait::Event;
 use options::Shadowing;
 pub use requests::MajorCompaction;
@@ -138,13 +138,15 @@ pub(crate) struct Job {
     outputs: RefCell<Vec<Rc<Sstable>>>,
     /// Names of outputs that are not.
     uncommitted: RefCell<Vec<Descriptor>>,
-    epoch: u64,
+    era: Rc<Era>,
     kind: Kind,
     output: Output,
     shadowing: Shadowing,
     /// Only these partitions are kept.
     keeps: Option<Keeps>,
     is_aborted: Rc<Cell<bool>>,
+    /// Outputs that are not part of the table may have a table of contents.
+    is_committing: Cell<bool>,
 }
 
 /// Says whether a partition is to be kept.
@@ -154,7 +156,7 @@ impl Job {
     fn new(table: Rc<TableStore>, inputs: Vec<Rc<Sstable>>, kind: Kind, output: Output) -> Job {
         inputs.iter().for_each(|sstable| sstable.is_compacting.set(true));
         Job {
-            epoch: table.epoch.get(),
+            era: table.era(),
             shadowing: table.compacting().common.overlapping_tombstones,
             table,
             inputs: RefCell::new(inputs),
@@ -164,6 +166,7 @@ impl Job {
             output,
             keeps: None,
             is_aborted: Rc::default(),
+            is_committing: Cell::new(false),
         }
     }
 

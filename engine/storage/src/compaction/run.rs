@@ -160,6 +160,10 @@ impl Database {
         for output in job.uncommitted.take() {
             if let Err(error) = remove_files(&*self.env.disk(), &output).await {
                 tracing::warn!("cannot remove what a compaction left: {error}");
+                if job.is_committing.get() {
+                    // It would count after a restart, beside what later compactions purge.
+                    self.poison.stop_writes(&error);
+                }
             }
         }
     }
@@ -227,7 +231,9 @@ impl Database {
                 .map(|sstable| sstable.descriptor.clone())
                 .collect()
         };
+        job.is_committing.set(true);
         let pending = Transaction::commit(&self.env, path, names(&new), names(&old)).await?;
+        job.is_committing.set(false);
         job.uncommitted
             .borrow_mut()
             .retain(|descriptor| !new.iter().any(|sstable| sstable.descriptor == *descriptor));
@@ -235,10 +241,11 @@ impl Database {
         add(&table.counters.compacted_bytes, bytes);
         let written: u64 = new.iter().map(|sstable| sstable.data_size()).sum();
         add(&table.counters.compaction_written_bytes, written);
-        if table.epoch.get() != job.epoch {
+        if !table.is_in(&job.era) {
             // Truncated or dropped meanwhile: the inputs are on their way out already, the output follows.
+            let until = Rc::new((pending, job.era.clone()));
             new.iter()
-                .for_each(|sstable| sstable.remove_when_unused(pending.clone()));
+                .for_each(|sstable| sstable.remove_when_unused(until.clone()));
             return Ok(Weak::new());
         }
         // Until the job is done nobody else compacts what it wrote.
@@ -263,7 +270,7 @@ impl Database {
         if job.is_aborted.get() {
             return Err(Error::Aborted);
         }
-        if self.compactions.is_stopped.get() || job.table.epoch.get() != job.epoch {
+        if self.compactions.is_stopped.get() || !job.table.is_in(&job.era) {
             return Err(Error::Closed);
         }
         Ok(())

@@ -109,7 +109,7 @@ impl Shared {
         let watcher = async move {
             loop {
                 this.env.tasks().sleep(WATCH_PERIOD).await;
-                this.watch();
+                this.watch(false);
             }
         };
         self.env.tasks().spawn(TaskQueue::Control, Box::pin(watcher));
@@ -123,9 +123,9 @@ impl Shared {
     }
 
     /// Checker 8.
-    pub fn watch(&self) {
+    pub fn watch(&self, is_quiet: bool) {
         for database in &self.shards().databases {
-            if let Some(text) = self.settings.exceeded(database) {
+            if let Some(text) = self.settings.exceeded(database, is_quiet) {
                 self.violation(8, text);
             }
         }
@@ -155,7 +155,12 @@ impl Shared {
         let mut oracle = self.oracle.borrow_mut();
         match result {
             Some(Ok(())) => oracle.acknowledge(id, self.settings.is_durable()),
-            Some(Err(Error::DiskFull(_) | Error::Overloaded { .. } | Error::MutationTooLarge { .. })) => {
+            Some(Err(
+                Error::DiskFull(_)
+                | Error::Overloaded { .. }
+                | Error::WriteWaitedTooLong { .. }
+                | Error::MutationTooLarge { .. },
+            )) => {
                 let violation = oracle.refuse(id);
                 drop(oracle);
                 self.violations.borrow_mut().extend(violation);

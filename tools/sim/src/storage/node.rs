@@ -70,15 +70,18 @@ impl Settings {
         }
     }
 
-    /// What of a shard's figures exceeds its named maximum.
-    pub fn exceeded(&self, database: &Database) -> Option<String> {
+    /// What of a shard's figures exceeds its named maximum; `is_quiet` when it has had the time to do all it wants to.
+    pub fn exceeded(&self, database: &Database, is_quiet: bool) -> Option<String> {
         let stats = database.stats();
         let options = self.options(0, 1);
         // A write that found room may be as large as half a segment, and takes some times that in memory.
         let memory_max = stats.memtable_bytes_max + 8 * u64::from(self.segment_size);
-        let log_max = options
-            .commitlog_total_space
-            .max(3 * u64::from(self.segment_size));
+        // A start makes a segment beside those that it finds.
+        let first_segment = if is_quiet { 0 } else { u64::from(self.segment_size) };
+        let log_max = first_segment
+            + options
+                .commitlog_total_space
+                .max(3 * u64::from(self.segment_size));
         let figures = [
             ("memtable_space", stats.memtable_bytes, memory_max),
             (

@@ -325,7 +325,7 @@ impl Run {
                         shared.violation(0, format!("a whole node does not verify: {error}"));
                     }
                 }
-                shared.watch();
+                shared.watch(true);
                 if let Err(error) = database.drain().await {
                     shared.violation(0, format!("a whole node does not drain: {error}"));
                 }
