@@ -310,8 +310,11 @@ impl Shared {
             let mut oracle = self.oracle.borrow_mut();
             match result {
                 Some(Ok(())) => oracle.end_truncation(table, number),
-                // Refused before anything was done, or failed in the middle: both leave it open.
-                _ => oracle.fail_truncation(table),
+                Some(Err(Error::DiskFull(_))) if !database.stats().refuses_writes => {
+                    oracle.refuse_truncation(table, number);
+                }
+                // Refused because writes are stopped, or failed in the middle: both leave it open.
+                _ => oracle.fail_truncation(table, number),
             }
         }
     }

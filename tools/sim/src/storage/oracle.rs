@@ -18,7 +18,7 @@
 //! - 7: after a crash everything acknowledged before is there;
 //! - 6, 8 and 0 are the scenario's: answers in time, no maximum exceeded, no error without a cause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -81,6 +81,7 @@ pub struct Oracle {
     /// By table: when a truncation of it last began or ended, and how many run.
     truncations: BTreeMap<u8, (u64, u32)>,
     next_truncation: usize,
+    failed_truncations: BTreeSet<usize>,
     life: u64,
 }
 
@@ -170,11 +171,12 @@ impl Oracle {
         *entry = (moment, entry.1 + 1);
         self.next_truncation += 1;
         let number = self.next_truncation;
+        let failed = &self.failed_truncations;
         for write in &mut self.writes {
             if write.table == table
                 && is_covered(write.partition)
                 && write.status != Status::Gone
-                && write.before.is_none()
+                && write.before.is_none_or(|(earlier, _)| failed.contains(&earlier))
             {
                 write.before = Some((number, write.status));
                 write.is_entangled |= write.status == Status::Open;
@@ -203,8 +205,26 @@ impl Oracle {
     }
 
     /// It failed: what is there is not known before the next start.
-    pub fn fail_truncation(&mut self, table: u8) {
+    pub fn fail_truncation(&mut self, table: u8, number: usize) {
         self.note_truncation(table);
+        self.failed_truncations.insert(number);
+    }
+
+    /// It was refused before it began: all is there as it was.
+    pub fn refuse_truncation(&mut self, table: u8, number: usize) {
+        self.note_truncation(table);
+        let moment = self.moment();
+        for write in &mut self.writes {
+            if let Some((own, before)) = write.before
+                && own == number
+            {
+                write.before = None;
+                if before == Status::Applied && write.status == Status::Uncertain {
+                    write.status = Status::Applied;
+                    write.applied_at = moment;
+                }
+            }
+        }
     }
 
     fn note_truncation(&mut self, table: u8) {
