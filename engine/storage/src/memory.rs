@@ -27,7 +27,8 @@ impl Database {
         let left = self.options.memory_space.saturating_sub(taken);
         self.cache
             .set_capacity(self.options.block_cache_size.min(left / BLOCKS_PART));
-        let left = left.saturating_sub(self.cache.memory());
+        // What blocks may take, not what they have: they come without anybody looking here.
+        let left = left.saturating_sub(self.cache.capacity());
         self.row_cache.set_capacity(self.options.row_cache_size.min(left));
         self.row_cache.shrink();
     }
