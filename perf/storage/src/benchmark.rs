@@ -9,8 +9,6 @@ use crate::figures::{Rounds, figures_of};
 use crate::protocol::{Command, Durability, Engine, Report, Setup};
 use crate::rows::KEY_SIZE;
 
-/// Bytes that a row takes in a block, roughly: for how many reads fill a cache.
-const ROW_OVERHEAD: usize = 40;
 
 const COST: [&str; 2] = ["operations_per_second", "cpu_us_per_operation"];
 const READ: [&str; 3] = [
@@ -251,8 +249,8 @@ fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<
     let reads = (rows / 2).clamp(1000, 1_000_000);
     let disk_reads = (rows / 20).clamp(1000, 100_000);
     let scans = (rows / 2000).clamp(20, 1000);
-    let fill =
-        rows.min(rows * ((value_size + ROW_OVERHEAD) * 4) as u64 / ((arguments.block_kib << 10) as u64));
+    // Nineteen rows of twenty.
+    let fill = rows * 3;
     let read = |operations, in_flight| Command::Read {
         operations,
         seed: seed * 1000,
