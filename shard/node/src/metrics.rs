@@ -63,6 +63,17 @@ const BUCKETS_US: [u64; 32] = [
     u64::MAX,
 ];
 
+/// The same in nanoseconds: what is compared with each latency.
+const BUCKETS_NANOS: [u64; BUCKETS_US.len()] = {
+    let mut bounds = BUCKETS_US;
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = bounds[at].saturating_mul(1_000);
+        at += 1;
+    }
+    bounds
+};
+
 /// Latencies in buckets.
 #[derive(Default, Debug)]
 pub struct Histogram {
@@ -75,7 +86,7 @@ impl Histogram {
     /// Counts one.
     pub fn record(&self, latency: Duration) {
         let nanos = nanos(latency);
-        let at = BUCKETS_US.partition_point(|bound| bound.saturating_mul(1_000) < nanos);
+        let at = BUCKETS_NANOS.partition_point(|bound| *bound < nanos);
         if let Some(bucket) = self.buckets.get(at) {
             bucket.set(bucket.get() + 1);
         }
