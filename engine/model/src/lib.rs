@@ -12,6 +12,7 @@ pub mod comparable;
 pub mod consistency;
 pub mod counter;
 pub mod evaluate;
+pub mod index;
 pub mod key;
 pub mod mutation;
 pub mod partition;
@@ -28,6 +29,7 @@ pub mod write_type;
 
 pub use cell::{Cell, CellState};
 pub use consistency::Consistency;
+pub use index::Index;
 pub use key::{ClusteringKey, DecoratedKey, PartitionKey, PartitionRange, Position, RingPosition, Slice};
 pub use mutation::Mutation;
 pub use partition::Partition;

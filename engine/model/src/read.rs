@@ -3,10 +3,11 @@
 //! A command names positions, column ids and limits; it knows no statement and no type. Filtering, functions,
 //! grouping and projection happen above, on the rows it returns.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::key::ClusteringKey;
-use crate::key::{DecoratedKey, PartitionRange, RingPosition, Slice};
+use crate::key::{DecoratedKey, PartitionRange, Position, RingPosition, Slice};
 use crate::partition::Partition;
 use crate::row::ColumnId;
 use crate::schema::TableId;
@@ -67,6 +68,27 @@ pub struct ReadCommand {
     pub keep_tombstones: bool,
     /// Do not use or fill the cache.
     pub bypass_cache: bool,
+    /// Only rows (partitions, for an index of a static column) that an index finds. A replica that has no such index, or
+    /// not yet, reads all instead: whoever asks tests the rows.
+    pub index: Option<Box<IndexSearch>>,
+}
+
+/// What is looked for in an index of the table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IndexSearch {
+    /// Identity of the index.
+    pub index: TableId,
+    /// Which of its entries.
+    pub terms: IndexTerms,
+}
+
+/// Indexed values, in the encoding of `comparable`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IndexTerms {
+    /// One.
+    Value(Bytes),
+    /// All between two bounds.
+    Between(Position, Position),
 }
 
 /// When a read stops. A partition with a live static row and no live row in its slices counts as one row.

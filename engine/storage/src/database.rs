@@ -161,6 +161,7 @@ impl Database {
 
     /// Applies to the memtable, and starts flushes when that is due.
     pub(crate) fn insert(&self, table: &TableStore, mutation: Mutation, position: Option<ReplayPosition>) {
+        self.insert_entries(table, &mutation, position);
         let grown = {
             let memtable = table.active();
             memtable.note_write(|| self.env.clock().now());

@@ -106,9 +106,16 @@ impl Database {
             }
             return Err(Error::Layout("the table was truncated meanwhile".into()));
         }
+        let indexes = table.indexes.borrow().clone();
+        for index in &indexes {
+            index.distrust(&*self.env.disk()).await?;
+        }
         table.add_sstables([taken]);
         table.has_changed.set(true);
         self.compact_when_due(&table);
+        for index in &indexes {
+            self.rebuild(&table, index).await?;
+        }
         Ok(())
     }
 

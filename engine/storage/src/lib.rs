@@ -14,6 +14,7 @@ mod database;
 mod error;
 mod flush;
 mod import;
+mod index;
 mod layout;
 mod maintenance;
 mod memory;

@@ -23,6 +23,9 @@ type Sources<'a> = Vec<Box<dyn FragmentSource + 'a>>;
 impl Database {
     /// Reads, when everything needed is in memory; None when a disk read is needed ([`Database::read`] does it).
     pub fn try_read(&self, command: &ReadCommand) -> Option<Result<ReadResult>> {
+        if command.index.is_some() {
+            return None;
+        }
         // Ranges may be long, and a long read must give way now and then.
         let ReadTarget::Partition(key) = &command.target else {
             return None;
@@ -61,6 +64,11 @@ impl Database {
         }
         let permit = self.permits.acquire(self.env.tasks()).await?;
         let table = self.table(command.table)?;
+        if let Some(search) = &command.index
+            && let Some(result) = self.read_by_index(&table, search, command).await?
+        {
+            return Ok(result);
+        }
         add(&table.counters.reads, 1);
         let definition = table.definition().clone();
         let mut answer = Answer::new(command, &definition);

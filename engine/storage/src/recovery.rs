@@ -20,6 +20,7 @@ use rustc_hash::FxHashSet;
 use crate::commitlog::{Commitlog, ReplayPosition, Replayed, SegmentFile, replay, report_damage};
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::index::IndexStore;
 use crate::layout::Layout;
 use crate::options::StorageOptions;
 use crate::poison::Poison;
@@ -100,7 +101,13 @@ impl Database {
             }
         }
         self.release_segments();
-        tables.iter().for_each(|table| self.compact_when_due(table));
+        for table in &tables {
+            self.compact_when_due(table);
+            let indexes = table.indexes.borrow().clone();
+            for index in indexes {
+                self.build_when_due(table, &index).await?;
+            }
+        }
         Ok(())
     }
 
@@ -154,7 +161,9 @@ impl Database {
         let Ok(table) = self.table(entry.mutation.table) else {
             return Ok(false);
         };
-        if entry.position < table.flushed_through.get() {
+        let is_flushed = entry.position < table.flushed_through.get();
+        let is_missing = |index: &Rc<IndexStore>| entry.position >= index.store.flushed_through.get();
+        if is_flushed && !table.indexes.borrow().iter().any(is_missing) {
             return Ok(false);
         }
         loop {
@@ -166,7 +175,13 @@ impl Database {
             self.flushes.check_disk()?;
             room.await;
         }
-        self.insert(&table, entry.mutation, Some(entry.position));
+        if is_flushed {
+            // An index was not flushed when its table was.
+            self.insert_entries(&table, &entry.mutation, Some(entry.position));
+            self.flush_when_due();
+        } else {
+            self.insert(&table, entry.mutation, Some(entry.position));
+        }
         Ok(true)
     }
 
@@ -214,11 +229,16 @@ impl Database {
             }
             disk.sync_dir(&self.options.data_dir.join("data")).await?;
         }
+        for keyspace in schema.keyspaces().filter(|keyspace| !keyspace.is_virtual) {
+            for definition in keyspace.tables.values().filter(|table| !table.is_virtual) {
+                self.set_indexes(definition, keyspace.durable_writes).await?;
+            }
+        }
         *self.schema.borrow_mut() = schema;
         Ok(())
     }
 
-    async fn open_table(&self, definition: &Arc<Table>) -> Result<Rc<TableStore>> {
+    pub(crate) async fn open_table(&self, definition: &Arc<Table>) -> Result<Rc<TableStore>> {
         let dir = table_dir(&self.options.data_dir, definition);
         let disk = self.env.disk();
         let files = match TableFiles::list(&*disk, &dir).await {

@@ -10,7 +10,7 @@ use ceto_model::{TableId, Timestamp};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::table::{Era, TableStore};
+use crate::table::{Era, TableStore, View};
 use crate::truncation::Truncation;
 
 /// Free bytes that a truncation wants to see: a record and its temporary file, a block each.
@@ -23,15 +23,35 @@ impl Database {
         let table = self.table(table)?;
         self.poison.check()?;
         self.check_space(&table).await?;
-        self.make_void(&table, truncated_at, |truncation| {
-            Rc::new(VoidFiles {
-                env: self.env.clone(),
-                table: table.clone(),
-                era: table.era(),
-                truncation,
+        let indexes = table.indexes.borrow().clone();
+        // Until all of it is done an index may have what its table has not: a crash in between has it built anew.
+        for index in &indexes {
+            index.distrust(&*self.env.disk()).await?;
+        }
+        for index in &indexes {
+            index.store.take_record().await;
+        }
+        table.take_record().await;
+        // In one step, so that no write comes between the table and its indexes.
+        let cleared: Vec<_> = std::iter::once(&table)
+            .chain(indexes.iter().map(|index| &index.store))
+            .map(|store| (store, self.clear(store, truncated_at), store.era()))
+            .collect();
+        for (store, cleared, era) in cleared {
+            self.make_void(store, cleared, |truncation| {
+                Rc::new(VoidFiles {
+                    env: self.env.clone(),
+                    table: store.clone(),
+                    era,
+                    truncation,
+                })
             })
-        })
-        .await
+            .await?;
+        }
+        for index in indexes.iter().filter(|index| index.is_built.get()) {
+            self.trust_index(&table, index).await?;
+        }
+        Ok(())
     }
 
     /// Forgets a table and removes its files, when no reader uses them any more. Fine when it is not known.
@@ -39,10 +59,21 @@ impl Database {
         let Ok(table) = self.table(table) else {
             return Ok(());
         };
+        let indexes = std::mem::take(&mut *table.indexes.borrow_mut());
+        for index in indexes {
+            self.drop_index(&index).await?;
+        }
+        self.drop_store(&table).await
+    }
+
+    /// Forgets a table that nothing hangs on any more.
+    pub(crate) async fn drop_store(&self, table: &Rc<TableStore>) -> Result<()> {
         self.tables.borrow_mut().remove(&table.id);
         table.is_dropped.set(true);
         let now = Timestamp(self.env.clock().unix_micros());
-        self.make_void(&table, now, |_| {
+        table.take_record().await;
+        let cleared = self.clear(table, now);
+        self.make_void(table, cleared, |_| {
             Rc::new(Folder {
                 env: self.env.clone(),
                 dir: table.dir.clone(),
@@ -66,15 +97,8 @@ impl Database {
         .into())
     }
 
-    /// What `until` returns is dropped when all files that are void now are gone, those that are being written too.
-    async fn make_void(
-        &self,
-        table: &TableStore,
-        truncated_at: Timestamp,
-        until: impl FnOnce(Truncation) -> Rc<dyn Any>,
-    ) -> Result<()> {
-        let disk = self.env.disk();
-        table.take_record().await;
+    /// Forgets what a table holds, in memory. The caller has its record.
+    fn clear(&self, table: &TableStore, truncated_at: Timestamp) -> Cleared {
         // From here on the record makes void what lies before it; a crash before the removals are done ends in them.
         let truncation = Truncation {
             generation: table.last_generation(),
@@ -93,6 +117,27 @@ impl Database {
         }
         self.clean_cache();
         self.room.notify();
+        Cleared {
+            truncation,
+            removed,
+            past,
+        }
+    }
+
+    /// Makes void on disk what was cleared, and gives the table's record back. What `until` returns is dropped when all
+    /// files that are void now are gone, those that are being written too.
+    async fn make_void(
+        &self,
+        table: &TableStore,
+        cleared: Cleared,
+        until: impl FnOnce(Truncation) -> Rc<dyn Any>,
+    ) -> Result<()> {
+        let Cleared {
+            truncation,
+            removed,
+            past,
+        } = cleared;
+        let disk = self.env.disk();
         let written = truncation.write(&*disk, &table.dir, table.shard).await;
         let written = match written {
             // Its folder may be gone: another shard was done first, and this one had no file there. And it does without a
@@ -116,6 +161,13 @@ impl Database {
         self.release_segments();
         Ok(())
     }
+}
+
+/// What a table held, and the record that makes it void.
+struct Cleared {
+    truncation: Truncation,
+    removed: View,
+    past: Rc<Era>,
 }
 
 /// Held by the sstables that a truncation has made void. When their files are gone the record says so.

@@ -131,6 +131,10 @@ async fn find_tables(env: &Rc<dyn Env>, data_dir: &Path) -> Result<FxHashMap<Tab
             .into_iter()
             .filter(|entry| entry.is_dir)
         {
+            // Indexes are built anew: nobody moves their entries.
+            if entry.name.contains('.') {
+                continue;
+            }
             let id = entry
                 .name
                 .rsplit_once('-')

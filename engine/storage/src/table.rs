@@ -18,6 +18,7 @@ use rustc_hash::FxHashSet;
 use crate::cache::{RowCache, TableCache};
 use crate::commitlog::ReplayPosition;
 use crate::compaction::Compacting;
+use crate::index::IndexStore;
 use crate::memtable::Memtable;
 use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
 use crate::wait::Event;
@@ -65,6 +66,8 @@ pub(crate) struct TableStore {
     pub(crate) compacting: RefCell<Option<Rc<Compacting>>>,
     /// Compactions start on request only, whatever the table's options say.
     pub(crate) is_compaction_disabled: Cell<bool>,
+    /// Its secondary indexes.
+    pub(crate) indexes: RefCell<Vec<Rc<IndexStore>>>,
     pub(crate) counters: TableCounters,
 }
 
@@ -183,6 +186,7 @@ impl TableStore {
             compaction_retry_at: Cell::new(None),
             compacting: RefCell::default(),
             is_compaction_disabled: Cell::new(false),
+            indexes: RefCell::default(),
             counters: TableCounters::default(),
         }
     }
@@ -198,6 +202,12 @@ impl TableStore {
         // Another strategy may want other sstables.
         self.has_changed.set(true);
         *self.definition.borrow_mut() = definition;
+    }
+
+    /// An index of it.
+    pub(crate) fn index(&self, id: TableId) -> Option<Rc<IndexStore>> {
+        let indexes = self.indexes.borrow();
+        indexes.iter().find(|index| index.store.id == id).cloned()
     }
 
     /// `keyspace.table`, for logs.

@@ -241,6 +241,7 @@ pub(crate) fn read_of(target: ReadTarget) -> ReadCommand {
         limits: ReadLimits::NONE,
         keep_tombstones: false,
         bypass_cache: false,
+        index: None,
     }
 }
 

@@ -103,6 +103,7 @@ impl World {
             },
             keep_tombstones: false,
             bypass_cache: false,
+            index: None,
         };
         let result = self.database.read(&command).await.unwrap();
         let partition = &result.partitions[0].partition;

@@ -25,7 +25,9 @@ use bytes::Bytes;
 use ceto_model::codec::{
     DecodeError, Decoder, put_bytes, put_mutation, put_partition, put_signed, put_varint,
 };
-use ceto_model::read::{ColumnSelection, PartitionResult, ReadWork, ResumePoint, Slices};
+use ceto_model::read::{
+    ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadWork, ResumePoint, Slices,
+};
 use ceto_model::{
     ClusteringKey, ColumnId, DecoratedKey, PartitionKey, PartitionRange, Position, ReadCommand, ReadLimits,
     ReadResult, ReadTarget, RingPosition, Slice, TableId, Token, UnixSeconds,
@@ -49,7 +51,8 @@ const FLAG_KEEP_TOMBSTONES: u8 = 2;
 const FLAG_BYPASS_CACHE: u8 = 4;
 const FLAG_FIRST_PARTITION_SLICES: u8 = 8;
 const FLAG_SOME_COLUMNS: u8 = 16;
-const FLAGS_KNOWN: u8 = 31;
+const FLAG_INDEX: u8 = 32;
+const FLAGS_KNOWN: u8 = 63;
 
 /// Capacity taken ahead for a count that the input claims.
 const CAPACITY_MAX: usize = 64;
@@ -269,7 +272,8 @@ fn put_command(out: &mut Vec<u8>, command: &ReadCommand) {
                 command.first_partition_slices.is_some(),
                 FLAG_FIRST_PARTITION_SLICES,
             )
-            | flag(command.columns != ColumnSelection::All, FLAG_SOME_COLUMNS),
+            | flag(command.columns != ColumnSelection::All, FLAG_SOME_COLUMNS)
+            | flag(command.index.is_some(), FLAG_INDEX),
     );
     out.extend_from_slice(command.table.0.as_bytes());
     match &command.target {
@@ -303,6 +307,32 @@ fn put_command(out: &mut Vec<u8>, command: &ReadCommand) {
     ] {
         put_varint(out, limit);
     }
+    if let Some(search) = &command.index {
+        out.extend_from_slice(search.index.0.as_bytes());
+        match &search.terms {
+            IndexTerms::Value(value) => {
+                out.push(0);
+                put_bytes(out, value);
+            }
+            IndexTerms::Between(start, end) => {
+                out.push(1);
+                put_bytes(out, &start.0);
+                put_bytes(out, &end.0);
+            }
+        }
+    }
+}
+
+fn decode_index(decoder: &mut Decoder) -> Decoded<IndexSearch> {
+    let index = TableId(decoder.uuid("index id")?);
+    let terms = match decode_bool(decoder, "index terms")? {
+        false => IndexTerms::Value(decoder.bytes("indexed value")?),
+        true => IndexTerms::Between(
+            Position(decoder.bytes("start of indexed values")?),
+            Position(decoder.bytes("end of indexed values")?),
+        ),
+    };
+    Ok(IndexSearch { index, terms })
 }
 
 fn decode_command(decoder: &mut Decoder) -> Decoded<ReadCommand> {
@@ -347,6 +377,10 @@ fn decode_command(decoder: &mut Decoder) -> Decoded<ReadCommand> {
         },
         keep_tombstones: flags & FLAG_KEEP_TOMBSTONES != 0,
         bypass_cache: flags & FLAG_BYPASS_CACHE != 0,
+        index: match flags & FLAG_INDEX {
+            0 => None,
+            _ => Some(Box::new(decode_index(decoder)?)),
+        },
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ceto_model::key::{BOUND_AFTER, COMPONENT, KEY_END};
 use ceto_model::read;
-use ceto_model::read::{ColumnSelection, PartitionResult, ReadWork, ResumePoint};
+use ceto_model::read::{ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadWork, ResumePoint};
 use ceto_model::{
     Cell, ClusteringKey, ColumnData, ColumnId, DecoratedKey, Deletion, Mutation, Partition, PartitionKey,
     PartitionRange, Position, RangeTombstone, ReadCommand, ReadLimits, ReadResult, ReadTarget, RingPosition,
@@ -94,7 +94,7 @@ fn commands() -> impl Strategy<Value = ReadCommand> {
                 tombstones,
             },
         );
-    let flags = any::<[bool; 3]>();
+    let flags = any::<[bool; 5]>();
     let slices = (slices(), proptest::option::of(slices()));
     (target, slices, columns, limits, flags, any::<i64>()).prop_map(
         |(target, (slices, first_partition_slices), columns, limits, flags, now)| ReadCommand {
@@ -108,6 +108,16 @@ fn commands() -> impl Strategy<Value = ReadCommand> {
             limits,
             keep_tombstones: flags[1],
             bypass_cache: flags[2],
+            index: flags[3].then(|| {
+                let (start, end) = (Position(vec![1].into()), Position(vec![2, 3].into()));
+                Box::new(IndexSearch {
+                    index: TableId(Uuid::from_u128(7)),
+                    terms: match flags[4] {
+                        true => IndexTerms::Value(vec![4, 5].into()),
+                        false => IndexTerms::Between(start, end),
+                    },
+                })
+            }),
         },
     )
 }

@@ -412,6 +412,7 @@ impl Client {
             limits: ReadLimits::NONE,
             keep_tombstones: false,
             bypass_cache: false,
+            index: None,
         }
     }
 

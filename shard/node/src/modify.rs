@@ -358,6 +358,7 @@ impl Node {
             limits: ReadLimits::NONE,
             keep_tombstones: true,
             bypass_cache: false,
+            index: None,
         };
         let result = self
             .read_here(&command)

@@ -216,6 +216,7 @@ mod tests {
             limits,
             keep_tombstones: false,
             bypass_cache: false,
+            index: None,
         }
     }
 

@@ -166,6 +166,7 @@ impl ReadOperation {
             },
             keep_tombstones: false,
             bypass_cache: false,
+            index: None,
         }
     }
 }

@@ -297,6 +297,7 @@ fn read_of(table: &Table, target: ReadTarget, slices: Slices, context: &PlanCont
         limits: ReadLimits::NONE,
         keep_tombstones: false,
         bypass_cache: false,
+        index: None,
     }
 }
 

@@ -3,9 +3,11 @@
 //! A [`Schema`] never changes; a schema change makes a new one that shares what did not change. Each has a version,
 //! which all nodes agree on. Never: text of statements, or anything about where data lies.
 
+mod index;
 mod keyspace;
 mod table;
 
+pub use index::{CLASS_NAME, IndexDefinition, IndexTarget, TARGET, is_storage_attached};
 pub use keyspace::{Keyspace, ReplicationOptions};
 pub use table::{Column, ColumnKind, DroppedColumn, Table, TableBuilder, TableId, TableOptions};
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
+use super::IndexDefinition;
+use crate::index::Index;
 use crate::row::ColumnId;
 use crate::types::CqlType;
 
@@ -189,6 +191,8 @@ pub struct Table {
     static_count: usize,
     /// Types and order of the clustering columns, as `comparable` takes them.
     clustering_types: Vec<(CqlType, bool)>,
+    /// Secondary indexes by name.
+    indexes: Vec<Arc<Index>>,
 }
 
 impl Table {
@@ -248,6 +252,11 @@ impl Table {
         &self.clustering_types
     }
 
+    /// Secondary indexes, by name.
+    pub fn indexes(&self) -> &[Arc<Index>] {
+        &self.indexes
+    }
+
     /// A builder with this table's content.
     pub fn to_builder(&self) -> TableBuilder {
         TableBuilder {
@@ -260,6 +269,11 @@ impl Table {
             dropped: self.dropped.clone(),
             next_column_id: self.next_column_id,
             columns: self.columns.clone(),
+            indexes: self
+                .indexes
+                .iter()
+                .map(|index| index.definition.clone())
+                .collect(),
         }
     }
 }
@@ -277,6 +291,7 @@ pub struct TableBuilder {
     pub dropped: Vec<DroppedColumn>,
     pub next_column_id: u32,
     pub columns: Vec<Column>,
+    pub indexes: Vec<IndexDefinition>,
 }
 
 impl TableBuilder {
@@ -292,6 +307,7 @@ impl TableBuilder {
             dropped: Vec::new(),
             next_column_id: 0,
             columns: Vec::new(),
+            indexes: Vec::new(),
         }
     }
 
@@ -353,7 +369,7 @@ impl TableBuilder {
             .columns
             .iter()
             .filter(|column| column.kind == ColumnKind::Clustering);
-        Table {
+        let mut table = Table {
             id: self.id,
             keyspace: self.keyspace,
             name: self.name,
@@ -374,6 +390,15 @@ impl TableBuilder {
             partition_key_count,
             clustering_count,
             static_count,
-        }
+            indexes: Vec::new(),
+        };
+        let indexes = self.indexes.into_iter();
+        table.indexes = indexes
+            .filter_map(|definition| Index::new(definition, &table).map(Arc::new))
+            .collect();
+        table
+            .indexes
+            .sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
+        table
     }
 }

@@ -27,6 +27,7 @@
 //! - Never allocates what a length or count in the data merely claims.
 //! - Never knows of null at the top: a null value is the absence of bytes, its handling is the caller's.
 
+pub mod analysis;
 mod calendar;
 mod canonical;
 mod codec;

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod expiry;
 mod full_disk;
+mod index;
 mod limits;
 mod memory;
 mod poison;

@@ -44,6 +44,7 @@ impl Node {
             limits: ReadLimits::NONE,
             keep_tombstones: false,
             bypass_cache: true,
+            index: None,
         };
         let result = self
             .read_here(&command)

@@ -229,6 +229,7 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
         limits: ReadLimits::NONE,
         keep_tombstones: false,
         bypass_cache: false,
+        index: None,
     };
     let options = options();
     let source = VirtualSource {

@@ -325,6 +325,7 @@ impl Workload {
             reversed: self.random.chance(1, 3),
             page: self.random.chance(1, 3).then(|| self.random.between(1..=6)),
             bypass_cache: self.random.chance(1, 8),
+            index: None,
         }
     }
 }
@@ -514,6 +515,7 @@ impl Read {
             reversed: false,
             page: None,
             bypass_cache: false,
+            index: None,
         }
     }
 
@@ -548,6 +550,7 @@ impl Read {
             },
             keep_tombstones: false,
             bypass_cache: self.bypass_cache,
+            index: None,
         }
     }
 

@@ -245,6 +245,7 @@ fn select(target: ReadTarget) -> ReadCommand {
         limits: ReadLimits::NONE,
         keep_tombstones: false,
         bypass_cache: false,
+        index: None,
     }
 }
 

@@ -1,0 +1,157 @@
+//! Filling an index from its table, while both are written and read.
+//!
+//! Writes that come during a build index themselves, and entries carry the timestamps of the cells they stand for, so
+//! whatever comes first the result is the same. Entries of a build are not in the commitlog: they are flushed, and only
+//! then the index counts as built.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ceto_env::TaskQueue;
+use ceto_model::key::Position;
+use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, ResumePoint, Slices};
+use ceto_model::{Mutation, PartitionRange, RingPosition, Slice, UnixSeconds};
+
+use super::IndexStore;
+use crate::database::Database;
+use crate::error::Result;
+use crate::table::TableStore;
+
+/// Rows of the table that one read of a build returns at most.
+const ROWS: u64 = 1000;
+/// Bytes that it returns about.
+const BYTES: u64 = 256 << 10;
+/// Time between tries of a build that fails.
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Database {
+    /// Builds an index of a table, unless it is built: at once when there is nothing to do, else in the background.
+    pub(crate) async fn build_when_due(&self, table: &Rc<TableStore>, index: &Rc<IndexStore>) -> Result<()> {
+        if index.is_built.get() || index.is_building.replace(true) {
+            return Ok(());
+        }
+        let is_empty = {
+            let view = table.view();
+            view.sstables.is_empty() && view.memtables().next().is_none()
+        };
+        if is_empty {
+            let built = self.finish_build(table, index).await;
+            index.is_building.set(false);
+            return built;
+        }
+        let this = self.this.upgrade().expect("a method of a living database runs");
+        let (table, index) = (table.clone(), index.clone());
+        let task = async move {
+            while !index.store.is_dropped.get() && !this.is_closed.get() {
+                let Err(error) = this.build(&table, &index).await else {
+                    return;
+                };
+                tracing::warn!("index {}: the build starts again: {error}", index.store.name());
+                this.env.tasks().sleep(RETRY).await;
+            }
+        };
+        self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(task));
+        Ok(())
+    }
+
+    async fn build(&self, table: &Rc<TableStore>, index: &Rc<IndexStore>) -> Result<()> {
+        tracing::info!("index {}: the build starts", index.store.name());
+        let (mut start, mut first_slices) = (PartitionRange::full().start, None);
+        let mut rows = 0;
+        loop {
+            if index.store.is_dropped.get() || self.is_closed.get() {
+                return Ok(());
+            }
+            self.wait_for_room().await?;
+            let range = PartitionRange {
+                start,
+                ..PartitionRange::full()
+            };
+            let command = self.build_command(table, range, first_slices.take());
+            let result = self.read(&command).await?;
+            let (base, definition) = (table.definition().clone(), index.definition());
+            for part in &result.partitions {
+                if let Some(entries) = definition.entries(&base, &part.key, &part.partition) {
+                    let mut mutation = Mutation::new(definition.id(), definition.key());
+                    mutation.partition = entries;
+                    self.insert_quietly(&index.store, mutation, None);
+                }
+            }
+            self.flush_when_due();
+            rows += result.work.live_rows;
+            match result.resume {
+                None => break,
+                Some(ResumePoint::Ring(position)) => start = position,
+                Some(ResumePoint::Row(key, row)) => {
+                    let behind = Slice {
+                        start: Slice::of_row(&row).end,
+                        end: Position::after_all(),
+                    };
+                    first_slices = Some(std::iter::once(behind).collect());
+                    start = RingPosition::BeforeKey(key);
+                }
+            }
+        }
+        self.finish_build(table, index).await?;
+        tracing::info!("index {}: built from {rows} rows", index.store.name());
+        Ok(())
+    }
+
+    fn build_command(
+        &self,
+        table: &TableStore,
+        range: PartitionRange,
+        first_partition_slices: Option<Slices>,
+    ) -> ReadCommand {
+        ReadCommand {
+            table: table.id,
+            target: ReadTarget::Range(range),
+            slices: std::iter::once(Slice::full()).collect(),
+            first_partition_slices,
+            reversed: false,
+            columns: ColumnSelection::All,
+            now: UnixSeconds(self.env.clock().unix_seconds()),
+            limits: ReadLimits {
+                rows: ROWS,
+                bytes: BYTES,
+                ..ReadLimits::NONE
+            },
+            keep_tombstones: false,
+            bypass_cache: true,
+            index: None,
+        }
+    }
+
+    /// Everything is in the index: gets it to disk, and says so.
+    async fn finish_build(&self, table: &TableStore, index: &IndexStore) -> Result<()> {
+        if self.tables.borrow().contains_key(&index.store.id) {
+            self.flush(Some(index.store.id)).await?;
+        }
+        if index.store.is_dropped.get() {
+            return Ok(());
+        }
+        self.trust_index(table, index).await?;
+        index.is_built.set(true);
+        index.is_building.set(false);
+        Ok(())
+    }
+
+    /// Builds an index anew from the start, while what it has goes on to be used.
+    pub(crate) async fn rebuild(&self, table: &Rc<TableStore>, index: &Rc<IndexStore>) -> Result<()> {
+        index.distrust(&*self.env.disk()).await?;
+        self.build(table, index).await
+    }
+
+    /// Waits until memtables have room.
+    async fn wait_for_room(&self) -> Result<()> {
+        loop {
+            let room = self.room.listen();
+            self.poison.check()?;
+            if self.memory.get() < self.options.memtable_space {
+                return Ok(());
+            }
+            self.flushes.check_disk()?;
+            room.await;
+        }
+    }
+}
