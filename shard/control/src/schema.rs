@@ -77,8 +77,8 @@ impl SchemaService {
         let mutations = self.mutations(&next);
         self.store(mutations).await?;
         next.version = schema_rows::version(&next);
+        let event = change.event(&self.schema);
         self.schema = Arc::new(next);
-        let event = change.event();
         info!(change = ?event.change, keyspace = %event.keyspace, target = ?event.target, version = %self.schema.version, "schema changed");
         let schema = self.schema.clone();
         let installed = self

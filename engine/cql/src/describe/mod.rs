@@ -12,4 +12,4 @@ mod tests;
 mod text;
 
 pub use request::{ClusterDescription, DescribeRequest, DescribeRows, RangeOwners};
-pub use statement_text::{keyspace_text, table_text, type_text};
+pub use statement_text::{index_text, keyspace_text, table_text, type_text};

@@ -1,10 +1,11 @@
 //! Which rows a DESCRIBE asks for.
 
-use super::statement_text::{keyspace_text, table_text, type_name, type_text};
+use super::statement_text::{index_text, keyspace_text, table_text, type_name, type_text};
 use crate::ast::{Describe, DescribeTarget, QualifiedName};
-use crate::schema_change::{in_order_of_use, is_system_keyspace};
+use crate::schema_change::{find_index, in_order_of_use, is_system_keyspace};
 use crate::{ColumnSpecification, CqlError};
 use bytes::Bytes;
+use ceto_model::schema::IndexDefinition;
 use ceto_model::types::quote_identifier;
 use ceto_model::value::Value;
 use ceto_model::{CqlType, Keyspace, Schema, Table, UserType};
@@ -46,6 +47,7 @@ enum Element<'s> {
     Keyspace(&'s Keyspace),
     Table(&'s Table),
     Type(&'s UserType),
+    Index(&'s Table, &'s IndexDefinition),
 }
 
 impl Element<'_> {
@@ -55,6 +57,7 @@ impl Element<'_> {
             Self::Keyspace(keyspace) => (&keyspace.name, "keyspace", quote_identifier(&keyspace.name)),
             Self::Table(table) => (&table.keyspace, "table", quote_identifier(&table.name)),
             Self::Type(user_type) => (&user_type.keyspace, "type", type_name(user_type)),
+            Self::Index(table, index) => (&table.keyspace, "index", quote_identifier(&index.name)),
         };
         [quote_identifier(keyspace), kind.to_owned(), name]
     }
@@ -64,6 +67,7 @@ impl Element<'_> {
             Self::Keyspace(keyspace) => keyspace_text(keyspace),
             Self::Table(table) => table_text(table, with_internals),
             Self::Type(user_type) => type_text(user_type),
+            Self::Index(table, index) => index_text(table, index),
         }
     }
 }
@@ -176,7 +180,10 @@ impl DescribeRequest {
             }
             DescribeTarget::Index(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
-                not_found("Table for existing index", &name.name, keyspace)
+                match find_index(keyspace, &name.name) {
+                    Some((table, index)) => Ok(vec![Element::Index(table, index)]),
+                    None => not_found("Table for existing index", &name.name, keyspace),
+                }
             }
             DescribeTarget::MaterializedView(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
@@ -216,8 +223,11 @@ impl DescribeRequest {
             .or(self.session_keyspace.as_ref())
             .unwrap_or(name);
         let keyspace = find_keyspace(schema, keyspace_name)?;
-        match keyspace.tables.get(name) {
-            Some(table) => Ok(vec![Element::Table(table)]),
+        if let Some(table) = keyspace.tables.get(name) {
+            return Ok(table_elements(table).collect());
+        }
+        match find_index(keyspace, name) {
+            Some((table, index)) => Ok(vec![Element::Index(table, index)]),
             None => Err(CqlError::invalid(format!(
                 "'{name}' not found in keyspace '{keyspace_name}'"
             ))),
@@ -278,7 +288,7 @@ fn find_keyspace<'s>(schema: &'s Schema, name: &str) -> Result<&'s Arc<Keyspace>
 
 fn table_element<'s>(keyspace: &'s Keyspace, name: &str) -> Result<Vec<Element<'s>>, CqlError> {
     match keyspace.tables.get(name) {
-        Some(table) => Ok(vec![Element::Table(table)]),
+        Some(table) => Ok(table_elements(table).collect()),
         None => Err(CqlError::invalid(format!(
             "Table '{name}' not found in keyspace '{}'",
             keyspace.name
@@ -286,11 +296,18 @@ fn table_element<'s>(keyspace: &'s Keyspace, name: &str) -> Result<Vec<Element<'
     }
 }
 
+/// A table and its indexes.
+fn table_elements(table: &Table) -> impl Iterator<Item = Element<'_>> {
+    let indexes = table.indexes().iter();
+    std::iter::once(Element::Table(table))
+        .chain(indexes.map(|index| Element::Index(table, &index.definition)))
+}
+
 /// A keyspace and all that it holds, each after what it needs.
 fn keyspace_elements(keyspace: &Keyspace) -> Vec<Element<'_>> {
     let types = in_order_of_use(&keyspace.types);
     let types = types.into_iter().map(|user_type| Element::Type(user_type));
-    let tables = keyspace.tables.values().map(|table| Element::Table(table));
+    let tables = keyspace.tables.values().flat_map(|table| table_elements(table));
     std::iter::once(Element::Keyspace(keyspace))
         .chain(types)
         .chain(tables)

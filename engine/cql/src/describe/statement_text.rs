@@ -2,7 +2,7 @@
 
 use super::text::CqlText;
 use crate::options::format_double;
-use ceto_model::schema::{Column, DroppedColumn, TableOptions};
+use ceto_model::schema::{CLASS_NAME, Column, DroppedColumn, IndexDefinition, TARGET, TableOptions};
 use ceto_model::types::quote_identifier;
 use ceto_model::{ColumnKind, Keyspace, Table, UserType};
 
@@ -111,6 +111,31 @@ pub fn table_text(table: &Table, with_internals: bool) -> String {
     if with_internals {
         add_drops(&mut text, table, &name);
     }
+    text.finish()
+}
+
+/// CREATE INDEX, with a semicolon.
+pub fn index_text(table: &Table, index: &IndexDefinition) -> String {
+    let mut text = CqlText::default();
+    let mut options = index.options.clone();
+    let target = options.remove(TARGET).unwrap_or_default();
+    let class = options.remove(CLASS_NAME);
+    text.add(if class.is_some() {
+        "CREATE CUSTOM INDEX "
+    } else {
+        "CREATE INDEX "
+    })
+    .add_name(&index.name)
+    .add(" ON ")
+    .add(&table_name(table))
+    .add(&format!(" ({target})"));
+    if let Some(class) = class {
+        text.add(" USING ").add_string(&class);
+        if !options.is_empty() {
+            text.add(" WITH OPTIONS = ").add_map(&options);
+        }
+    }
+    text.add(";");
     text.finish()
 }
 

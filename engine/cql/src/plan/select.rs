@@ -15,7 +15,7 @@ use crate::prepare::selection::Projection;
 use crate::restrictions::partition::Keys;
 use crate::{BoundValue, CqlError};
 use ceto_model::comparable::{BOUND_AFTER, BOUND_BEFORE};
-use ceto_model::read::{ReadLimits, ReadTarget, ResumePoint, Slices};
+use ceto_model::read::{IndexSearch, ReadLimits, ReadTarget, ResumePoint, Slices};
 use ceto_model::{
     ClusteringKey, CqlType, DecoratedKey, PartitionRange, Position, ReadCommand, ReadResult, RingPosition,
     Slice, Table, UnixSeconds, value,
@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// Rows that one read returns at most when not every row is one of the result.
 const SCAN_ROWS: u64 = 10_000;
+/// The same for few wanted rows that an index finds.
+const INDEXED_ROWS: u64 = 16;
 /// Bytes that one read returns about.
 const READ_BYTES: u64 = 1 << 20;
 /// Tombstones that one read walks over at most.
@@ -45,6 +47,8 @@ pub struct SelectPlan {
     command: Option<ReadCommand>,
     builder: ResultBuilder,
     timeout_nanos: Option<i64>,
+    /// What is searched for in an index.
+    index: Option<Box<IndexSearch>>,
 }
 
 impl SelectPlan {
@@ -69,6 +73,11 @@ impl SelectPlan {
             Some(timeout) => evaluate_timeout(timeout, &evaluation)?,
             None => None,
         };
+        let index = match &restrictions.index {
+            None => None,
+            Some(choice) => Some(choice.search(&evaluation)?),
+        };
+        let finds_nothing = matches!(index, Some(None));
         // IN () and bounds that exclude each other name no row, and so no static row either.
         let names_nothing = slices.is_empty() && !restrictions.clustering.is_empty();
         let kept_values = match select.selection.projection {
@@ -85,6 +94,7 @@ impl SelectPlan {
             command: None,
             builder: ResultBuilder::new(kept_values, filters, &limits),
             timeout_nanos,
+            index: index.flatten().map(Box::new),
             select,
         });
         match context.paging_state {
@@ -96,7 +106,7 @@ impl SelectPlan {
             }
             None => plan.advance_key(context.now_seconds),
         }
-        if names_nothing {
+        if names_nothing || finds_nothing {
             plan.command = None;
         }
         Ok(plan)
@@ -260,10 +270,11 @@ impl SelectPlan {
             columns: select.read_columns.clone(),
             now,
             limits: ReadLimits {
-                rows: if direct && !select.distinct {
-                    wanted
-                } else {
-                    SCAN_ROWS
+                rows: match (direct && !select.distinct, &self.index) {
+                    (true, _) => wanted,
+                    // Each row that an index finds is a read of its own, and most of them are rows of the result.
+                    (false, Some(_)) if !select.is_grouped() => wanted.clamp(INDEXED_ROWS, SCAN_ROWS),
+                    _ => SCAN_ROWS,
                 },
                 rows_per_partition: if direct {
                     self.builder.per_partition
@@ -280,6 +291,7 @@ impl SelectPlan {
             },
             keep_tombstones: false,
             bypass_cache: select.bypass_cache,
+            index: self.index.clone(),
         }
     }
 

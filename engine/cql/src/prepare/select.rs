@@ -251,6 +251,11 @@ fn order(
     {
         return Err(CqlError::invalid("ORDER BY ... ANN OF is not supported yet"));
     }
+    if restrictions.index.is_some() {
+        return Err(CqlError::invalid(
+            "ORDER BY with 2ndary indexes is not supported, except for ANN queries.",
+        ));
+    }
     if restrictions.partition.is_range() {
         return Err(CqlError::invalid(
             "ORDER BY is only supported when the partition key is restricted by an EQ or an IN.",

@@ -10,14 +10,17 @@ use crate::{BoundValue, CqlError};
 use bytes::Bytes;
 use ceto_model::value::compare;
 use ceto_model::value::wire::Elements;
-use ceto_model::{ColumnKind, CqlType, Table, Token};
+use ceto_model::{ColumnKind, CqlType, Index, Table, Token};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// A test on some columns, by index in the table; none for the token.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     pub(crate) columns: Vec<usize>,
     pub(crate) test: FilterTest,
+    /// Texts are compared as this index has them.
+    pub(crate) analysis: Option<Arc<Index>>,
 }
 
 /// See [`Filter`].
@@ -39,6 +42,7 @@ pub(crate) struct ReadyFilter {
     columns: Vec<(usize, CqlType)>,
     test: ReadyTest,
     scope: Scope,
+    analysis: Option<Arc<Index>>,
 }
 
 /// How much of a partition must be known for a test: tests of the smaller scopes are made once per partition.
@@ -147,6 +151,7 @@ impl Filter {
                 .map(|(index, column)| (index, column.cql_type.clone()))
                 .collect(),
             test,
+            analysis: self.analysis.clone(),
         })
     }
 }
@@ -176,7 +181,7 @@ impl ReadyFilter {
             let mut parts = self.columns.iter().zip(values.iter().zip(wanted));
             parts
                 .find_map(|((_, cql_type), (own, wanted))| {
-                    Some(compare(cql_type, own, wanted)).filter(|order| order.is_ne())
+                    Some(self.compare(cql_type, own, wanted)).filter(|order| order.is_ne())
                 })
                 .unwrap_or(Ordering::Equal)
         };
@@ -185,15 +190,25 @@ impl ReadyFilter {
             ReadyTest::In(all) => Ok(all.iter().any(|wanted| order(wanted).is_eq())),
             ReadyTest::Token(operator, wanted) => Ok(holds(*operator, token.cmp(wanted))),
             ReadyTest::Contains(wanted) => self.any_element(&values, |cql_type, _, element| {
-                element.is_some_and(|element| compare(cql_type, element, wanted).is_eq())
+                element.is_some_and(|element| self.compare(cql_type, element, wanted).is_eq())
             }),
-            ReadyTest::ContainsKey(wanted) => {
-                self.any_key(&values, |key_type, key| compare(key_type, key, wanted).is_eq())
-            }
+            ReadyTest::ContainsKey(wanted) => self.any_key(&values, |key_type, key| {
+                self.compare(key_type, key, wanted).is_eq()
+            }),
             ReadyTest::Entry { key, value } => self.any_element(&values, |value_type, own_key, own| {
-                own_key.is_some_and(|(key_type, own_key)| compare(key_type, own_key, key).is_eq())
-                    && own.is_some_and(|own| compare(value_type, own, value).is_eq())
+                own_key.is_some_and(|(key_type, own_key)| self.compare(key_type, own_key, key).is_eq())
+                    && own.is_some_and(|own| self.compare(value_type, own, value).is_eq())
             }),
+        }
+    }
+
+    fn compare(&self, cql_type: &CqlType, own: &[u8], wanted: &[u8]) -> Ordering {
+        match &self.analysis {
+            None => compare(cql_type, own, wanted),
+            Some(index) => {
+                let analyzed = |value| index.definition.analyzed(cql_type, value);
+                compare(cql_type, &analyzed(own), &analyzed(wanted))
+            }
         }
     }
 

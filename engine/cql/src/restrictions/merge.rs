@@ -183,6 +183,7 @@ impl Merged {
                     Test::Compare(operator, value) => FilterTest::Compare(operator, value),
                     Test::In(values) => FilterTest::In(values),
                 },
+                analysis: None,
             }));
         }
         for (indices, demand) in self.multi {
@@ -192,6 +193,7 @@ impl Merged {
                     Test::Compare(operator, value) => FilterTest::CompareTuple(operator, value),
                     Test::In(values) => FilterTest::InTuples(values),
                 },
+                analysis: None,
             }));
         }
         filters.extend(self.filters);

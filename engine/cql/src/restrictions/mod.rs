@@ -9,6 +9,7 @@
 
 pub(crate) mod clustering;
 pub(crate) mod filter;
+pub(crate) mod index;
 mod merge;
 pub(crate) mod partition;
 mod relation;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use ceto_model::{ColumnKind, CqlType, Table};
 use clustering::ClusteringRestrictions;
 use filter::{Filter, FilterTest};
+use index::{Candidates, IndexChoice, Shape};
 use merge::Merged;
 use partition::PartitionRestrictions;
 use smallvec::SmallVec;
@@ -49,6 +51,8 @@ pub(crate) struct Restrictions {
     pub(crate) partition: PartitionRestrictions,
     pub(crate) clustering: ClusteringRestrictions,
     pub(crate) filters: Vec<Filter>,
+    /// The index that finds the rows.
+    pub(crate) index: Option<IndexChoice>,
     /// Some clustering column is restricted, be it by a filter.
     pub(crate) restricts_clustering: bool,
     /// Some regular column is restricted.
@@ -99,6 +103,7 @@ impl Restrictions {
         let restricts = |kind| merged.restricts(table, kind);
         let restricts_clustering = restricts(ColumnKind::Clustering);
         let restricts_regular = restricts(ColumnKind::Regular);
+        let restricts_partition = restricts(ColumnKind::PartitionKey);
         if kind
             != (StatementKind::Select {
                 allow_filtering: true,
@@ -110,6 +115,21 @@ impl Restrictions {
         {
             check_primary_key_only(table, &merged)?;
         }
+        let candidates = match kind {
+            StatementKind::Select { .. } if !table.indexes().is_empty() => {
+                Some(Candidates::of(table, &merged)).filter(Candidates::has_any)
+            }
+            _ => None,
+        };
+        let written_kind = kind;
+        // What an index answers, and what is restricted beside it, is told below from what needs ALLOW FILTERING.
+        let kind = match candidates {
+            Some(_) => StatementKind::Select {
+                allow_filtering: true,
+            },
+            None => kind,
+        };
+        let has_free_partition = merged.token.is_none() && !merged.restricts(table, ColumnKind::PartitionKey);
         let mut filters = Vec::new();
         let partition = PartitionRestrictions::prepare(table, &mut merged, kind, &mut filters)?;
         if only_statics && restricts_clustering {
@@ -124,8 +144,32 @@ impl Restrictions {
             }));
         }
         let clustering = ClusteringRestrictions::prepare(table, &mut merged, kind, only_statics, &filters)?;
+        let mut index = None;
+        let mut analyzing = Vec::new();
+        if let Some(candidates) = candidates {
+            let is_test = |filter: &Filter| !matches!(filter.test, FilterTest::Token(..));
+            let shape = Shape {
+                names_partitions: !partition.is_range(),
+                has_free_partition,
+                filters_partition: filters.iter().any(is_test) || partition.is_range() && restricts_partition,
+                filters_clustering: merged.restricts(table, ColumnKind::Clustering),
+                has_in: partition.has_in() || clustering.has_in(),
+            };
+            analyzing = candidates.analyzing();
+            let verdict = candidates.judge(&shape)?;
+            let may_filter = written_kind
+                == (StatementKind::Select {
+                    allow_filtering: true,
+                });
+            if verdict.needs_filtering && !may_filter {
+                return Err(CqlError::invalid(ALLOW_FILTERING));
+            }
+            index = verdict.choice;
+        }
         merged.into_filters(&mut filters);
+        index::analyze(&mut filters, &analyzing);
         let restrictions = Self {
+            index,
             partition,
             clustering,
             filters,

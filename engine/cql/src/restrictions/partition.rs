@@ -258,6 +258,7 @@ impl TokenDemand {
         let filter = |operator, value: &Expression| Filter {
             columns: Vec::new(),
             test: FilterTest::Token(operator, value.clone()),
+            analysis: None,
         };
         match self {
             Self::Equal(value) => vec![filter(Operator::Equal, value)],

@@ -227,6 +227,7 @@ fn contains(
         } else {
             FilterTest::Contains(value)
         },
+        analysis: None,
     });
     Ok(())
 }
@@ -271,6 +272,7 @@ fn entry(
     merged.filters.push(Filter {
         columns: vec![index],
         test: FilterTest::Entry { key, value },
+        analysis: None,
     });
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::create_table::{
     check_column_count, counters_do_not_expire, is_multicell_in_multicell, masking_disabled,
     static_without_clustering,
 };
+use super::index::dependent_indexes;
 use super::type_use::without_definitions;
 use super::types::{TypeScope, resolve_type};
 use super::{Action, SchemaChange, names};
@@ -329,6 +330,11 @@ fn drop_columns(
                 "Cannot drop PRIMARY KEY column {name}"
             )));
         }
+        if let Some(indexes) = dependent_indexes(table, name) {
+            return Err(CqlError::invalid(format!(
+                "Cannot drop column {name} because it has dependent secondary indexes ({indexes})"
+            )));
+        }
         if let CqlType::Udt { frozen: false, .. } = column.cql_type {
             return Err(CqlError::invalid(format!(
                 "Cannot drop non-frozen column {name} of user type {}",
@@ -388,6 +394,11 @@ fn rename_columns(
             return Err(CqlError::invalid(format!(
                 "Cannot rename column {from} to {to} in table '{}'; another column with that name already exists",
                 shown(table)
+            )));
+        }
+        if let Some(indexes) = dependent_indexes(table, from) {
+            return Err(CqlError::invalid(format!(
+                "Can't rename column {from} because it has dependent secondary indexes ({indexes})"
             )));
         }
         for renamed in &mut builder.columns {

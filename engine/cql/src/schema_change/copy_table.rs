@@ -1,6 +1,7 @@
 //! CREATE TABLE LIKE: a new table with the columns and options of another, and none of its data.
 
 use super::create_table::{already_exists, with_new_table};
+use super::index::available_name;
 use super::type_use::{for_each_definition, with_definitions};
 use super::{Action, SchemaChange, names};
 use crate::CqlError;
@@ -19,6 +20,7 @@ pub(super) struct CopyTableChange {
     if_not_exists: bool,
     source_keyspace: Arc<str>,
     source: Arc<str>,
+    with_indexes: bool,
     properties: Properties,
 }
 
@@ -38,6 +40,7 @@ pub(super) fn prepare(
             if_not_exists: copy.if_not_exists,
             source_keyspace: names::keyspace_of(&copy.source, session_keyspace)?,
             source: copy.source.name.clone(),
+            with_indexes: copy.with_indexes,
             properties,
         })),
     })
@@ -86,6 +89,15 @@ pub(super) fn copy(
         }
     }
     builder.options = altered_table_options(&source.options, &copy.properties)?;
+    if copy.with_indexes {
+        let target = keyspace;
+        for index in source.indexes() {
+            let mut definition = index.definition.clone();
+            definition.name = available_name(target, &builder, &copy.name, &definition.column);
+            definition.id = TableId(Uuid::new_v3(&copy.id, definition.name.as_bytes()));
+            builder.indexes.push(definition);
+        }
+    }
     Ok(Some(with_new_table(schema, keyspace, builder.build())?))
 }
 

@@ -17,6 +17,7 @@ mod alter_table;
 mod copy_table;
 mod create_table;
 mod event;
+mod index;
 mod keyspace;
 mod names;
 mod refusal;
@@ -38,6 +39,8 @@ use ceto_model::Schema;
 use ceto_model::schema::ReplicationOptions;
 use copy_table::CopyTableChange;
 use create_table::CreateTableChange;
+use index::CreateIndexChange;
+pub(crate) use index::find_index;
 use keyspace::{AlterKeyspaceChange, CreateKeyspaceChange};
 use std::sync::Arc;
 use user_type::{AlterTypeChange, CreateTypeChange};
@@ -64,6 +67,8 @@ enum Action {
     CreateType(Arc<CreateTypeChange>),
     AlterType(Arc<AlterTypeChange>),
     DropType { name: Arc<str>, if_exists: bool },
+    CreateIndex(Arc<CreateIndexChange>),
+    DropIndex { name: Arc<str>, if_exists: bool },
 }
 
 impl SchemaChange {
@@ -112,6 +117,8 @@ impl SchemaChange {
                     },
                 })
             }
+            Statement::CreateIndex(create) => index::prepare(create, session_keyspace, new_table_id),
+            Statement::DropIndex(drop) => index::prepare_drop(drop, session_keyspace),
             other => return refusal::not_supported(other).map(Err),
         };
         Some(change.and_then(|change| {
@@ -141,18 +148,21 @@ impl SchemaChange {
             Action::CreateType(create) => user_type::create(schema, keyspace, create),
             Action::AlterType(alter) => user_type::alter(schema, keyspace, alter),
             Action::DropType { name, if_exists } => user_type::drop(schema, keyspace, name, *if_exists),
+            Action::CreateIndex(create) => index::create(schema, keyspace, create),
+            Action::DropIndex { name, if_exists } => index::drop_index(schema, keyspace, name, *if_exists),
         }
     }
 
-    /// What the client and those registered for schema events are told.
-    pub fn event(&self) -> SchemaChangeEvent {
-        let keyspace = SchemaChangeTarget::Keyspace;
+    /// What the client and those registered for schema events are told. `before`: the schema that the change was applied
+    /// to.
+    pub fn event(&self, before: &Schema) -> SchemaChangeEvent {
+        let keyspace_target = SchemaChangeTarget::Keyspace;
         let table = |name: &Arc<str>| SchemaChangeTarget::Table(name.to_string());
         let user_type = |name: &Arc<str>| SchemaChangeTarget::Type(name.to_string());
         let (change, target) = match &self.action {
-            Action::CreateKeyspace(_) => (SchemaChangeKind::Created, keyspace),
-            Action::AlterKeyspace(_) => (SchemaChangeKind::Updated, keyspace),
-            Action::DropKeyspace { .. } => (SchemaChangeKind::Dropped, keyspace),
+            Action::CreateKeyspace(_) => (SchemaChangeKind::Created, keyspace_target),
+            Action::AlterKeyspace(_) => (SchemaChangeKind::Updated, keyspace_target),
+            Action::DropKeyspace { .. } => (SchemaChangeKind::Dropped, keyspace_target),
             Action::CreateTable(create) => (SchemaChangeKind::Created, table(&create.name)),
             Action::CopyTable(copy) => (SchemaChangeKind::Created, table(&copy.name)),
             Action::AlterTable(alter) => (SchemaChangeKind::Updated, table(&alter.name)),
@@ -160,6 +170,13 @@ impl SchemaChange {
             Action::CreateType(create) => (SchemaChangeKind::Created, user_type(&create.name)),
             Action::AlterType(alter) => (SchemaChangeKind::Updated, user_type(&alter.name)),
             Action::DropType { name, .. } => (SchemaChangeKind::Dropped, user_type(name)),
+            Action::CreateIndex(create) => (SchemaChangeKind::Updated, table(&create.table)),
+            Action::DropIndex { name, .. } => {
+                let keyspace = before.keyspace(&self.keyspace);
+                let found = keyspace.and_then(|keyspace| find_index(keyspace, name));
+                let target = found.map_or(keyspace_target, |(indexed, _)| table(&indexed.name));
+                (SchemaChangeKind::Updated, target)
+            }
         };
         SchemaChangeEvent {
             change,

@@ -6,8 +6,6 @@ use crate::ast::Statement;
 /// The refusal of a schema statement of this kind; None when it is no schema statement.
 pub(super) fn not_supported(statement: &Statement) -> Option<CqlError> {
     let what = match statement {
-        Statement::CreateIndex(_) => "CREATE INDEX",
-        Statement::DropIndex(_) => "DROP INDEX",
         Statement::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
         Statement::AlterMaterializedView(_) => "ALTER MATERIALIZED VIEW",
         Statement::DropMaterializedView(_) => "DROP MATERIALIZED VIEW",

@@ -100,8 +100,8 @@ impl Session {
                 };
                 assert_eq!(next.version, Uuid::nil());
                 check_invariants(&next);
+                let event = change.event(&self.schema);
                 self.schema = next;
-                let event = change.event();
                 Ok(format!(
                     "{:?} {} {:?}",
                     event.change, event.keyspace, event.target

@@ -161,8 +161,8 @@ impl Database {
     fn change_schema(&mut self, change: &SchemaChange, answer: &mut Answer) -> Result<(), CqlError> {
         if let Some(mut schema) = change.apply(&self.schema, self.now_micros)? {
             schema.version = Uuid::from_u128(self.schema.version.as_u128() + 1);
+            let event = change.event(&self.schema);
             self.schema = schema;
-            let event = change.event();
             answer.text = format!("{:?} {:?}", event.change, event.target).to_lowercase();
         }
         Ok(())

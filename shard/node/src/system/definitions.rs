@@ -75,7 +75,8 @@ const SCHEMA_TABLES: &[&str] = &[
     "aggregates: keyspace_name text!, aggregate_name text+, argument_types frozen<list<text>>+, final_func text, \
      initcond text, return_type text, state_func text, state_type text",
     "triggers: keyspace_name text!, table_name text+, trigger_name text+, options frozen<map<text, text>>",
-    "indexes: keyspace_name text!, table_name text+, index_name text+, kind text, options frozen<map<text, text>>",
+    "indexes: keyspace_name text!, table_name text+, index_name text+, kind text, options frozen<map<text, text>>, \
+     table_id uuid",
     "views: keyspace_name text!, view_name text+, base_table_id uuid, base_table_name text, \
      include_all_columns boolean, where_clause text, OPTIONS",
 ];

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ceto_model::DecoratedKey;
-use ceto_model::schema::{Column, DroppedColumn, ReplicationOptions, TableBuilder, TableOptions};
+use ceto_model::schema::{
+    Column, DroppedColumn, IndexDefinition, IndexTarget, ReplicationOptions, TARGET, TableBuilder,
+    TableOptions,
+};
 use ceto_model::value::Value;
 use ceto_model::{
     ColumnData, ColumnId, ColumnKind, CqlType, Deletion, Keyspace, Mutation, Partition, PartitionKey, Row,
@@ -20,7 +23,14 @@ use super::definitions::{SYSTEM_KEYSPACES, SYSTEM_SCHEMA};
 use super::row::{StoredRow, SystemRow, text, text_list, text_map, text_set};
 
 /// Tables of `system_schema` that hold what [`rows`] makes.
-pub const TABLES: [&str; 5] = ["keyspaces", "tables", "columns", "dropped_columns", "types"];
+pub const TABLES: [&str; 6] = [
+    "keyspaces",
+    "tables",
+    "columns",
+    "dropped_columns",
+    "types",
+    "indexes",
+];
 
 /// A type of its CQL text; `udt` finds the user types of the keyspace.
 pub fn parse_type(text: &str, udt: &dyn Fn(&str) -> Option<Arc<UserType>>) -> Result<CqlType, String> {
@@ -64,6 +74,8 @@ pub fn rows(keyspace: &Keyspace) -> Vec<(&'static str, SystemRow)> {
                 .iter()
                 .map(|column| ("dropped_columns", dropped_row(table, column))),
         );
+        let indexes = table.indexes().iter();
+        rows.extend(indexes.map(|index| ("indexes", index_row(table, &index.definition))));
     }
     rows
 }
@@ -148,6 +160,16 @@ fn dropped_row(table: &Table, column: &DroppedColumn) -> SystemRow {
         .with("kind", text(column.kind.name()))
         .with("type", text(column.cql_type.to_string()))
         .with("column_id", Value::Int(column.id.0 as i32))
+}
+
+fn index_row(table: &Table, index: &IndexDefinition) -> SystemRow {
+    SystemRow::default()
+        .with("keyspace_name", text(&*table.keyspace))
+        .with("table_name", text(&*table.name))
+        .with("index_name", text(&*index.name))
+        .with("kind", text(index.kind()))
+        .with("options", text_map(&index.options))
+        .with("table_id", Value::Uuid(index.id.0))
 }
 
 /// The mutations that turn the stored rows of `old` into those of `new`. `schema` holds the `system_schema` tables.
@@ -426,6 +448,24 @@ impl StoredSchema {
                 kind: kind_of(row)?,
                 cql_type: typed(row, keyspaces)?,
                 dropped_at: row.timestamp("dropped_time").unwrap_or(0).saturating_mul(1000),
+            });
+            Ok(())
+        })?;
+        self.each(system, "indexes", |row| {
+            let Some(builder) = builders.get_mut(&(row.text("keyspace_name"), row.text("table_name"))) else {
+                return Ok(());
+            };
+            let name = row.text("index_name");
+            let id = row.uuid("table_id");
+            let id = id.ok_or_else(|| SchemaError(format!("index {name} has no id")))?;
+            let options: BTreeMap<String, String> = row.text_map("options").into_iter().collect();
+            let (target, column) = IndexTarget::parse(options.get(TARGET).map_or("", String::as_str));
+            builder.indexes.push(IndexDefinition {
+                name: name.as_str().into(),
+                id: TableId(id),
+                column,
+                target,
+                options,
             });
             Ok(())
         })?;
