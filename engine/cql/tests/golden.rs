@@ -30,6 +30,7 @@ golden! {
     filtering
     functions
     group
+    indexes
     json
     keys
     order

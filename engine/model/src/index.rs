@@ -213,6 +213,50 @@ impl Index {
         }
     }
 
+    /// Bytes of the largest value that a write gives the index, not encoded; None when it gives none.
+    pub fn largest_value(&self, base: &Table, key: &DecoratedKey, content: &Partition) -> Option<usize> {
+        let rows = content.rows.iter().map(|(row, content)| (Some(row), content));
+        let all = std::iter::once((None, &content.static_row)).chain(rows);
+        let sizes = all.filter_map(|(row, content)| match self.source {
+            Source::PartitionKey(position) => {
+                let components = key.key.components(base.partition_key().len())?;
+                components.get(position).map(Bytes::len)
+            }
+            Source::Clustering(position) => {
+                let components = decode_clustering(base.clustering_types(), &row?.0).ok()?;
+                components.get(position).map(Bytes::len)
+            }
+            Source::Cell(id) => match content.column(id)? {
+                ColumnData::Cell(cell) => value_of(cell).map(Bytes::len),
+                ColumnData::Collection(_) => None,
+            },
+            Source::Values(id) | Source::Paths(id) | Source::Entries(id) => match content.column(id)? {
+                ColumnData::Cell(_) => None,
+                ColumnData::Collection(collection) => {
+                    let sizes = collection.cells.iter().filter_map(|(path, cell)| {
+                        let value = value_of(cell)?.len();
+                        Some(match self.source {
+                            Source::Values(_) => value,
+                            Source::Paths(_) => self.path_size(path),
+                            _ => value + self.path_size(path),
+                        })
+                    });
+                    sizes.max()
+                }
+            },
+        });
+        sizes.max()
+    }
+
+    fn path_size(&self, path: &[u8]) -> usize {
+        let mut rest = path;
+        let decoded = self
+            .types
+            .first()
+            .map(|cql_type| decode_component(cql_type, false, &mut rest));
+        decoded.and_then(Result::ok).map_or(path.len(), |wire| wire.len())
+    }
+
     /// Appends the encoding of a value of the `at`th type; false when it has none.
     fn encode(&self, at: usize, value: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(cql_type) = self.types.get(at) else {

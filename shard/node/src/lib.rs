@@ -18,6 +18,7 @@ mod ddl;
 pub mod execute;
 mod figures;
 pub mod guardrails;
+mod indexes;
 mod locks;
 pub mod message;
 pub mod metrics;

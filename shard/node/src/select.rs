@@ -294,6 +294,10 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
         "size_estimates" | "table_estimates" => node.table_figures_of_all_shards().await,
         _ => Vec::new(),
     };
+    let built_indexes = match &*table.name {
+        "IndexInfo" => node.built_indexes_of_all_shards().await,
+        _ => Vec::new(),
+    };
     let schema = node.schema();
     let source = VirtualSource {
         options: &node.options,
@@ -301,6 +305,7 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
         clients: &clients,
         settings: &node.settings,
         figures: &figures,
+        built_indexes: &built_indexes,
         started: node.started,
     };
     virtual_rows::read(table, command, &source)

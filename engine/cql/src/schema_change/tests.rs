@@ -166,7 +166,7 @@ macro_rules! golden {
     )*};
 }
 
-golden!(keyspaces tables alter_table copy_table user_types types options describe refusals);
+golden!(keyspaces tables alter_table copy_table user_types types options describe indexes refusals);
 
 fn chain_of_types(
     session: &mut Session,

@@ -238,6 +238,7 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
         clients: &[],
         settings: &[],
         figures: &[],
+        built_indexes: &[],
         started: 7,
     };
     read(table, &command, &source)

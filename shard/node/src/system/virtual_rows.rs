@@ -46,6 +46,8 @@ pub struct VirtualSource<'a> {
     pub settings: &'a [(String, String)],
     /// Figures of tables, of all shards together (only read for the tables of estimates).
     pub figures: &'a [TableFigures],
+    /// Keyspace and name of each index that is built on all shards (only read for `IndexInfo`).
+    pub built_indexes: &'a [(String, String)],
     /// Seconds since the epoch at which the node started.
     pub started: i64,
 }
@@ -81,6 +83,16 @@ fn rows(table: &Table, source: &VirtualSource<'_>) -> Vec<SystemRow> {
                 SystemRow::default()
                     .with("name", text(name))
                     .with("value", text(value))
+            })
+            .collect(),
+        (SYSTEM, "IndexInfo") => source
+            .built_indexes
+            .iter()
+            .map(|(keyspace, index)| {
+                SystemRow::default()
+                    .with("table_name", text(keyspace))
+                    .with("index_name", text(index))
+                    .with("value", Value::Blob(Default::default()))
             })
             .collect(),
         (SYSTEM, "size_estimates") => estimates::rows(source, &[]),

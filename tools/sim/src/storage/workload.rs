@@ -325,7 +325,6 @@ impl Workload {
             reversed: self.random.chance(1, 3),
             page: self.random.chance(1, 3).then(|| self.random.between(1..=6)),
             bypass_cache: self.random.chance(1, 8),
-            index: None,
         }
     }
 }
@@ -515,7 +514,6 @@ impl Read {
             reversed: false,
             page: None,
             bypass_cache: false,
-            index: None,
         }
     }
 
