@@ -195,8 +195,9 @@ fn change_schema_by(node: &Rc<Node>, env: &Rc<MemoryEnv>) {
                 let outcome = match change.apply(&node.schema(), now) {
                     Ok(Some(mut next)) => {
                         next.version = schema_rows::version(&next);
+                        let event = change.event(&node.schema());
                         node.install_schema(Arc::new(next)).await;
-                        Ok(Some(change.event()))
+                        Ok(Some(event))
                     }
                     Ok(None) => Ok(None),
                     Err(error) => Err(error),
