@@ -396,18 +396,16 @@ impl<'a> Hits<'a> {
         result.work.sstables += found.work.sstables;
         result.work.disk_bytes += found.work.disk_bytes;
         result.work.tombstones += found.work.tombstones;
-        let rows = found.partitions.into_iter().flat_map(|part| part.partition.rows);
-        let rows: Vec<(ClusteringKey, Row)> = rows.collect();
-        if found.resume.is_some()
-            && let Some((last, _)) = rows.last()
-        {
+        // The place may be a row that is not in the answer: a dead one.
+        if let Some(ResumePoint::Row(_, last)) = &found.resume {
             let rest = Slice {
                 start: Slice::of_row(last).end,
                 end: slice.end,
             };
             self.rest = (!rest.is_empty()).then_some(rest);
         }
-        let hits = rows.into_iter().filter_map(|(at, reasons)| {
+        let rows = found.partitions.into_iter().flat_map(|part| part.partition.rows);
+        let hits = rows.filter_map(|(at, reasons)| {
             let entry = self.definition.parse(&at)?;
             Some(Hit { at, entry, reasons })
         });
