@@ -103,6 +103,11 @@ impl Error {
         matches!(self, Error::DiskFull(_))
     }
 
+    /// A file's content is not what it was, or the file is gone.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Error::Corrupt(_)) || self.is_not_found()
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Disk(error) if error.is_not_found())
     }

@@ -34,6 +34,9 @@ impl Database {
             Ok(table) => table,
             Err(error) => return Some(Err(error)),
         };
+        if let Err(error) = table.check_readable() {
+            return Some(Err(error));
+        }
         let definition = table.definition();
         let mut answer = Answer::new(command, &definition);
         let view = table.view();
@@ -63,6 +66,7 @@ impl Database {
             return result;
         }
         let table = self.table(command.table)?;
+        table.check_readable()?;
         // Without a permit of its own: the reads that it is made of take theirs.
         if let Some(search) = &command.index
             && let Some(result) = self.read_by_index(&table, search, command).await?

@@ -275,7 +275,14 @@ impl Database {
     }
 
     async fn open_sstable(&self, store: &TableStore, descriptor: &Descriptor) -> Result<()> {
-        let sstable = Sstable::open(self.env.clone(), descriptor.clone(), self.cache.clone()).await?;
+        let sstable = match Sstable::open(self.env.clone(), descriptor.clone(), self.cache.clone()).await {
+            Err(error) if error.is_damage() => {
+                tracing::error!("an sstable cannot be opened, its table cannot be read: {error}");
+                store.unreadable.borrow_mut().push((descriptor.clone(), error));
+                return Ok(());
+            }
+            opened => opened?,
+        };
         let written_for = sstable.statistics.shard_count;
         if written_for != self.options.shard_count {
             let file = sstable.data_path().display();

@@ -10,6 +10,7 @@ use ceto_model::{TableId, Timestamp};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::sstable::{Descriptor, remove_files};
 use crate::table::{Era, TableStore, View};
 use crate::truncation::Truncation;
 
@@ -120,6 +121,7 @@ impl Database {
         Cleared {
             truncation,
             removed,
+            unreadable: table.unreadable.take(),
             past,
         }
     }
@@ -135,6 +137,7 @@ impl Database {
         let Cleared {
             truncation,
             removed,
+            unreadable,
             past,
         } = cleared;
         let disk = self.env.disk();
@@ -158,6 +161,13 @@ impl Database {
         for sstable in removed.sstables {
             sstable.remove_when_unused(until.clone());
         }
+        for (descriptor, _) in unreadable {
+            if let Err(error) = remove_files(&*disk, &descriptor).await {
+                tracing::warn!("cannot remove an sstable that is void: {error}");
+                // The record stays, so that the next start removes it.
+                std::mem::forget(until.clone());
+            }
+        }
         self.release_segments();
         Ok(())
     }
@@ -167,6 +177,7 @@ impl Database {
 struct Cleared {
     truncation: Truncation,
     removed: View,
+    unreadable: Vec<(Descriptor, Error)>,
     past: Rc<Era>,
 }
 

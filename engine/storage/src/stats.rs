@@ -143,6 +143,8 @@ pub struct StorageStats {
     pub block_cache_misses: u64,
     /// Row cache.
     pub row_cache: RowCacheStats,
+    /// Sstables that could not be opened at start: their tables cannot be read.
+    pub unreadable_sstables: u64,
     /// Writes are stopped after a disk failure, or refused because the disk is full.
     pub refuses_writes: bool,
 }
@@ -212,6 +214,11 @@ impl Database {
             block_cache_hits,
             block_cache_misses,
             row_cache: self.row_cache.stats(),
+            unreadable_sstables: {
+                let tables = self.tables.borrow();
+                let count = |table: &Rc<TableStore>| table.unreadable.borrow().len() as u64;
+                tables.values().map(count).sum()
+            },
             refuses_writes: self.check_writes().is_err(),
         }
     }
@@ -225,7 +232,9 @@ impl Database {
 
     /// Compares all sstables of a table with their digests, and reads every partition. The error names file and offset.
     pub async fn verify(&self, table: TableId) -> Result<()> {
-        let sstables = self.table(table)?.view().sstables.clone();
+        let table = self.table(table)?;
+        table.check_readable()?;
+        let sstables = table.view().sstables.clone();
         for sstable in sstables {
             sstable.verify().await?;
         }

@@ -18,6 +18,7 @@ use rustc_hash::FxHashSet;
 use crate::cache::{RowCache, TableCache};
 use crate::commitlog::ReplayPosition;
 use crate::compaction::Compacting;
+use crate::error::{Error, Result};
 use crate::index::IndexStore;
 use crate::memtable::Memtable;
 use crate::sstable::{Descriptor, Dictionary, Generation, Sstable};
@@ -38,6 +39,9 @@ pub(crate) struct TableStore {
     view: RefCell<View>,
     /// What is kept of its sstables in memory.
     pub(crate) cache: Rc<TableCache>,
+    /// Sstables that could not be opened at start, and why. What they hide is not known, so that reads and compactions of
+    /// the table fail until they are repaired or the table is truncated; writes go on.
+    pub(crate) unreadable: RefCell<Vec<(Descriptor, Error)>>,
     next_generation: Cell<u64>,
     /// Numbers given out whose sstables are not part of the table yet, or never became so.
     reserved: RefCell<FxHashSet<Generation>>,
@@ -171,6 +175,7 @@ impl TableStore {
                 merging: None,
                 sstables: Vec::new(),
             }),
+            unreadable: RefCell::default(),
             next_generation: Cell::new(next_generation),
             reserved: RefCell::default(),
             leaving: RefCell::default(),
@@ -375,6 +380,14 @@ impl TableStore {
         let view = std::mem::replace(&mut *self.view.borrow_mut(), empty);
         self.note_leaving(&view.sstables);
         (view, past)
+    }
+
+    /// Fails while an sstable of it could not be opened.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        match self.unreadable.borrow().first() {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
     /// The first commitlog segment that still holds something not flushed.

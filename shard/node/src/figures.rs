@@ -274,6 +274,11 @@ fn add_shard(stats: &StorageStats, samples: &mut Samples) {
             .sum(),
     );
     gauge(
+        "ceto_unreadable_sstables",
+        "Sstables that could not be opened at start; their tables cannot be read.",
+        stats.unreadable_sstables,
+    );
+    gauge(
         "ceto_writes_refused",
         "1 when the disk is full or has failed.",
         u64::from(stats.refuses_writes),

@@ -278,6 +278,7 @@ impl Database {
             && table.is_recovered.get()
             && !table.is_dropped.get()
             && !table.major_compaction_waits.get()
+            && table.check_readable().is_ok()
             && table.compacts_by_itself()
             && table
                 .compaction_retry_at

@@ -169,6 +169,7 @@ impl Database {
     }
 
     async fn compact_job(&self, job: &Job, progress: &Progress) -> std::result::Result<(), CommitFailure> {
+        job.table.check_readable().map_err(CommitFailure::RolledBack)?;
         let all = job.inputs.borrow().clone();
         match job.kind {
             Kind::Expired => {}

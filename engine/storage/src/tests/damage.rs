@@ -106,6 +106,34 @@ fn a_flipped_bit_in_any_component_is_found_or_does_no_harm() {
 }
 
 #[test]
+fn a_table_with_an_sstable_that_cannot_be_opened_takes_writes_and_a_truncation() {
+    for end in ["Index.db", "Statistics.db", "Digest.xxh3", "TOC.txt"] {
+        let (disk, _) = with_sstable(3);
+        let file = file_named(&disk, end);
+        disk.flip(&file, 0, 1);
+        let env = MemoryEnv::new(disk.clone(), 1);
+        env.block_on(async {
+            let database = open(&env, options(0, 1)).await.unwrap();
+            assert_eq!(database.stats().unreadable_sstables, 1, "{end}");
+            let error = database.read(&read_all()).await.unwrap_err();
+            assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+            database.write(row_write(1, 1, 1, b"value")).await.unwrap();
+            database.flush(None).await.unwrap();
+            database.compact(TABLE).await.unwrap_err();
+            database.truncate(TABLE, ceto_model::Timestamp(1)).await.unwrap();
+            database.write(row_write(2, 1, 1, b"value")).await.unwrap();
+            assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 1);
+            ceto_env::Env::tasks(&*env).sleep(Duration::from_secs(1)).await;
+            assert!(disk.content(&file).is_none(), "{end}: what is void is gone");
+            database.drain().await.unwrap();
+        })
+        .unwrap();
+        env.kill();
+        assert_eq!(read_back(&disk).unwrap()[0].partitions.len(), 1, "{end}");
+    }
+}
+
+#[test]
 fn a_cut_component_is_found() {
     let (disk, _) = with_sstable(2);
     for end in ["Data.db", "Index.db", "Statistics.db", "Digest.xxh3", "TOC.txt"] {
