@@ -7,6 +7,7 @@
 //! 4. write the rows that describe the system keyspaces themselves, if they are missing or old;
 //! 5. listen.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,9 +196,13 @@ async fn listen(shards: &Shards, options: &NodeOptions) -> Result<(SocketAddr, S
 }
 
 async fn start_http(address: SocketAddr, key: &str, router: Router) -> Result<(), BootError> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| BootError(format!("cannot listen on {address}: {error}; change {key}")))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let key = match error.kind() {
+            ErrorKind::AddrNotAvailable => key.replace("port", "address"),
+            _ => key.to_owned(),
+        };
+        BootError(format!("cannot listen on {address}: {error}; change {key}"))
+    })?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             error!(%error, %address, "the HTTP server ended");

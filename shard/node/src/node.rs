@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -300,7 +301,13 @@ impl Node {
                 Rc::new(move |socket| Connection::accept(node.clone(), socket));
             self.network
                 .listen(address, placement, acceptor)
-                .map_err(|error| format!("cannot listen on {address}: {error}; change {key}"))
+                .map_err(|error| {
+                    let key = match error.kind() {
+                        ErrorKind::AddrNotAvailable => "rpc_address",
+                        _ => key,
+                    };
+                    format!("cannot listen on {address}: {error}; change {key}")
+                })
         };
         let native = listen(native, Placement::LeastConnected, "native_transport_port")?;
         let shard_aware = listen(

@@ -151,6 +151,8 @@ impl Ring {
                 _ => Err(error),
             })
             .map_err(Error::RingRefused)?;
+        // A filter may allow the set-up and forbid this.
+        uring.submit().map_err(Error::RingRefused)?;
         let features = uring.params();
         if !features.is_feature_ext_arg() || !features.is_feature_nodrop() {
             return Err(Error::RingTooOld {

@@ -99,9 +99,12 @@ impl NetworkRing {
         let buffers = ReceiveBuffers::new(RECEIVE_BUFFERS, RECEIVE_BUFFER_SIZE);
         buffers
             .register(&executor.ring)
-            .map_err(|source| Error::RingTooOld {
-                what: "provide receive buffers",
-                source,
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => Error::RingRefused(source),
+                _ => Error::RingTooOld {
+                    what: "provide receive buffers",
+                    source,
+                },
             })?;
         Ok(Rc::new_cyclic(|this| Self {
             this: this.clone(),

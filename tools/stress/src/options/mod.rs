@@ -151,8 +151,14 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut options = defaults(&command)?;
     let mut given = Given::default();
     let mut section: Option<String> = None;
-    for word in words {
+    while let Some(word) = words.next() {
         if word.name.starts_with('-') && word.value.is_none() {
+            if !SECTIONS.contains(&word.name.as_str()) {
+                return Err(unknown_section(&word.name));
+            }
+            if words.peek().is_none_or(|next| next.name.starts_with('-')) {
+                return Err(format!("{} needs words behind it", word.name));
+            }
             section = Some(word.name);
             continue;
         }
@@ -168,6 +174,14 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Options, String> {
         options.population = default_population(&options);
     }
     Ok(options)
+}
+
+const SECTIONS: [&str; 9] = [
+    "-rate", "-pop", "-node", "-port", "-schema", "-col", "-log", "-mode", "-errors",
+];
+
+fn unknown_section(name: &str) -> String {
+    format!("unknown option '{name}': expected one of {}", SECTIONS.join(", "))
 }
 
 /// Which words were given that have a default depending on others.
@@ -294,9 +308,7 @@ impl Options {
                 }
                 _ => Err(word.unknown("retries=, ignore")),
             },
-            other => Err(format!(
-                "unknown option '{other}': expected -rate, -pop, -node, -port, -schema, -col, -log, -mode or -errors"
-            )),
+            other => Err(unknown_section(other)),
         }
     }
 

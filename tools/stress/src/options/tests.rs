@@ -135,6 +135,9 @@ fn misuse_is_named() {
         ("write|-mode|protocolVersion=2", "expected 3, 4 or 5"),
         ("write|-log|interval=0s", "above zero"),
         ("write|-graph|file=x", "unknown option '-graph'"),
+        ("write|n=10|-graph", "unknown option '-graph'"),
+        ("write|-rate", "-rate needs words behind it"),
+        ("write|-rate|-node|127.0.0.1", "-rate needs words behind it"),
     ] {
         let refused = refusal(line);
         assert!(refused.contains(text), "{line}: {refused}");
