@@ -25,10 +25,7 @@ pub(crate) struct Packed(Bytes);
 impl Stored {
     /// What a write leaves of nothing, and the bytes it takes. None: nothing is left.
     pub(super) fn new(write: Partition, scratch: &mut Vec<u8>) -> (Stored, isize) {
-        if write.deletion.is_none()
-            && write.static_row.is_empty()
-            && write.range_tombstones.is_empty()
-            && let [(key, row)] = &write.rows[..]
+        if let Some((key, row)) = only_row_of(&write)
             && let Some(packed) = Packed::new(key, row, scratch)
         {
             let size = packed.memory();
@@ -40,13 +37,24 @@ impl Stored {
     }
 
     /// Merges a write in. Returns by how many bytes the memory in use grew, roughly.
-    pub(super) fn apply(&mut self, write: Partition, scratch: &mut Vec<u8>) -> isize {
+    pub(super) fn apply(&mut self, mut write: Partition, scratch: &mut Vec<u8>) -> isize {
         let packed = match self {
             Stored::Open(open) => return open.apply(write),
             Stored::Packed(packed) => packed,
         };
         let before = packed.memory();
         let (mut key, mut row) = packed.row();
+        if only_row_of(&write).is_some_and(|(written_key, written)| *written_key == key && is_plain(written))
+            && let Some((_, written)) = write.rows.pop()
+        {
+            // Of two plain rows comes a plain one: nothing of them is copied on the way.
+            row.merge(written);
+            if let Some(merged) = Packed::new(&key, &row, scratch) {
+                let after = merged.memory();
+                *self = Stored::Packed(merged);
+                return after - before;
+            }
+        }
         own_bytes(Some(&mut key), &mut row);
         let mut open = Box::new(MemtablePartition::of_row(key, row));
         let opened = OPEN_SIZE + open.rows_size() + open.apply(write);
@@ -107,6 +115,16 @@ impl Packed {
     pub(crate) fn open(&self) -> MemtablePartition {
         let (key, row) = self.row();
         MemtablePartition::of_row(key, row)
+    }
+}
+
+/// The row of a write that has one and nothing else.
+fn only_row_of(write: &Partition) -> Option<(&ClusteringKey, &Row)> {
+    let has_more =
+        write.deletion.is_some() || !write.static_row.is_empty() || !write.range_tombstones.is_empty();
+    match &write.rows[..] {
+        [(key, row)] if !has_more => Some((key, row)),
+        _ => None,
     }
 }
 
