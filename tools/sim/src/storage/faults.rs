@@ -43,16 +43,30 @@ impl Trouble {
 pub struct Nemesis {
     random: Random,
     kinds: Vec<Trouble>,
+    /// It is the only kind, comes in every life and often.
+    is_alone: bool,
 }
 
 impl Nemesis {
-    /// Of `seed`: a third of all runs knows no trouble but crashes.
-    pub fn new(seed: u64) -> Nemesis {
+    /// Of `seed`: a third of all runs knows no trouble but crashes. With `only`, that kind alone, and as much of it as
+    /// leaves a node something to do.
+    pub fn new(seed: u64, only: Option<Trouble>) -> Nemesis {
         let mut random = Random::salted(seed, "storage nemesis");
+        if let Some(kind) = only {
+            return Nemesis {
+                random,
+                kinds: vec![kind],
+                is_alone: true,
+            };
+        }
         let share = if random.chance(1, 3) { 0 } else { 1 };
         let kinds = Trouble::ALL.into_iter().filter(|_| random.chance(share, 3));
         let kinds: Vec<Trouble> = kinds.collect();
-        Nemesis { kinds, random }
+        Nemesis {
+            random,
+            kinds,
+            is_alone: false,
+        }
     }
 
     /// This kind is in this run.
@@ -79,7 +93,7 @@ impl Nemesis {
         }
         // Not in every life, or nothing would ever be well.
         for kind in self.kinds.clone() {
-            if self.random.chance(1, 2) {
+            if self.is_alone || self.random.chance(1, 2) {
                 self.weaken(kind, disk);
             }
         }
@@ -87,7 +101,8 @@ impl Nemesis {
 
     fn weaken(&mut self, kind: Trouble, disk: &MemoryDisk) {
         use Operation::*;
-        let rate = self.random.between(100..=3_000) as u32;
+        let often = if self.is_alone { 10 } else { 1 };
+        let rate = often * self.random.between(100..=3_000) as u32;
         let flaw = |operations: &[Operation], path_contains: &str, kind, per_million| {
             disk.weaken(Flaw {
                 operations: operations.to_vec(),

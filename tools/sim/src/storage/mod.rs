@@ -20,5 +20,6 @@ pub mod sabotage;
 pub mod scenario;
 pub mod workload;
 
+pub use faults::Trouble;
 pub use sabotage::Sabotage;
 pub use scenario::{Outcome, Plan, run};

@@ -9,7 +9,7 @@ use ceto_env::Env;
 use ceto_env::memory::{MemoryDisk, MemoryEnv};
 use ceto_storage::Error;
 
-use super::faults::Nemesis;
+use super::faults::{Nemesis, Trouble};
 use super::load::Shared;
 use super::node::{DATA, Settings, Shards, within};
 use super::oracle::{End, Oracle};
@@ -26,6 +26,8 @@ pub struct Plan {
     pub load: Duration,
     /// The engine broken on purpose.
     pub sabotage: Sabotage,
+    /// The only kind of trouble, often; None: what the seed picks.
+    pub trouble: Option<Trouble>,
 }
 
 impl Default for Plan {
@@ -34,6 +36,7 @@ impl Default for Plan {
             lives: 6,
             load: Duration::from_secs(40),
             sabotage: Sabotage::None,
+            trouble: None,
         }
     }
 }
@@ -76,7 +79,7 @@ pub fn run(seed: u64, plan: Plan) -> Outcome {
         settings: Settings::new(seed),
         oracle: Oracle::default(),
         workload: Workload::new(seed),
-        nemesis: Nemesis::new(seed),
+        nemesis: Nemesis::new(seed, plan.trouble),
         outcome: Outcome {
             seed,
             trace: 0,
@@ -130,7 +133,7 @@ impl Run {
             env: self.env.clone(),
             oracle: RefCell::new(std::mem::take(&mut self.oracle)),
             workload: RefCell::new(std::mem::replace(&mut self.workload, Workload::new(0))),
-            nemesis: RefCell::new(std::mem::replace(&mut self.nemesis, Nemesis::new(0))),
+            nemesis: RefCell::new(std::mem::replace(&mut self.nemesis, Nemesis::new(0, None))),
             settings: self.settings.clone(),
             violations: RefCell::default(),
             succeeded: Cell::default(),
@@ -144,7 +147,7 @@ impl Run {
     fn unshare(&mut self, shared: &Shared) {
         self.oracle = std::mem::take(&mut *shared.oracle.borrow_mut());
         self.workload = std::mem::replace(&mut *shared.workload.borrow_mut(), Workload::new(0));
-        self.nemesis = std::mem::replace(&mut *shared.nemesis.borrow_mut(), Nemesis::new(0));
+        self.nemesis = std::mem::replace(&mut *shared.nemesis.borrow_mut(), Nemesis::new(0, None));
         self.outcome.succeeded += shared.succeeded.get();
         self.outcome.failed += shared.failed.get();
         self.outcome
