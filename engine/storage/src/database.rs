@@ -131,12 +131,17 @@ impl Database {
         }
     }
 
-    fn writable(&self, id: TableId) -> Result<Rc<TableStore>> {
+    pub(crate) fn writable(&self, id: TableId) -> Result<Rc<TableStore>> {
+        self.check_writable()?;
+        self.table(id)
+    }
+
+    fn check_writable(&self) -> Result<()> {
         self.poison.check()?;
         if self.is_closed.get() {
             return Err(Error::Closed);
         }
-        self.table(id)
+        Ok(())
     }
 
     /// A table's storage.
@@ -153,7 +158,7 @@ impl Database {
         if !table.is_durable.get() {
             return Ok(Some(None));
         }
-        match self.commitlog.append(mutation)? {
+        match self.commitlog.append(std::slice::from_ref(mutation))? {
             Appended::At(position) => Ok(Some(Some(position))),
             Appended::NoRoom => Ok(None),
         }
@@ -161,6 +166,17 @@ impl Database {
 
     /// Applies to the memtable, and starts flushes when that is due.
     pub(crate) fn insert(&self, table: &TableStore, mutation: Mutation, position: Option<ReplayPosition>) {
+        self.insert_only(table, mutation, position);
+        self.balance_when_due();
+        self.flush_when_due();
+    }
+
+    pub(crate) fn insert_only(
+        &self,
+        table: &TableStore,
+        mutation: Mutation,
+        position: Option<ReplayPosition>,
+    ) {
         self.insert_entries(table, &mutation, position);
         let grown = {
             let memtable = table.active();
@@ -169,8 +185,6 @@ impl Database {
         };
         self.memory.set(self.memory.get().saturating_add_signed(grown));
         add(&table.counters.writes, 1);
-        self.balance_when_due();
-        self.flush_when_due();
     }
 
     fn acknowledge(&self, position: Option<ReplayPosition>) -> Applied {
@@ -208,15 +222,34 @@ impl Database {
     }
 
     async fn apply_when_room(&self, mutation: Mutation) -> Result<Applied> {
+        let mut mutation = Some(mutation);
+        self.when_room(|| {
+            let write = mutation.take().expect("what found room is not tried again");
+            let table = self.writable(write.table)?;
+            match self.append(&table, &write)? {
+                Some(position) => {
+                    self.insert(&table, write, position);
+                    Ok(Some(self.acknowledge(position)))
+                }
+                None => {
+                    mutation = Some(write);
+                    Ok(None)
+                }
+            }
+        })
+        .await
+    }
+
+    /// What `attempt` gives when there is room in memory and, as it says by something, in the commitlog.
+    pub(crate) async fn when_room<T>(&self, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let deadline = self.env.clock().now() + self.options.write_wait_max;
         let mut too_late = self.env.tasks().sleep(self.options.write_wait_max);
         loop {
             let (room, log_room) = (self.room.listen(), self.commitlog.room());
-            let table = self.writable(mutation.table)?;
+            self.check_writable()?;
             if self.memory.get() < self.options.memtable_space {
-                if let Some(position) = self.append(&table, &mutation)? {
-                    self.insert(&table, mutation, position);
-                    return Ok(self.acknowledge(position));
+                if let Some(done) = attempt()? {
+                    return Ok(done);
                 }
                 self.relieve_commitlog();
             } else {

@@ -304,6 +304,13 @@ impl Database {
         let Some(descriptor) = writer.finish().await? else {
             return Ok(None);
         };
+        if flushing.memtable.has_parts()
+            && let Err(error) = self.commitlog.sync().await
+        {
+            // The operator may want that passed over.
+            self.poison.check()?;
+            tracing::warn!("parts of writes are flushed without the others on disk: {error}");
+        }
         write_toc(&*disk, &descriptor).await?;
         let sstable = Sstable::open(self.env.clone(), descriptor, self.cache.clone()).await?;
         self.back_up(table, &sstable).await;

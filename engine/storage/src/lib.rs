@@ -35,6 +35,7 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod together;
 mod transaction;
 mod truncation;
 mod wait;

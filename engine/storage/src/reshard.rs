@@ -46,7 +46,11 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
     }
     let found = SegmentFiles::list(&*disk, &options.commitlog_dir).await?;
     let last_segment = found.last_id();
-    let SegmentFiles { segments, free } = found;
+    let SegmentFiles {
+        segments,
+        free,
+        temporary,
+    } = found;
     let mut next = Layout {
         shards: target,
         is_resharding: true,
@@ -62,13 +66,14 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         env: env.clone(),
         target,
     };
-    if !segments.is_empty() || !free.is_empty() || work.has_sstables() {
+    if !segments.is_empty() || !free.is_empty() || !temporary.is_empty() || work.has_sstables() {
         next.write(&*disk, &options.data_dir).await?;
         let from = layout.map_or(0, |layout| layout.shards);
         tracing::info!("resharding the files of {from} shards to {target}");
         work.replay_segments(&segments, options).await?;
-        for segment in segments.iter().chain(&free) {
-            disk.remove_file(&segment.path).await?;
+        let files = segments.iter().chain(&free).map(|segment| &segment.path);
+        for path in files.chain(temporary.iter().map(|(_, path)| path)) {
+            disk.remove_file(path).await?;
             disk.sync_dir(&options.commitlog_dir).await?;
         }
         work.split_sstables().await?;

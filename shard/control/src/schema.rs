@@ -1,14 +1,15 @@
 //! The one path of schema changes.
 //!
 //! Changes come from any shard, are taken one at a time, validated against the present schema, written as mutations on
-//! the `system_schema` tables, synced, and only then installed on all shards: a client that has its answer finds the
-//! new schema on every shard, and after every restart. The log that will order changes between nodes takes this
-//! module's place in front of [`SchemaService::change`]; what follows stays.
+//! the `system_schema` tables (those of one keyspace as one write, all or none), synced, and only then installed on all
+//! shards: a client that has its answer finds the new schema on every shard, and after every restart. The log that will
+//! order changes between nodes takes this module's place in front of [`SchemaService::change`]; what follows stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ceto_model::{Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
+use ceto_model::{DecoratedKey, Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
 use ceto_node::control::{ControlRequest, SchemaOutcome, StorageFailure};
 use ceto_node::cql::{CqlError, SchemaChange};
 use ceto_node::system::schema_rows::{self, StoredSchema};
@@ -165,14 +166,22 @@ impl SchemaService {
         changed.flat_map(difference).collect()
     }
 
-    /// Applies mutations on the shards that own them, and syncs their commitlogs.
+    /// Applies mutations on the shards that own them, and syncs their commitlogs. All of one keyspace are on one shard, for
+    /// every table of `system_schema` has its name as partition key: after a crash they are all there or none.
     async fn store(&self, mutations: Vec<Mutation>) -> Result<(), CqlError> {
+        let mut of_keyspaces: BTreeMap<DecoratedKey, Vec<Mutation>> = BTreeMap::new();
         for mutation in mutations {
-            let shard = mutation.key.token.shard(self.shards.count());
+            of_keyspaces
+                .entry(mutation.key.clone())
+                .or_default()
+                .push(mutation);
+        }
+        for (key, mutations) in of_keyspaces {
+            let shard = key.token.shard(self.shards.count());
             let stored = self
                 .shards
                 .on(shard, move |node| {
-                    Box::pin(async move { node.apply_durably(mutation).await })
+                    Box::pin(async move { node.apply_durably(mutations).await })
                 })
                 .await;
             let failure = match stored {

@@ -270,10 +270,9 @@ impl Node {
         self.storage.mutation_max()
     }
 
-    /// Applies a mutation that this shard owns and syncs it.
-    pub async fn apply_durably(self: &Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
-        self.clone().apply_here(mutation).await?;
-        let synced = self.database()?.sync().await;
+    /// Applies mutations that this shard owns, all or none of them, and syncs them.
+    pub async fn apply_durably(self: &Rc<Self>, mutations: Vec<Mutation>) -> Result<(), ReplicaFailure> {
+        let synced = self.database()?.write_together(mutations).await;
         synced.map_err(|error| ReplicaFailure::new(FailureReason::StorageRefused, error.to_string()))
     }
 

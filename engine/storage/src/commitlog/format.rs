@@ -9,10 +9,14 @@
 //! entry    0        4                8             12           16
 //!          | length | synced through | payload crc | header crc | payload, length bytes | zeros to a multiple of 8
 //!
-//! payload ::= mutation                                      when the top bit of length is 0
-//!           | codec:u8 size of the mutation:u32 compressed    when it is 1
+//! length  ::= bytes of the payload | 1 << 31 when it is compressed | 1 << 30 when it is of several mutations
+//!
+//! payload ::= mutation+                                     not compressed
+//!           | codec:u8 size of mutation+:u32 compressed
 //! ```
 //!
+//! - Several mutations in one entry are written together: after a crash all of them are there or none. A replay sees by
+//!   the length alone that there are such, for it has to make them durable before it applies them.
 //! - An entry starts at a multiple of 8. A length of zero (and zero checksums) means: nothing was written here.
 //! - The header checksum covers the segment's id, the entry's offset and the other three fields: an entry of a
 //!   segment that this file once was, or one that lies elsewhere, never passes.
@@ -43,7 +47,9 @@ pub(crate) const ENTRY_HEADER_SIZE: usize = 16;
 const ALIGNMENT: usize = 8;
 
 /// In an entry's length: its payload is compressed.
-const COMPRESSED: u32 = 1 << 31;
+pub(super) const COMPRESSED: u32 = 1 << 31;
+/// In an entry's length: it is of several mutations.
+pub(super) const TOGETHER: u32 = 1 << 30;
 /// Bytes before a compressed payload: codec, size.
 const COMPRESSED_PREFIX: usize = 5;
 /// Smaller mutations are not worth the attempt.
@@ -108,8 +114,8 @@ impl SegmentHeader {
     }
 }
 
-/// Compresses the mutation that stands in `entry` behind the place of its header, when that makes it smaller, by way of
-/// `other`, which then takes its place. True when it did.
+/// Compresses the mutations that stand in `entry` behind the place of its header, when that makes them smaller, by way
+/// of `other`, which then takes its place. True when it did.
 pub(crate) fn compress_entry(compressor: &mut Compressor, entry: &mut Vec<u8>, other: &mut Vec<u8>) -> bool {
     let size = entry.len() - ENTRY_HEADER_SIZE;
     if size < COMPRESS_MIN {
@@ -127,11 +133,11 @@ pub(crate) fn compress_entry(compressor: &mut Compressor, entry: &mut Vec<u8>, o
     is_smaller
 }
 
-/// Fills in the header of an entry whose payload already stands behind it, and pads it.
-pub(crate) fn seal_entry(entry: &mut Vec<u8>, at: ReplayPosition, synced_through: u32, is_compressed: bool) {
+/// Fills in the header of an entry whose payload already stands behind it, and pads it. `flags` are those of its length.
+pub(crate) fn seal_entry(entry: &mut Vec<u8>, at: ReplayPosition, synced_through: u32, flags: u32) {
     let length = entry.len() - ENTRY_HEADER_SIZE;
     let payload_crc = crc32fast::hash(&entry[ENTRY_HEADER_SIZE..]);
-    let flagged = length as u32 | if is_compressed { COMPRESSED } else { 0 };
+    let flagged = length as u32 | flags;
     let header_crc = header_crc(at, flagged, synced_through, payload_crc);
     for (i, field) in [flagged, synced_through, payload_crc, header_crc]
         .iter()
@@ -158,13 +164,15 @@ pub(crate) struct Entry {
     pub(crate) offset: u32,
     pub(crate) synced_through: u32,
     is_compressed: bool,
+    /// Of several mutations.
+    pub(crate) is_together: bool,
     /// As it is stored.
     pub(crate) payload: Bytes,
 }
 
 impl Entry {
-    /// The encoded mutation; None when it cannot be decompressed.
-    pub(crate) fn mutation(&self) -> Option<Bytes> {
+    /// The encoded mutations; None when they cannot be decompressed.
+    pub(crate) fn mutations(&self) -> Option<Bytes> {
         if !self.is_compressed {
             return Some(self.payload.clone());
         }
@@ -228,7 +236,7 @@ impl Entries {
             segment: self.id,
             offset: at as u32,
         };
-        let (flagged, length) = (length, length & !COMPRESSED);
+        let (flagged, length) = (length, length & !(COMPRESSED | TOGETHER));
         if length == 0 || crc != header_crc(position, flagged, synced_through, payload_crc) {
             return Place::Damaged;
         }
@@ -237,7 +245,8 @@ impl Entries {
             Some(payload) if crc32fast::hash(payload) == payload_crc => Place::Entry(Entry {
                 offset: at as u32,
                 synced_through,
-                is_compressed: flagged != length,
+                is_compressed: flagged & COMPRESSED != 0,
+                is_together: flagged & TOGETHER != 0,
                 payload: self.content.slice(start..start + length as usize),
             }),
             _ => Place::Damaged,
@@ -311,7 +320,7 @@ mod tests {
                 segment: ID,
                 offset: content.len() as u32,
             };
-            seal_entry(&mut entry, at, SEGMENT_HEADER_SIZE, false);
+            seal_entry(&mut entry, at, SEGMENT_HEADER_SIZE, 0);
             content.extend_from_slice(&entry);
         }
         content.resize(4096, 0);

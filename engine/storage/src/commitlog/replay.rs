@@ -4,6 +4,11 @@
 //! intact is never given up for what is not. Afterwards the damage is judged: a torn end, or a hole in what had not
 //! been synced, is what a power loss leaves; damage in what had been synced is corruption, and what then happens is the
 //! operator's choice (`commitlog_replay_failure_policy`).
+//!
+//! Never: applies a part of an entry of several mutations that a power loss could still take. A process that was killed
+//! leaves such entries to the kernel; once one of their tables is flushed the others have nothing but the entry. So the
+//! segment is written anew first. (Syncing it would do, but for a sync that failed before: then the next one succeeds and
+//! writes nothing.)
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +16,7 @@ use std::time::Duration;
 use ceto_env::{Disk, Env};
 use ceto_model::Mutation;
 use ceto_model::codec::Decoder;
+use smallvec::SmallVec;
 
 use super::format::{Entries, Entry, SEGMENT_HEADER_SIZE};
 use super::{ReplayPosition, ReplayProgress};
@@ -21,6 +27,8 @@ use crate::options::ReplayFailurePolicy;
 const LOG_PERIOD: Duration = Duration::from_secs(5);
 /// Largest segment, in bytes.
 const SEGMENT_MAX: u64 = 2 << 30;
+/// End of the name of a copy of a damaged segment.
+const DAMAGED: &str = ".damaged";
 
 /// A segment found on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +61,13 @@ fn parse_file_name(name: &str) -> Option<(u16, u64, bool)> {
     }
 }
 
+/// The shard of a file that was being written beside the segments.
+fn temporary_of(name: &str) -> Option<u16> {
+    let name = name.strip_suffix(".tmp")?;
+    let name = name.strip_suffix(DAMAGED).unwrap_or(name);
+    parse_file_name(name).map(|(shard, ..)| shard)
+}
+
 /// The segment files of a folder, of all shards, each kind by id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SegmentFiles {
@@ -60,6 +75,8 @@ pub(crate) struct SegmentFiles {
     pub(crate) segments: Vec<SegmentFile>,
     /// Hold nothing.
     pub(crate) free: Vec<SegmentFile>,
+    /// What a crash left of copies: shard and path.
+    pub(crate) temporary: Vec<(u16, PathBuf)>,
 }
 
 impl SegmentFiles {
@@ -71,6 +88,10 @@ impl SegmentFiles {
         };
         let mut files = SegmentFiles::default();
         for entry in entries {
+            if let Some(shard) = temporary_of(&entry.name) {
+                files.temporary.push((shard, dir.join(entry.name)));
+                continue;
+            }
             let Some((shard, id, is_free)) = parse_file_name(&entry.name) else {
                 continue;
             };
@@ -139,19 +160,31 @@ pub(crate) async fn replay(
     let _running = Running(progress);
     for file in files {
         let content = disk.read_file(&file.path, file.size).await?;
-        let mut entries = Entries::new(content, file.id, &file.path)?;
-        let mut synced_through = 0;
-        for entry in entries.by_ref() {
+        let mut walk = Entries::new(content.clone(), file.id, &file.path)?;
+        let entries: Vec<Entry> = walk.by_ref().collect();
+        let synced_through = entries
+            .iter()
+            .map(|entry| entry.synced_through)
+            .max()
+            .unwrap_or(0);
+        let may_be_lost = |entry: &Entry| entry.is_together && entry.offset >= synced_through;
+        if entries.iter().any(may_be_lost) {
+            disk.write_file(&file.path, &content).await?;
+        }
+        for entry in entries {
             let position = ReplayPosition {
                 segment: file.id,
                 offset: entry.offset,
             };
-            synced_through = synced_through.max(entry.synced_through);
             report.entries += 1;
             report.bytes += entry.payload.len() as u64;
             progress.add_entry();
             match decode(&entry, &file.path) {
-                Ok(mutation) => apply(Replayed { position, mutation }).await?,
+                Ok(mutations) => {
+                    for mutation in mutations {
+                        apply(Replayed { position, mutation }).await?;
+                    }
+                }
                 Err(error) => report.damage.push(Damage {
                     path: file.path.clone(),
                     position,
@@ -170,15 +203,15 @@ pub(crate) async fn replay(
                 segment: file.id,
                 offset: synced_through,
             };
-            synced.push((entries.life, position));
+            synced.push((walk.life, position));
         }
-        report.damage.extend(entries.damage.iter().map(|offset| Damage {
+        report.damage.extend(walk.damage.iter().map(|offset| Damage {
             path: file.path.clone(),
             position: ReplayPosition {
                 segment: file.id,
                 offset: *offset,
             },
-            life: entries.life,
+            life: walk.life,
             error: None,
             is_corruption: false,
         }));
@@ -212,17 +245,21 @@ fn log_progress(progress: &ReplayProgress) {
     );
 }
 
-fn decode(entry: &Entry, path: &Path) -> Result<Mutation> {
+/// All mutations of an entry, or none.
+fn decode(entry: &Entry, path: &Path) -> Result<SmallVec<[Mutation; 1]>> {
     let offset = u64::from(entry.offset);
     let encoded = entry
-        .mutation()
+        .mutations()
         .ok_or_else(|| Error::corrupt(path, offset, "commitlog entry cannot be decompressed"))?;
     let mut decoder = Decoder::new(encoded);
-    let mutation = decoder.mutation().and_then(|mutation| {
-        decoder.finish("commitlog entry")?;
-        Ok(mutation)
-    });
-    mutation.map_err(|error| Error::decode(path, offset, &error))
+    let mut mutations = SmallVec::new();
+    loop {
+        let mutation = decoder.mutation();
+        mutations.push(mutation.map_err(|error| Error::decode(path, offset, &error))?);
+        if decoder.remaining() == 0 {
+            return Ok(mutations);
+        }
+    }
 }
 
 fn is_vouched_for(damage: &Damage, synced: &[(Option<u64>, ReplayPosition)]) -> bool {
@@ -278,7 +315,7 @@ pub(crate) async fn report_damage(
 /// The segment itself will be recycled.
 async fn keep_copy(disk: &dyn Disk, path: &Path) {
     let mut name = path.as_os_str().to_owned();
-    name.push(".damaged");
+    name.push(DAMAGED);
     let copy = PathBuf::from(name);
     let written = match disk.read_file(path, SEGMENT_MAX).await {
         Ok(content) => disk.write_file(&copy, &content).await,

@@ -78,6 +78,13 @@ impl Commitlog {
                 .filter(|file| file.shard == options.shard)
                 .collect()
         };
+        for (_, path) in found
+            .temporary
+            .iter()
+            .filter(|(shard, _)| *shard == options.shard)
+        {
+            disk.remove_file(path).await?;
+        }
         let (files, free) = (own(found.segments), own(found.free));
         let end = ReplayPosition {
             segment: last_id,

@@ -10,7 +10,9 @@ use ceto_model::Mutation;
 use ceto_model::codec::put_mutation;
 
 use super::ReplayPosition;
-use super::format::{ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, compress_entry, entry_size, seal_entry};
+use super::format::{
+    COMPRESSED, ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, TOGETHER, compress_entry, entry_size, seal_entry,
+};
 use super::segments::{Closed, Spare};
 use crate::error::{Error, Result};
 use crate::options::CommitlogSync;
@@ -117,19 +119,23 @@ impl Commitlog {
         self.end.get()
     }
 
-    /// Appends; the kernel has the entry when this returns.
-    pub(crate) fn append(&self, mutation: &Mutation) -> Result<Appended> {
+    /// Appends one entry: these mutations, of which a replay finds all or none. The kernel has it when this returns.
+    pub(crate) fn append(&self, mutations: &[Mutation]) -> Result<Appended> {
         let entry = &mut *self.scratch.borrow_mut();
         entry.clear();
         entry.resize(ENTRY_HEADER_SIZE, 0);
-        put_mutation(entry, mutation);
+        for mutation in mutations {
+            put_mutation(entry, mutation);
+        }
         let size = entry.len() - ENTRY_HEADER_SIZE;
-        if size > self.mutation_max() {
+        let max = match mutations {
+            [_] => self.mutation_max(),
+            // The bound is of one; several have to fit as well.
+            _ => self.segment_size as usize / 2,
+        };
+        if size > max {
             entry.shrink_to(SCRATCH_MAX);
-            return Err(Error::MutationTooLarge {
-                size,
-                max: self.mutation_max(),
-            });
+            return Err(Error::MutationTooLarge { size, max });
         }
         let is_compressed = match &mut *self.compressor.borrow_mut() {
             Some(compressor) => compress_entry(compressor, entry, &mut self.compressed.borrow_mut()),
@@ -149,7 +155,9 @@ impl Commitlog {
             segment: active.id,
             offset: active.offset,
         };
-        seal_entry(entry, position, active.synced_through, is_compressed);
+        let flags =
+            if is_compressed { COMPRESSED } else { 0 } | if mutations.len() > 1 { TOGETHER } else { 0 };
+        seal_entry(entry, position, active.synced_through, flags);
         active.segment.write(u64::from(position.offset), entry);
         active.offset += needed;
         self.end.set(ReplayPosition {

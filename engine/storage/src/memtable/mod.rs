@@ -47,6 +47,8 @@ pub(crate) struct Memtable {
     first_position: Cell<Option<ReplayPosition>>,
     /// When the first write came.
     first_write: Cell<Option<Instant>>,
+    /// Has a part of writes that are one with writes of other tables.
+    has_parts: Cell<bool>,
 }
 
 impl Memtable {
@@ -61,6 +63,7 @@ impl Memtable {
             min_timestamp: Cell::new(Timestamp(i64::MAX)),
             first_position: Cell::new(None),
             first_write: Cell::new(None),
+            has_parts: Cell::new(false),
         }
     }
 
@@ -103,6 +106,16 @@ impl Memtable {
         if self.first_write.get().is_none() {
             self.first_write.set(Some(now()));
         }
+    }
+
+    /// Notes that it has a part of writes that are one with writes of other tables.
+    pub(crate) fn note_part(&self) {
+        self.has_parts.set(true);
+    }
+
+    /// It is not to be on disk before the commitlog.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.has_parts.get()
     }
 
     /// When the first write came.

@@ -15,6 +15,7 @@ mod purge;
 mod reshard;
 mod row_cache;
 mod snapshot;
+mod together;
 mod workload;
 
 use std::collections::BTreeMap;
