@@ -13,17 +13,24 @@ use crate::error::{Error, Result};
 use crate::sstable::{Descriptor, remove_files};
 use crate::table::{Era, TableStore, View};
 use crate::truncation::Truncation;
+use crate::wait::carried_through;
 
 /// Free bytes that a truncation wants to see: a record and its temporary file, a block each.
 const RECORD_SPACE: u64 = 16 << 10;
 
 impl Database {
     /// Removes all that the table holds now, whatever its timestamps; `truncated_at` is noted with it. Writes that come
-    /// while it runs may or may not survive, later ones do.
+    /// while it runs may or may not survive, later ones do. Given up in its middle it goes on by itself.
     pub async fn truncate(&self, table: TableId, truncated_at: Timestamp) -> Result<()> {
         let table = self.table(table)?;
         self.poison.check()?;
         self.check_space(&table).await?;
+        let this = self.this.upgrade().expect("a method of a living database runs");
+        let work = async move { this.truncate_store(&table, truncated_at).await };
+        carried_through(self.env.tasks(), TaskQueue::Statement, work).await
+    }
+
+    async fn truncate_store(&self, table: &Rc<TableStore>, truncated_at: Timestamp) -> Result<()> {
         let indexes = table.indexes.borrow().clone();
         // Until all of it is done an index may have what its table has not: a crash in between has it built anew.
         for index in &indexes {
@@ -34,23 +41,26 @@ impl Database {
         }
         table.take_record().await;
         // In one step, so that no write comes between the table and its indexes.
-        let cleared: Vec<_> = std::iter::once(&table)
+        let cleared: Vec<_> = std::iter::once(table)
             .chain(indexes.iter().map(|index| &index.store))
             .map(|store| (store, self.clear(store, truncated_at), store.era()))
             .collect();
+        let mut outcome = Ok(());
         for (store, cleared, era) in cleared {
-            self.make_void(store, cleared, |truncation| {
+            let done = self.make_void(store, cleared, |truncation| {
                 Rc::new(VoidFiles {
                     env: self.env.clone(),
                     table: store.clone(),
                     era,
                     truncation,
                 })
-            })
-            .await?;
+            });
+            // After a failure too: each has to give its record back.
+            outcome = outcome.and(done.await);
         }
+        outcome?;
         for index in indexes.iter().filter(|index| index.is_built.get()) {
-            self.trust_index(&table, index).await?;
+            self.trust_index(table, index).await?;
         }
         Ok(())
     }
@@ -67,10 +77,17 @@ impl Database {
         self.drop_store(&table).await
     }
 
-    /// Forgets a table that nothing hangs on any more.
+    /// Forgets a table that nothing hangs on any more. Given up in its middle it goes on by itself.
     pub(crate) async fn drop_store(&self, table: &Rc<TableStore>) -> Result<()> {
         self.tables.borrow_mut().remove(&table.id);
         table.is_dropped.set(true);
+        let this = self.this.upgrade().expect("a method of a living database runs");
+        let table = table.clone();
+        let work = async move { this.clear_dropped(&table).await };
+        carried_through(self.env.tasks(), TaskQueue::Statement, work).await
+    }
+
+    async fn clear_dropped(&self, table: &TableStore) -> Result<()> {
         let now = Timestamp(self.env.clock().unix_micros());
         table.take_record().await;
         let cleared = self.clear(table, now);

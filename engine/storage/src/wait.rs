@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ceto_env::{LocalFuture, Tasks};
+use ceto_env::{LocalFuture, TaskQueue, Tasks};
 
 /// Gives the processor away now and then in a loop over small things: asking for the time costs as much as some of them
 /// do, so it is asked once for several.
@@ -78,6 +78,29 @@ impl Future for Listener {
             self.registered = Some(waker.clone());
         }
         Poll::Pending
+    }
+}
+
+/// What `work` comes to. It is a task of its own: it goes on when whoever waits for it here is given up.
+pub(crate) async fn carried_through<T: 'static>(
+    tasks: &dyn Tasks,
+    queue: TaskQueue,
+    work: impl Future<Output = T> + 'static,
+) -> T {
+    let (result, done) = (Rc::new(RefCell::new(None)), Event::default());
+    let (slot, ended) = (result.clone(), done.clone());
+    let task = async move {
+        let outcome = work.await;
+        *slot.borrow_mut() = Some(outcome);
+        ended.notify();
+    };
+    tasks.spawn(queue, Box::pin(task));
+    loop {
+        let end = done.listen();
+        if let Some(outcome) = result.take() {
+            return outcome;
+        }
+        end.await;
     }
 }
 

@@ -16,6 +16,7 @@ mod reshard;
 mod row_cache;
 mod snapshot;
 mod together;
+mod truncation;
 mod workload;
 
 use std::collections::BTreeMap;
