@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! DATA/layout ::= "shards " count "\n" "first_segment " id "\n" "state " ("ready" | "resharding") "\n"
+//!                 "# " xxh3 in hex of all before it "\n"
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use ceto_env::Disk;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 
@@ -43,6 +45,10 @@ impl Layout {
     }
 
     fn parse(text: &str) -> Option<Layout> {
+        let (text, checksum) = text.rsplit_once("# ")?;
+        if checksum != checksum_line(text) {
+            return None;
+        }
         let (shards, rest) = text
             .strip_prefix("shards ")?
             .strip_suffix('\n')?
@@ -62,10 +68,13 @@ impl Layout {
     /// Writes it, durably.
     pub(crate) async fn write(&self, disk: &dyn Disk, data_dir: &Path) -> Result<()> {
         let state = if self.is_resharding { "resharding" } else { "ready" };
-        let text = format!(
+        let mut text = format!(
             "shards {}\nfirst_segment {}\nstate {state}\n",
             self.shards, self.first_segment
         );
+        let checksum = checksum_line(&text);
+        text.push_str("# ");
+        text.push_str(&checksum);
         Ok(disk.write_file(&Layout::path(data_dir), text.as_bytes()).await?)
     }
 
@@ -86,9 +95,17 @@ impl Layout {
     }
 }
 
+fn checksum_line(text: &str) -> String {
+    format!("{:016x}\n", xxh3_64(text.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn with_checksum(text: &str) -> String {
+        format!("{text}# {}", checksum_line(text))
+    }
 
     #[test]
     fn only_a_whole_layout_is_read() {
@@ -97,17 +114,16 @@ mod tests {
             is_resharding: true,
             first_segment: 7,
         };
-        assert_eq!(
-            Layout::parse("shards 12\nfirst_segment 7\nstate resharding\n"),
-            Some(layout)
-        );
+        let text = "shards 12\nfirst_segment 7\nstate resharding\n";
+        assert_eq!(Layout::parse(&with_checksum(text)), Some(layout));
+        assert_eq!(Layout::parse(text), None);
         for text in [
             "",
             "shards 12\nfirst_segment 7\nstate ready",
             "shards 4\n",
             "shards 0\nfirst_segment 7\nstate ready\n",
         ] {
-            assert_eq!(Layout::parse(text), None);
+            assert_eq!(Layout::parse(&with_checksum(text)), None);
         }
     }
 }

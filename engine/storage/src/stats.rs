@@ -230,13 +230,17 @@ impl Database {
         self.flushes.check_disk()
     }
 
-    /// Compares all sstables of a table with their digests, and reads every partition. The error names file and offset.
+    /// Compares all sstables of a table and of its indexes with their digests, and reads every partition. The error names
+    /// file and offset.
     pub async fn verify(&self, table: TableId) -> Result<()> {
         let table = self.table(table)?;
-        table.check_readable()?;
-        let sstables = table.view().sstables.clone();
-        for sstable in sstables {
-            sstable.verify().await?;
+        let indexes = table.indexes.borrow().clone();
+        for store in std::iter::once(&table).chain(indexes.iter().map(|index| &index.store)) {
+            store.check_readable()?;
+            let sstables = store.view().sstables.clone();
+            for sstable in sstables {
+                sstable.verify().await?;
+            }
         }
         Ok(())
     }

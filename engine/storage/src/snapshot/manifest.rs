@@ -3,11 +3,14 @@
 //! ```text
 //! { "files": [Data file...], "created_at": "2026-01-31T12:00:00.000Z", "expires_at": null or likewise,
 //!   "ephemeral": false, "table_id": uuid, "shards": 2,
-//!   "token_ranges": [{"start": "-9", "end": "9"}...] }
+//!   "token_ranges": [{"start": "-9", "end": "9"}...], "checksum": xxh3 in hex of the others, as JSON without spaces }
 //! ```
+//!
+//! A damaged one counts for nothing: above all no snapshot expires by it.
 
 use ceto_model::Table;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::SnapshotNote;
 
@@ -25,6 +28,8 @@ pub(crate) struct Manifest {
     table_id: Option<String>,
     shards: u16,
     token_ranges: Vec<TokenRange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -40,7 +45,7 @@ impl Manifest {
             start: start.to_string(),
             end: end.to_string(),
         };
-        Manifest {
+        let mut manifest = Manifest {
             files,
             created_at: Some(instant_text(note.created_at)),
             expires_at: note.expires_at.map(instant_text),
@@ -48,7 +53,19 @@ impl Manifest {
             table_id: Some(table.id.0.to_string()),
             shards,
             token_ranges: note.token_ranges.iter().map(range).collect(),
-        }
+            checksum: None,
+        };
+        manifest.checksum = Some(manifest.sum());
+        manifest
+    }
+
+    fn sum(&self) -> String {
+        let others = Manifest {
+            checksum: None,
+            ..self.clone()
+        };
+        let text = serde_json::to_string(&others).expect("a manifest is plain data");
+        format!("{:016x}", xxh3_64(text.as_bytes()))
     }
 
     /// Its text.
@@ -56,9 +73,12 @@ impl Manifest {
         serde_json::to_string_pretty(self).expect("a manifest is plain data")
     }
 
-    /// None when the bytes are no manifest.
+    /// None when the bytes are no manifest, or a damaged one.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Manifest> {
-        serde_json::from_slice(bytes).ok()
+        let manifest: Manifest = serde_json::from_slice(bytes).ok()?;
+        // Cassandra's have neither table id nor checksum; one that has either has to have both.
+        let is_foreign = manifest.table_id.is_none() && manifest.checksum.is_none();
+        (is_foreign || manifest.checksum == Some(manifest.sum())).then_some(manifest)
     }
 
     pub(super) fn created_at(&self) -> Option<i64> {

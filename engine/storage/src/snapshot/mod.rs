@@ -235,10 +235,17 @@ pub(crate) async fn link_as(
     Ok(())
 }
 
-/// The manifest in a folder, when there is one.
+/// The manifest in a folder, when there is one and it is whole.
 async fn manifest_of(disk: &dyn Disk, dir: &Path) -> Result<Option<Manifest>> {
-    match disk.read_file(&dir.join(MANIFEST), MANIFEST_MAX).await {
-        Ok(bytes) => Ok(Manifest::decode(&bytes)),
+    let path = dir.join(MANIFEST);
+    match disk.read_file(&path, MANIFEST_MAX).await {
+        Ok(bytes) => {
+            let manifest = Manifest::decode(&bytes);
+            if manifest.is_none() {
+                tracing::warn!("{} is damaged: its snapshot never expires", path.display());
+            }
+            Ok(manifest)
+        }
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -6,6 +6,7 @@ mod compaction;
 mod crash;
 mod damage;
 mod expiry;
+mod flips;
 mod full_disk;
 mod index;
 mod limits;
