@@ -8,6 +8,7 @@
 //! Text goes `parser` -> `prepare` (with a schema) -> `plan` (with values). Read next: `ast` for what statements look like,
 //! `parser` for how they are recognised, `plan` for what the node gets.
 
+pub mod access;
 pub mod ast;
 mod bound;
 pub mod describe;

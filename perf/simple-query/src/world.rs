@@ -226,5 +226,6 @@ fn options() -> NodeOptions {
         guardrails: Default::default(),
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
+        access: Default::default(),
     }
 }

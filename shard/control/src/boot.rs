@@ -5,7 +5,8 @@
 //! 2. collect what each shard has stored in `system_schema`, and build the schema of it;
 //! 3. install it on every shard, which then replays the rest of its commitlog;
 //! 4. write the rows that describe the system keyspaces themselves, if they are missing or old;
-//! 5. listen.
+//! 5. collect what is stored in `system_auth`, and make the first superuser where one is needed;
+//! 6. listen.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use axum::Router;
 use ceto_model::Schema;
 use ceto_node::control::{ControlRequest, StorageFailure};
+use ceto_node::cql::AccessControl;
 use ceto_node::message::ShardDoor;
 use ceto_node::options::NodeOptions;
+use ceto_node::system::access_rows::StoredAccess;
 use ceto_node::system::definitions::system_schema;
 use ceto_node::system::schema_rows::StoredSchema;
 use tokio::net::TcpListener;
@@ -90,10 +93,14 @@ async fn serve(
         metrics::router(shards.clone()),
     )
     .await?;
-    let schema = boot(&shards).await?;
+    let schema = boot(&shards, &options).await?;
+    let access = stored_access(&shards, &schema).await?;
+    let mut service = SchemaService::new(schema, access, options.clone(), shards.clone());
+    let installed = service.install_first_access().await;
+    installed.map_err(|error| BootError(error.to_string()))?;
     let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
     let (report, mut failures) = mpsc::channel(FAILURES_MAX);
-    tokio::spawn(SchemaService::new(schema, shards.clone()).run(requests, report));
+    tokio::spawn(service.run(requests, report));
     install_control_door(&shards, door).await?;
     let (native, shard_aware) = listen(&shards, &options).await?;
     is_serving.store(true, Ordering::Release);
@@ -130,7 +137,7 @@ async fn obey(failure: StorageFailure, shards: &Shards) -> Result<(), BootError>
 }
 
 /// Recovers the schema, installs it everywhere and finishes recovery.
-pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
+pub async fn boot(shards: &Shards, options: &Arc<NodeOptions>) -> Result<Arc<Schema>, BootError> {
     let system = system_schema();
     shards
         .on(0, |node| Box::pin(async move { node.reshard().await }))
@@ -160,12 +167,24 @@ pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
     for outcome in recovered.await? {
         outcome.map_err(BootError)?;
     }
-    let mut service = SchemaService::new(schema.clone(), shards.clone());
+    let mut service = SchemaService::new(schema.clone(), Arc::default(), options.clone(), shards.clone());
     service
         .describe_system_keyspaces(&stored, &system)
         .await
         .map_err(BootError)?;
     Ok(schema)
+}
+
+/// What the shards have stored in `system_auth`.
+async fn stored_access(shards: &Shards, schema: &Schema) -> Result<Arc<AccessControl>, BootError> {
+    let mut stored = StoredAccess::default();
+    let parts = shards.on_all(|node| Box::pin(async move { node.stored_access().await }));
+    for part in parts.await? {
+        for (table, partitions) in part.map_err(BootError)?.0 {
+            stored.0.entry(table).or_default().extend(partitions);
+        }
+    }
+    Ok(Arc::new(stored.build(schema)))
 }
 
 async fn install_control_door(shards: &Shards, door: mpsc::Sender<ControlRequest>) -> Result<(), BootError> {

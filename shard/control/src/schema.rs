@@ -1,9 +1,10 @@
-//! The one path of schema changes.
+//! The one path of changes of the schema and of roles.
 //!
-//! Changes come from any shard, are taken one at a time, validated against the present schema, written as mutations on
-//! the `system_schema` tables (those of one keyspace as one write, all or none), synced, and only then installed on all
-//! shards: a client that has its answer finds the new schema on every shard, and after every restart. The log that will
-//! order changes between nodes takes this module's place in front of [`SchemaService::change`]; what follows stays.
+//! Changes come from any shard, are taken one at a time, validated against what is present, written as mutations on the
+//! `system_schema` and `system_auth` tables (those of one keyspace, or of one role, as one write, all or none), synced, and
+//! only then installed on all shards: a client that has its answer finds the new schema on every shard, and after every
+//! restart. The log that will order changes between nodes takes this module's place in front of
+//! [`SchemaService::change`]; what follows stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ceto_model::{DecoratedKey, Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
 use ceto_node::control::{ControlRequest, SchemaOutcome, StorageFailure};
-use ceto_node::cql::{CqlError, SchemaChange};
+use ceto_node::cql::{AccessChange, AccessControl, CqlError, Performer, Role, SchemaChange};
+use ceto_node::options::NodeOptions;
+use ceto_node::system::access_rows;
 use ceto_node::system::schema_rows::{self, StoredSchema};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
+use crate::passwords::Passwords;
 use crate::shards::Shards;
 
 #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
@@ -25,9 +29,15 @@ fn now_micros() -> i64 {
         .map_or(0, |since| since.as_micros() as i64)
 }
 
-/// Orders schema changes.
+/// Name and password of the role that a new cluster has.
+const DEFAULT_SUPERUSER: &str = "cassandra";
+
+/// Orders changes of the schema and of roles.
 pub struct SchemaService {
     schema: Arc<Schema>,
+    access: Arc<AccessControl>,
+    options: Arc<NodeOptions>,
+    passwords: Passwords,
     shards: Shards,
     /// Timestamp of the last change: they strictly grow.
     last: i64,
@@ -35,9 +45,17 @@ pub struct SchemaService {
 
 impl SchemaService {
     /// Starts from what the shards have recovered and already serve.
-    pub fn new(schema: Arc<Schema>, shards: Shards) -> SchemaService {
+    pub fn new(
+        schema: Arc<Schema>,
+        access: Arc<AccessControl>,
+        options: Arc<NodeOptions>,
+        shards: Shards,
+    ) -> SchemaService {
         SchemaService {
             schema,
+            access,
+            options,
+            passwords: Passwords::new(),
             shards,
             last: 0,
         }
@@ -50,15 +68,45 @@ impl SchemaService {
         failures: mpsc::Sender<StorageFailure>,
     ) {
         while let Some(request) = requests.recv().await {
-            let (change, from, slot) = match request {
-                ControlRequest::ChangeSchema { change, from, slot } => (change, from, slot),
+            let (outcome, from, slot) = match request {
+                ControlRequest::ChangeSchema {
+                    change,
+                    role,
+                    from,
+                    slot,
+                } => (self.change(&change, role.as_ref()).await, from, slot),
+                ControlRequest::ChangeAccess {
+                    change,
+                    role,
+                    from,
+                    slot,
+                } => {
+                    let outcome = self.change_access(*change, role).await;
+                    (outcome.map(|()| None), from, slot)
+                }
+                ControlRequest::ComparePassword {
+                    password,
+                    hash,
+                    from,
+                    slot,
+                } => {
+                    let (passwords, shards) = (self.passwords.clone(), self.shards.clone());
+                    tokio::spawn(async move {
+                        let is_right = passwords.is_right(password, hash).await;
+                        let told = shards.on(from, move |node| {
+                            Box::pin(async move { node.password_compared(slot, is_right) })
+                        });
+                        // Without the shard there is no client that waits.
+                        let _ = told.await;
+                    });
+                    continue;
+                }
                 ControlRequest::StorageFailed(failure) => {
                     // One failure is enough; when the queue is full there have been others.
                     let _ = failures.try_send(failure);
                     continue;
                 }
             };
-            let outcome = self.change(&change).await;
             let told = self.shards.on(from, move |node| {
                 Box::pin(async move { node.schema_changed(slot, outcome) })
             });
@@ -68,8 +116,8 @@ impl SchemaService {
         }
     }
 
-    /// Validates, stores and installs one change.
-    pub async fn change(&mut self, change: &SchemaChange) -> SchemaOutcome {
+    /// Validates, stores and installs one change; `role` asks for it.
+    pub async fn change(&mut self, change: &SchemaChange, role: Option<&Arc<str>>) -> SchemaOutcome {
         self.last = now_micros().max(self.last + 1);
         let Some(mut next) = change.apply(&self.schema, self.last)? else {
             return Ok(None);
@@ -90,6 +138,13 @@ impl SchemaService {
             })
             .await;
         installed.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        let creator = role.filter(|_| self.options.access.authorizes);
+        let access = self
+            .access
+            .after_schema_change(&self.schema, change.created(), creator);
+        if let Some(access) = access {
+            self.install_access(access).await?;
+        }
         let announced = event.clone();
         let notified = self.shards.on_all(move |node| {
             let event = announced.clone();
@@ -99,6 +154,63 @@ impl SchemaService {
             .await
             .map_err(|gone| CqlError::Invalid(gone.to_string()))?;
         Ok(Some(event))
+    }
+
+    /// Validates, stores and installs one change of roles or of what is granted to them; `role` asks for it.
+    async fn change_access(&mut self, change: AccessChange, role: Option<Arc<str>>) -> Result<(), CqlError> {
+        self.last = now_micros().max(self.last + 1);
+        let performer = Performer::new(self.access.clone(), self.options.access, role);
+        let datacenter = &*self.options.datacenter;
+        let mut change = change;
+        if let Some(password) = change.password().map(str::to_owned) {
+            change.check(&performer, &self.schema, datacenter)?;
+            let hash = self.passwords.hash(&password).await;
+            let hash = hash
+                .map_err(|error| CqlError::Invalid(format!("The password could not be hashed: {error}")))?;
+            change = change.with_hash(&hash);
+        }
+        match change.apply(&performer, &self.schema, datacenter)? {
+            Some(next) => self.install_access(next).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stores and installs what holds for roles from now on.
+    async fn install_access(&mut self, next: AccessControl) -> Result<(), CqlError> {
+        let (timestamp, now) = (Timestamp(self.last), UnixSeconds(self.last / 1_000_000));
+        let mutations = access_rows::difference(&self.access, &next, &self.schema, timestamp, now);
+        self.store(mutations).await?;
+        self.access = Arc::new(next);
+        let access = self.access.clone();
+        let installed = self.shards.on_all(move |node| {
+            let access = access.clone();
+            Box::pin(async move { node.install_access(access) })
+        });
+        let installed = installed.await;
+        installed.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        Ok(())
+    }
+
+    /// Makes the roles known to every shard, and the first role where clients have to log in and there is none.
+    pub async fn install_first_access(&mut self) -> Result<(), CqlError> {
+        self.last = now_micros().max(self.last + 1);
+        let mut access = (*self.access).clone();
+        if self.options.access.requires_login && access.roles.is_empty() {
+            let hash = self.passwords.hash(DEFAULT_SUPERUSER).await;
+            let hash = hash.map_err(CqlError::Invalid)?;
+            let role = Role {
+                can_login: true,
+                is_superuser: true,
+                salted_hash: Some(hash.into()),
+                ..Role::default()
+            };
+            access.roles.insert(DEFAULT_SUPERUSER.into(), role);
+            info!(
+                role = DEFAULT_SUPERUSER,
+                "the first superuser was made; change its password"
+            );
+        }
+        self.install_access(access).await
     }
 
     /// Writes the rows that describe the system keyspaces themselves, where `stored` lacks them or has older ones.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use ceto_cql::access::Performer;
 use ceto_env::{LocalFuture, Protocol, Socket, TaskQueue};
 use ceto_native::{
     Dialect, Direction, Envelope, ErrorMessage, ErrorReason, EventType, FrameDecoder, FrameEncoder,
@@ -57,6 +58,10 @@ pub struct ConnectionState {
     decoder: RefCell<FrameDecoder>,
     encoder: RefCell<FrameEncoder>,
     stage: Cell<Stage>,
+    /// The role that has logged in.
+    role: RefCell<Option<Arc<str>>>,
+    /// What it may do, as it was when that was asked last.
+    performer: RefCell<Option<Rc<Performer>>>,
     keyspace: RefCell<Option<Arc<str>>>,
     startup: RefCell<BTreeMap<String, String>>,
     events: Cell<u8>,
@@ -80,6 +85,10 @@ pub struct ConnectionState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Connected,
+    /// After AUTHENTICATE.
+    Authenticating,
+    /// The password is being compared.
+    LoggingIn,
     Ready,
     Closed,
 }
@@ -134,6 +143,8 @@ impl Connection {
             socket,
             key: Cell::new(usize::MAX),
             stage: Cell::new(Stage::Connected),
+            role: RefCell::default(),
+            performer: RefCell::default(),
             keyspace: RefCell::default(),
             startup: RefCell::default(),
             events: Cell::new(0),
@@ -346,6 +357,14 @@ impl ConnectionState {
             );
             return self.protocol_error(stream, text);
         }
+        let is_login = matches!(self.stage.get(), Stage::Authenticating | Stage::LoggingIn);
+        if is_login && !matches!(message.request, Request::AuthResponse(_)) {
+            let text = format!(
+                "Unexpected message {}, expecting SASL_RESPONSE",
+                message.request.opcode().name()
+            );
+            return self.protocol_error(stream, text);
+        }
         match message.request {
             Request::Options => {
                 self.respond(stream, &Response::Supported(self.node.supported_options()).into())
@@ -357,6 +376,9 @@ impl ConnectionState {
                     .fold(self.events.get(), |mask, t| mask | event_bit(*t));
                 self.events.set(mask);
                 self.respond(stream, &Response::Ready.into());
+            }
+            Request::AuthResponse(token) if self.stage.get() == Stage::Authenticating => {
+                self.log_in(stream, token);
             }
             Request::AuthResponse(_) => {
                 self.protocol_error(
@@ -459,6 +481,18 @@ impl ConnectionState {
         *self.keyspace.borrow_mut() = Some(keyspace);
     }
 
+    /// What the client may do now.
+    pub(crate) fn performer(&self) -> Rc<Performer> {
+        let mut known = self.performer.borrow_mut();
+        match &*known {
+            Some(performer) if self.node.is_up_to_date(performer) => performer.clone(),
+            _ => {
+                let performer = self.node.performer(self.role.borrow().clone());
+                known.insert(performer).clone()
+            }
+        }
+    }
+
     /// The client's address.
     pub fn peer(&self) -> std::net::SocketAddr {
         self.socket.peer()
@@ -536,6 +570,7 @@ impl ConnectionState {
                 .borrow()
                 .as_ref()
                 .map(|keyspace| keyspace.to_string()),
+            role: self.role.borrow().as_ref().map(|role| role.to_string()),
             protocol_version: self.dialect().version.number(),
             requests: self.requests.get(),
             shard: self.node.shard(),

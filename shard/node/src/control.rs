@@ -1,5 +1,8 @@
 //! What a shard asks of the control thread.
 
+use std::sync::Arc;
+
+use ceto_cql::access::AccessChange;
 use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
 pub use ceto_storage::StorageFailure;
 
@@ -14,6 +17,30 @@ pub enum ControlRequest {
         change: Box<SchemaChange>,
         /// The shard that asks; it is told the outcome by [`Node::schema_changed`](crate::Node::schema_changed) once
         /// every shard has the new schema.
+        from: u16,
+        /// Its slot.
+        slot: u32,
+        /// The role that asks; it gets all permissions on what it makes.
+        role: Option<Arc<str>>,
+    },
+    /// Change roles, or what is granted to them; answered as a schema change that changes nothing.
+    ChangeAccess {
+        /// The change.
+        change: Box<AccessChange>,
+        /// The role that asks; it may have lost its permissions since.
+        role: Option<Arc<str>>,
+        /// The shard that asks; told by [`Node::schema_changed`](crate::Node::schema_changed).
+        from: u16,
+        /// Its slot.
+        slot: u32,
+    },
+    /// Compare a password with a hash, which takes long.
+    ComparePassword {
+        /// What a client says.
+        password: Box<str>,
+        /// What is stored.
+        hash: Arc<str>,
+        /// The shard that asks; told by [`Node::password_compared`](crate::Node::password_compared).
         from: u16,
         /// Its slot.
         slot: u32,

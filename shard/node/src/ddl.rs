@@ -1,9 +1,10 @@
-//! Schema changes, by way of the control thread; and DESCRIBE.
+//! Changes of the schema and of roles, by way of the control thread; and the statements that show them.
 
 use bytes::BytesMut;
 use ceto_cluster::replication::{self, ReplicationError};
-use ceto_cql::describe::{ClusterDescription, DescribeRequest};
-use ceto_cql::{CqlError, SchemaChange};
+use ceto_cql::access::{AccessChange, AccessQuery, Performer};
+use ceto_cql::describe::{ClusterDescription, DescribeRequest, DescribeRows};
+use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
 use ceto_native::response::RowsHeader;
 use ceto_native::{EncodedColumns, ErrorMessage, Response, RowsEncoder};
 
@@ -14,24 +15,60 @@ use crate::node::Node;
 use crate::prepared::column_specs;
 
 /// Asks the control thread for a schema change and waits until every shard has it.
-pub(crate) async fn run(context: &RequestContext, change: SchemaChange) -> Result<Answer, ErrorMessage> {
+pub(crate) async fn run(
+    context: &RequestContext,
+    performer: &Performer,
+    change: SchemaChange,
+) -> Result<Answer, ErrorMessage> {
     let node = &context.node;
+    let (permission, resource) = change.required_permission(&node.schema());
+    performer.check(permission, &resource).map_err(cql_error)?;
     let change = complete_replication(context, change).map_err(cql_error)?;
     check_guardrails(context, &change).map_err(cql_error)?;
-    let (slot, answer) = node.outcomes.open();
-    let request = ControlRequest::ChangeSchema {
+    let role = performer.role().cloned();
+    let outcome = ask(node, |from, slot| ControlRequest::ChangeSchema {
         change: Box::new(change),
-        from: node.shard(),
+        role,
+        from,
         slot,
-    };
-    if node.ask_control(request).is_err() {
-        node.outcomes.cancel(slot);
-        return Err(overloaded("Too many schema changes are waiting"));
-    }
-    match answer.await.map_err(cql_error)? {
+    });
+    match outcome.await? {
         Some(event) => Ok(context.message(Response::SchemaChange(schema_change(&event)))),
         None => Ok(context.message(Response::Void)),
     }
+}
+
+/// Asks the control thread for a change of roles and waits until every shard has it.
+pub(crate) async fn change_access(
+    context: &RequestContext,
+    performer: &Performer,
+    change: Box<AccessChange>,
+) -> Result<Answer, ErrorMessage> {
+    let node = &context.node;
+    let checked = change.check(performer, &node.schema(), &node.options.datacenter);
+    checked.map_err(cql_error)?;
+    let role = performer.role().cloned();
+    let outcome = ask(node, |from, slot| ControlRequest::ChangeAccess {
+        change,
+        role,
+        from,
+        slot,
+    });
+    outcome.await?;
+    Ok(context.message(Response::Void))
+}
+
+/// Sends a request to the control thread and waits for its outcome.
+async fn ask(
+    node: &Node,
+    request: impl FnOnce(u16, u32) -> ControlRequest,
+) -> Result<Option<SchemaChangeEvent>, ErrorMessage> {
+    let (slot, answer) = node.outcomes.open();
+    if node.ask_control(request(node.shard(), slot)).is_err() {
+        node.outcomes.cancel(slot);
+        return Err(overloaded("Too many schema changes are waiting"));
+    }
+    answer.await.map_err(cql_error)
 }
 
 /// Changes that the operator has forbidden, judged by this shard's present schema. What cannot be applied is left to the
@@ -78,7 +115,11 @@ fn complete_replication(context: &RequestContext, change: SchemaChange) -> Resul
 }
 
 /// DESCRIBE: rows made from the present schema.
-pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> Result<Answer, ErrorMessage> {
+pub(crate) fn describe(
+    context: &RequestContext,
+    performer: &Performer,
+    request: &DescribeRequest,
+) -> Result<Answer, ErrorMessage> {
     let node = &context.node;
     let address = node.options.rpc_address.to_string();
     let ownership = |_: &str| -> Vec<(String, Vec<String>)> {
@@ -93,8 +134,26 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
         partitioner: ceto_model::token::PARTITIONER,
         snitch: "org.apache.cassandra.locator.SimpleSnitch",
         range_ownership: &ownership,
+        access: performer.sees_everything().then(|| &**performer.access()),
     };
     let described = request.rows(&node.schema(), &cluster).map_err(cql_error)?;
+    Ok(rows(context, &described))
+}
+
+/// LIST: rows made from the present roles.
+pub(crate) fn list_access(
+    context: &RequestContext,
+    performer: &Performer,
+    query: &AccessQuery,
+) -> Result<Answer, ErrorMessage> {
+    match query.rows(performer, &context.node.schema()).map_err(cql_error)? {
+        Some(listed) => Ok(rows(context, &listed)),
+        None => Ok(context.message(Response::Void)),
+    }
+}
+
+/// The answer that has these rows.
+fn rows(context: &RequestContext, described: &DescribeRows) -> Answer {
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&described.columns));
     let header = RowsHeader {
         columns: &columns,
@@ -103,11 +162,11 @@ pub(crate) fn describe(context: &RequestContext, request: &DescribeRequest) -> R
     };
     let mut encoder = RowsEncoder::begin(BytesMut::new(), header);
     for row in &described.rows {
-        encoder.row(row.iter().map(|cell| Some(&cell[..])));
+        encoder.row(row.iter().map(Option::as_deref));
     }
-    Ok(Answer::Result {
+    Answer::Result {
         prefix: context.prefix(),
         body: encoder.finish(None),
         share: None,
-    })
+    }
 }

@@ -18,6 +18,7 @@ use ceto_native::{Dialect, ErrorMessage, RequestMessage, Response, ResponseMessa
 
 use crate::answer::{cql_error, unprepared};
 use crate::connection::ConnectionState;
+use crate::login::check_permissions;
 use crate::node::Node;
 use crate::prepared::{Entry, column_specs};
 use crate::response_memory::Share;
@@ -76,17 +77,21 @@ pub(crate) struct RequestContext {
     pub(crate) now_micros: i64,
     pub(crate) now_seconds: UnixSeconds,
     pub(crate) timestamp: Option<Timestamp>,
+    /// What the client's service level gives a request, instead of the timeouts of the configuration.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) trace: Option<Rc<Trace>>,
     pub(crate) warnings: std::cell::RefCell<Vec<String>>,
 }
 
 impl RequestContext {
     fn new(
-        node: &Rc<Node>,
+        connection: &ConnectionState,
         dialect: Dialect,
         parameters: &QueryParameters,
         trace: Option<Rc<Trace>>,
     ) -> RequestContext {
+        let node = connection.node();
+        let has_level = node.options.access.requires_login;
         let now_micros = node.next_timestamp();
         let now_seconds = parameters
             .now_in_seconds
@@ -106,13 +111,17 @@ impl RequestContext {
             now_micros,
             now_seconds: UnixSeconds(now_seconds),
             timestamp: parameters.timestamp.map(Timestamp),
+            timeout: has_level
+                .then(|| connection.performer().service_level().timeout)
+                .flatten(),
             trace,
             warnings: std::cell::RefCell::default(),
         }
     }
 
+    /// When the request ends that may take `timeout` by the configuration.
     pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
-        self.started + timeout
+        self.started + self.timeout.unwrap_or(timeout)
     }
 
     /// Records what the request took until `ended`, now when absent. It began when the event loop took up what had
@@ -209,7 +218,9 @@ async fn execute(
                 Err(error) => Err(error),
             }
         }
-        ceto_native::Request::Batch(batch) => run_batch(node, &session, batch, trace.clone()).await,
+        ceto_native::Request::Batch(batch) => {
+            run_batch(node, connection, &session, batch, trace.clone()).await
+        }
         ceto_native::Request::Prepare(prepare) => run_prepare(node, &session, prepare, trace.clone()).await,
         _ => unreachable!("connection.rs answers the handshake itself"),
     };
@@ -258,7 +269,7 @@ async fn run_query(
     trace: Option<Rc<Trace>>,
 ) -> Result<Answer, ErrorMessage> {
     node.metrics.queries.increment();
-    let context = RequestContext::new(node, session.dialect, &query.parameters, trace);
+    let context = RequestContext::new(connection, session.dialect, &query.parameters, trace);
     let keyspace = query
         .parameters
         .keyspace
@@ -283,7 +294,7 @@ fn start_execute(
 ) -> Result<Started, ErrorMessage> {
     node.metrics.executes.increment();
     let entry = find_prepared(node, &execute.id, dialect)?;
-    let context = RequestContext::new(node, dialect, &execute.parameters, trace);
+    let context = RequestContext::new(connection, dialect, &execute.parameters, trace);
     if let Some(trace) = &context.trace {
         trace.parameter("query", &*entry.text);
     }
@@ -410,6 +421,7 @@ fn start_statement(
     values: &[BoundValue],
     client_metadata_id: Option<Bytes>,
 ) -> Result<Started, ErrorMessage> {
+    check_permissions(connection, &entry.statement)?;
     check_features(&context.node, &entry.statement)?;
     let random = NodeRandom(&context.node);
     let plan_context = context.plan_context(&random);
@@ -434,19 +446,32 @@ fn start_statement(
                 .map_err(cql_error)?;
             Started::later(async move { crate::truncate::run(&context, table.id).await })
         }
-        Plan::ChangeSchema(change) => Started::later(async move { crate::ddl::run(&context, change).await }),
-        Plan::Describe(describe) => Started::Done(crate::ddl::describe(&context, &describe)),
+        Plan::ChangeSchema(change) => {
+            let performer = connection.performer();
+            Started::later(async move { crate::ddl::run(&context, &performer, change).await })
+        }
+        Plan::ChangeAccess(change) => {
+            let performer = connection.performer();
+            Started::later(async move { crate::ddl::change_access(&context, &performer, change).await })
+        }
+        Plan::ListAccess(query) => {
+            Started::Done(crate::ddl::list_access(&context, &connection.performer(), &query))
+        }
+        Plan::Describe(describe) => {
+            Started::Done(crate::ddl::describe(&context, &connection.performer(), &describe))
+        }
     })
 }
 
 async fn run_batch(
     node: &Rc<Node>,
+    connection: &Rc<ConnectionState>,
     session: &Session,
     batch: Batch,
     trace: Option<Rc<Trace>>,
 ) -> Result<Answer, ErrorMessage> {
     node.metrics.batches.increment();
-    let context = RequestContext::new(node, session.dialect, &batch.parameters, trace);
+    let context = RequestContext::new(connection, session.dialect, &batch.parameters, trace);
     let keyspace: Option<Arc<str>> = batch
         .parameters
         .keyspace
@@ -459,6 +484,7 @@ async fn run_batch(
             StatementSource::Query(text) => Arc::new(prepare_text(node, text, keyspace.as_deref())?),
             StatementSource::Prepared(id) => find_prepared(node, id, session.dialect)?.statement.clone(),
         };
+        check_permissions(connection, &prepared)?;
         check_features(node, &prepared)?;
         let values = bind(&prepared, &statement.values)?;
         statements.push((prepared, values));

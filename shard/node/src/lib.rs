@@ -20,6 +20,7 @@ mod figures;
 pub mod guardrails;
 mod indexes;
 mod locks;
+mod login;
 pub mod message;
 pub mod metrics;
 mod modify;
@@ -43,6 +44,7 @@ mod truncate;
 
 /// What the control thread needs of the planner.
 pub mod cql {
+    pub use ceto_cql::access::{AccessChange, AccessControl, AccessRules, Performer, Role};
     pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ceto_cluster::coordinator::{Coordinator, Limits as CoordinatorLimits};
 use ceto_cluster::{ReplicaMap, Ring, RingNode};
+use ceto_cql::access::AccessControl;
 use ceto_env::{Env, Mailbox, Network, Placement, TaskQueue};
 use ceto_internode::{FailureReason, HostId};
 use ceto_model::read::ReadResult;
@@ -97,7 +98,11 @@ pub struct Node {
     pub(crate) locks: PartitionLocks,
     /// Locks held for other shards.
     pub(crate) held_locks: RefCell<Slab<PartitionGuard>>,
-    /// Schema changes that this shard waits for.
+    /// Comparisons of passwords that this shard waits for.
+    pub(crate) logins: Slots<bool>,
+    /// Roles and what is granted to them.
+    pub(crate) access: RefCell<Arc<AccessControl>>,
+    /// Changes of the schema, or of roles, that this shard waits for.
     pub(crate) outcomes: Slots<SchemaOutcome>,
     control: RefCell<Option<ControlDoor>>,
     pub(crate) started: i64,
@@ -165,6 +170,8 @@ impl Node {
             answers: Slots::default(),
             locks: PartitionLocks::default(),
             held_locks: RefCell::default(),
+            logins: Slots::default(),
+            access: RefCell::default(),
             outcomes: Slots::default(),
             control: RefCell::default(),
             last_timestamp: Cell::new(0),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use ceto_cql::ExpirationOverflow;
+pub use ceto_cql::access::AccessRules;
 pub use ceto_storage::{CommitFailurePolicy, Compression, ReplayFailurePolicy};
 use uuid::Uuid;
 
@@ -51,6 +52,8 @@ pub struct NodeOptions {
     pub storage: StorageSettings,
     /// `expiration_date_overflow_policy`.
     pub expiration_overflow: ExpirationOverflow,
+    /// `authenticator` and `authorizer`.
+    pub access: AccessRules,
 }
 
 /// Named bounds of what clients can make a shard hold, each with a metric and an error that names it.

@@ -37,6 +37,10 @@ pub(crate) struct ShardMetrics {
     pub connections_refused: Counter,
     /// Times a connection was not read for its bounds.
     pub connections_paused: Counter,
+    /// Logins with the right password.
+    pub logins: Counter,
+    /// Logins refused.
+    pub logins_refused: Counter,
     /// Connections cut because they stood still while others waited for the memory that they held.
     pub connections_stalled: Counter,
     /// Bytes of requests.
@@ -151,6 +155,16 @@ impl ShardMetrics {
             "ceto_connections_paused_total",
             "Times a connection was not read for its bounds.",
             &self.connections_paused,
+        );
+        count(
+            "ceto_logins_total",
+            "Logins with the right password.",
+            &self.logins,
+        );
+        count(
+            "ceto_logins_refused_total",
+            "Logins refused.",
+            &self.logins_refused,
         );
         count(
             "ceto_connections_stalled_total",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Config, DataSize, LogFormat};
+use crate::config::{AccessClass, Config, DataSize, LogFormat};
 use crate::identity;
 use crate::start::{self, StartError};
 
@@ -21,6 +21,9 @@ pub(crate) struct DevArguments {
     /// Address to listen on; must be a loopback address
     #[arg(long, default_value = "127.0.0.1")]
     listen: IpAddr,
+    /// Clients have to log in (at first as cassandra, with the password cassandra) and need permissions
+    #[arg(long)]
+    auth: bool,
     /// CQL port
     #[arg(long, default_value_t = 9042)]
     native_port: u16,
@@ -101,6 +104,16 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         native_shard_aware_transport_port: arguments.shard_aware_port,
         api_port: arguments.admin_port,
         prometheus_port: arguments.metrics_port,
+        authenticator: AccessClass::named(if arguments.auth {
+            "PasswordAuthenticator"
+        } else {
+            "AllowAllAuthenticator"
+        }),
+        authorizer: AccessClass::named(if arguments.auth {
+            "CassandraAuthorizer"
+        } else {
+            "AllowAllAuthorizer"
+        }),
         log_format: LogFormat::Text,
         ..Config::default()
     };

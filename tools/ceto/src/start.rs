@@ -218,6 +218,7 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             max_page_bytes: config.max_page_size.bytes(),
         },
         expiration_overflow: config.expiration_date_overflow_policy.into(),
+        access: config.access_rules().unwrap_or_default(),
         guardrails: guardrails(config),
         storage: StorageSettings {
             commitlog_sync: match config.commitlog_sync {

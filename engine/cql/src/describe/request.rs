@@ -1,6 +1,7 @@
 //! Which rows a DESCRIBE asks for.
 
 use super::statement_text::{index_text, keyspace_text, table_text, type_name, type_text};
+use crate::access::{AccessControl, AccessElement, access_elements};
 use crate::ast::{Describe, DescribeTarget, QualifiedName};
 use crate::schema_change::{find_index, in_order_of_use, is_system_keyspace};
 use crate::{ColumnSpecification, CqlError};
@@ -31,15 +32,17 @@ pub struct ClusterDescription<'a> {
     pub snitch: &'a str,
     /// For a keyspace: the end token of each range, and the addresses of the nodes that have it.
     pub range_ownership: &'a dyn Fn(&str) -> Vec<RangeOwners>,
+    /// Roles and what is granted to them; None when who asks may not see them.
+    pub access: Option<&'a AccessControl>,
 }
 
-/// A result without nulls.
+/// The rows of a DESCRIBE or a LIST.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeRows {
     /// Name and type of each column.
     pub columns: Vec<ColumnSpecification>,
-    /// The cells of each row, as they are sent.
-    pub rows: Vec<Vec<Bytes>>,
+    /// The cells of each row, as they are sent; None is null.
+    pub rows: Vec<Vec<Option<Bytes>>>,
 }
 
 /// A keyspace, or what is in one.
@@ -128,11 +131,19 @@ impl DescribeRequest {
                 let row = |element: Element<'_>| {
                     let names = element.names().into_iter();
                     let text = element.text(self.describe.with_internals);
-                    names.chain([text]).map(Bytes::from).collect()
+                    names.chain([text]).map(|cell| Some(Bytes::from(cell))).collect()
                 };
+                let mut rows: Vec<_> = elements.into_iter().map(row).collect();
+                if let (DescribeTarget::Schema { .. }, true, Some(access)) = (
+                    &self.describe.target,
+                    self.describe.with_internals,
+                    cluster.access,
+                ) {
+                    rows.extend(access_elements(access).into_iter().map(access_row));
+                }
                 Ok(DescribeRows {
                     columns: text_columns(&ELEMENT_COLUMNS),
-                    rows: elements.into_iter().map(row).collect(),
+                    rows,
                 })
             }
         }
@@ -274,6 +285,7 @@ impl DescribeRequest {
             columns.push(column("range_ownership", ownership));
             row.push(wire.into());
         }
+        let row = row.into_iter().map(Some).collect();
         Ok(DescribeRows {
             columns,
             rows: vec![row],
@@ -314,9 +326,20 @@ fn keyspace_elements(keyspace: &Keyspace) -> Vec<Element<'_>> {
         .collect()
 }
 
+/// A role, grant or service level: in no keyspace.
+fn access_row(element: AccessElement) -> Vec<Option<Bytes>> {
+    let text = |text: String| Some(Bytes::from(text));
+    vec![
+        None,
+        text(element.kind.to_owned()),
+        text(element.name),
+        text(element.text),
+    ]
+}
+
 /// Names only.
 fn list<'s>(elements: impl Iterator<Item = Element<'s>>) -> DescribeRows {
-    let row = |element: Element<'s>| element.names().map(Bytes::from).to_vec();
+    let row = |element: Element<'s>| element.names().map(|name| Some(Bytes::from(name))).to_vec();
     DescribeRows {
         columns: text_columns(&LIST_COLUMNS),
         rows: elements.map(row).collect(),

@@ -26,6 +26,7 @@ fn statements(schema: &Schema, with_internals: bool) -> Vec<String> {
         partitioner: "",
         snitch: "",
         range_ownership: &|_| Vec::new(),
+        access: None,
     };
     let answer = DescribeRequest::new(describe, None)
         .rows(schema, &cluster)
@@ -33,7 +34,7 @@ fn statements(schema: &Schema, with_internals: bool) -> Vec<String> {
     let texts = answer
         .rows
         .iter()
-        .map(|row| String::from_utf8(row[3].to_vec()).unwrap());
+        .map(|row| String::from_utf8(row[3].as_ref().unwrap().to_vec()).unwrap());
     // the names that are generated have no line breaks, so a statement ends with a line
     texts
         .flat_map(|text| {

@@ -1,7 +1,7 @@
 //! Service levels. Their words are no keywords, so that they stay free as names.
 
 use super::cursor::{Parse, Parser};
-use crate::ast::{AttachServiceLevel, ListServiceLevels, ServiceLevelDefinition, Statement};
+use crate::ast::{AttachServiceLevel, ListServiceLevels, QualifiedName, ServiceLevelDefinition, Statement};
 use crate::lexer::Keyword;
 
 impl Parser<'_> {
@@ -38,7 +38,7 @@ impl Parser<'_> {
 
     /// `name [WITH ..]`
     pub(super) fn service_level_definition(&mut self, if_not_exists: bool) -> Parse<ServiceLevelDefinition> {
-        let name = self.name()?;
+        let name = self.role_name()?;
         Ok(ServiceLevelDefinition {
             name,
             if_not_exists,
@@ -46,10 +46,16 @@ impl Parser<'_> {
         })
     }
 
+    /// The name after DROP SERVICE LEVEL.
+    pub(super) fn service_level_alone(&mut self) -> Parse<QualifiedName> {
+        let name = self.role_name()?;
+        Ok(QualifiedName { keyspace: None, name })
+    }
+
     /// After ATTACH.
     pub(super) fn attach_service_level(&mut self) -> Parse<AttachServiceLevel> {
         self.expect_service_level()?;
-        let service_level = self.name()?;
+        let service_level = self.role_name()?;
         self.expect_keyword(Keyword::To)?;
         Ok(AttachServiceLevel {
             service_level,
@@ -80,7 +86,7 @@ impl Parser<'_> {
                 self.expect_keyword(Keyword::Of)?;
                 ListServiceLevels::AttachedTo(self.role_name()?)
             }
-            _ => ListServiceLevels::One(self.name()?),
+            _ => ListServiceLevels::One(self.role_name()?),
         }))
     }
 }

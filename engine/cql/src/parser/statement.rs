@@ -179,7 +179,7 @@ impl Parser<'_> {
         }
         if self.take_service_level() {
             return Ok(Statement::DropServiceLevel(
-                self.drop_named(Self::keyspace_name_alone)?,
+                self.drop_named(Self::service_level_alone)?,
             ));
         }
         let TokenKind::Keyword(keyword) = self.kind() else {

@@ -26,6 +26,7 @@ pub use write::{BatchItem, CounterUpdate, RowIncrements, WriteKind, WritePlan, p
 pub(crate) use context::{ticks_of_time_uuid, time_uuid_from};
 pub(crate) use select::check_limit;
 
+use crate::access::{AccessChange, AccessQuery};
 use crate::ast::Statement;
 use crate::bound::check_values;
 use crate::describe::DescribeRequest;
@@ -51,6 +52,10 @@ pub enum Plan {
     Truncate(Arc<Table>),
     /// Answer Rows made from the schema.
     Describe(DescribeRequest),
+    /// Apply to what holds for roles now, answer Void.
+    ChangeAccess(Box<AccessChange>),
+    /// Answer Rows made from what holds for roles.
+    ListAccess(Box<AccessQuery>),
 }
 
 impl Prepared {
@@ -79,7 +84,14 @@ fn plan_other(
             keyspace.cloned(),
         )));
     }
-    match SchemaChange::prepare(statement, keyspace.map(|name| &**name), context.time_uuid()) {
+    let session_keyspace = keyspace.map(|name| &**name);
+    if let Some(change) = AccessChange::prepare(statement, session_keyspace) {
+        return Ok(Plan::ChangeAccess(Box::new(change?)));
+    }
+    if let Some(query) = AccessQuery::prepare(statement, session_keyspace) {
+        return Ok(Plan::ListAccess(Box::new(query)));
+    }
+    match SchemaChange::prepare(statement, session_keyspace, context.time_uuid()) {
         Some(change) => change.map(Plan::ChangeSchema),
         None => Err(CqlError::invalid("This statement is not supported yet")),
     }

@@ -17,6 +17,7 @@ pub(crate) mod selection;
 
 pub use features::StatementFeatures;
 
+use crate::access::AccessChange;
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
 use crate::bound::{BindVariables, ValueCheck};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
@@ -259,6 +260,7 @@ impl Preparation<'_> {
                 if !matches!(statement, Statement::Describe(_)) {
                     // What is wrong whatever the schema is told at once; the rest when the change is carried out.
                     SchemaChange::prepare(&statement, self.keyspace, Uuid::nil()).transpose()?;
+                    AccessChange::prepare(&statement, self.keyspace).transpose()?;
                 }
                 Ok(PreparedKind::Other(Arc::new(OtherStatement {
                     statement,

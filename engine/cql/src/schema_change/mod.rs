@@ -33,7 +33,8 @@ pub(crate) use type_use::in_order_of_use;
 pub use types::TYPE_NODES_MAX;
 
 use crate::CqlError;
-use crate::ast::Statement;
+use crate::access::Resource;
+use crate::ast::{Permission, Statement};
 use alter_table::AlterTableChange;
 use ceto_model::Schema;
 use ceto_model::schema::ReplicationOptions;
@@ -182,6 +183,46 @@ impl SchemaChange {
             change,
             keyspace: self.keyspace.to_string(),
             target,
+        }
+    }
+
+    /// What who asks for the change needs, if it is about something that exists in `schema`.
+    pub fn required_permission(&self, schema: &Schema) -> (Permission, Resource) {
+        let keyspace = || Resource::Keyspace(self.keyspace.clone());
+        let table = |name: &Arc<str>| Resource::Table(self.keyspace.clone(), name.clone());
+        match &self.action {
+            Action::CreateKeyspace(_) => (Permission::Create, Resource::AllKeyspaces),
+            Action::AlterKeyspace(_) => (Permission::Alter, keyspace()),
+            Action::DropKeyspace { .. } => (Permission::Drop, keyspace()),
+            Action::CreateTable(_) | Action::CopyTable(_) => {
+                (Permission::Create, Resource::AllTables(self.keyspace.clone()))
+            }
+            Action::AlterTable(alter) => (Permission::Alter, table(&alter.name)),
+            Action::DropTable { name, .. } => (Permission::Drop, table(name)),
+            Action::CreateType(_) => (Permission::Create, keyspace()),
+            Action::AlterType(_) => (Permission::Alter, keyspace()),
+            Action::DropType { .. } => (Permission::Drop, keyspace()),
+            Action::CreateIndex(create) => (Permission::Alter, table(&create.table)),
+            Action::DropIndex { name, .. } => {
+                let keyspace_of_index = schema.keyspace(&self.keyspace);
+                let found = keyspace_of_index.and_then(|keyspace| find_index(keyspace, name));
+                let resource = found.map_or_else(keyspace, |(indexed, _)| table(&indexed.name));
+                (Permission::Alter, resource)
+            }
+        }
+    }
+
+    /// What the change makes that permissions can be granted on.
+    pub fn created(&self) -> Vec<Resource> {
+        let table = |name: &Arc<str>| vec![Resource::Table(self.keyspace.clone(), name.clone())];
+        match &self.action {
+            Action::CreateKeyspace(_) => vec![
+                Resource::Keyspace(self.keyspace.clone()),
+                Resource::KeyspaceFunctions(self.keyspace.clone()),
+            ],
+            Action::CreateTable(create) => table(&create.name),
+            Action::CopyTable(copy) => table(&copy.name),
+            _ => Vec::new(),
         }
     }
 

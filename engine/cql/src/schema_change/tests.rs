@@ -74,13 +74,14 @@ impl Session {
                     partitioner: "org.apache.cassandra.dht.Murmur3Partitioner",
                     snitch: "org.apache.cassandra.locator.SimpleSnitch",
                     range_ownership: &|_| vec![("5".to_owned(), vec!["127.0.0.1".to_owned()])],
+                    access: None,
                 };
                 let request = DescribeRequest::new(describe, self.keyspace.clone());
                 let answer = request.rows(&self.schema, &cluster)?;
                 let rows = answer.rows.iter().map(|row| {
-                    let cells = row
-                        .iter()
-                        .map(|cell| String::from_utf8_lossy(cell).replace('\0', "."));
+                    let cells = row.iter().map(|cell| {
+                        String::from_utf8_lossy(cell.as_deref().unwrap_or_default()).replace('\0', ".")
+                    });
                     cells.collect::<Vec<_>>().join(" | ")
                 });
                 let names: Vec<&str> = answer.columns.iter().map(|column| &*column.name).collect();

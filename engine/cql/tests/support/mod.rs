@@ -154,6 +154,7 @@ impl Database {
                 self.tables.remove(&table.id);
             }
             Plan::Describe(_) => answer.text = "described".to_owned(),
+            Plan::ChangeAccess(_) | Plan::ListAccess(_) => answer.text = "roles".to_owned(),
         }
         Ok(None)
     }

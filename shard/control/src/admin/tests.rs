@@ -70,6 +70,7 @@ fn options() -> NodeOptions {
         guardrails: Default::default(),
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
+        access: Default::default(),
     }
 }
 
@@ -123,9 +124,10 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
     runtime.block_on(async {
         let (shards, orders) = shard();
         let is_serving = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(shards.clone(), Arc::new(options()), is_serving.clone());
+        let options = Arc::new(options());
+        let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone());
         let state = || State(admin.clone());
-        let schema = boot(&shards).await.unwrap();
+        let schema = boot(&shards, &options).await.unwrap();
         assert_eq!(
             told(ready(state()).await).await,
             (503, json!({ "status": "not serving clients" }))
@@ -135,7 +137,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             told(ready(state()).await).await,
             (200, json!({ "status": "ready" }))
         );
-        let mut service = SchemaService::new(schema, shards.clone());
+        let mut service = SchemaService::new(schema, Arc::default(), options, shards.clone());
         orders
             .send(Order::Break(Fault {
                 operation: Operation::Sync,

@@ -16,6 +16,8 @@ pub const SYSTEM: &str = "system";
 pub const COMPACTION_HISTORY: &str = "compaction_history";
 /// Keyspace that holds the schema.
 pub const SYSTEM_SCHEMA: &str = "system_schema";
+/// Keyspace of roles and what is granted to them.
+pub const SYSTEM_AUTH: &str = "system_auth";
 /// Keyspace of traces.
 pub const SYSTEM_TRACES: &str = "system_traces";
 /// Keyspace that describes the virtual tables.
@@ -24,8 +26,9 @@ pub const SYSTEM_VIRTUAL_SCHEMA: &str = "system_virtual_schema";
 pub const SYSTEM_VIEWS: &str = "system_views";
 
 /// Every keyspace that no client may change.
-pub const SYSTEM_KEYSPACES: [&str; 5] = [
+pub const SYSTEM_KEYSPACES: [&str; 6] = [
     SYSTEM,
+    SYSTEM_AUTH,
     SYSTEM_SCHEMA,
     SYSTEM_TRACES,
     SYSTEM_VIRTUAL_SCHEMA,
@@ -81,6 +84,17 @@ const SCHEMA_TABLES: &[&str] = &[
      include_all_columns boolean, where_clause text, OPTIONS",
 ];
 
+/// As Cassandra's, and two more: what service levels there are, and which role has which.
+const AUTH_TABLES: &[&str] = &[
+    "roles: role text!, can_login boolean, is_superuser boolean, member_of set<text>, salted_hash text",
+    "role_members: role text!, member text+",
+    "role_permissions: role text!, resource text+, permissions set<text>",
+    "resource_role_permissons_index: resource text!, role text+",
+    "network_permissions: role text!, dcs frozen<set<text>>",
+    "role_attributes: role text!, name text+, value text",
+    "service_levels: service_level text!, timeout text, workload_type text",
+];
+
 const TRACES_TABLES: &[&str] = &[
     "sessions: session_id uuid!, client inet, command text, coordinator inet, coordinator_port int, duration int, \
      parameters map<text, text>, request text, started_at timestamp",
@@ -107,6 +121,7 @@ pub fn system_schema() -> Schema {
     let keyspaces = [
         (SYSTEM, SYSTEM_TABLES, "LocalStrategy", true),
         (SYSTEM_SCHEMA, SCHEMA_TABLES, "LocalStrategy", false),
+        (SYSTEM_AUTH, AUTH_TABLES, "SimpleStrategy", false),
         (SYSTEM_TRACES, TRACES_TABLES, "LocalStrategy", false),
         (
             SYSTEM_VIRTUAL_SCHEMA,
@@ -126,6 +141,10 @@ pub fn system_schema() -> Schema {
 
 fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: bool) -> Keyspace {
     let class = format!("org.apache.cassandra.locator.{strategy}");
+    let mut replication = vec![("class".to_owned(), class)];
+    if strategy != "LocalStrategy" {
+        replication.push(("replication_factor".to_owned(), "1".to_owned()));
+    }
     let tables: BTreeMap<Arc<str>, Arc<Table>> = tables
         .iter()
         .map(|definition| {
@@ -140,7 +159,7 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
     Keyspace {
         name: name.into(),
         durable_writes: true,
-        replication: ReplicationOptions([("class".to_owned(), class)].into_iter().collect()),
+        replication: ReplicationOptions(replication.into_iter().collect()),
         tables,
         types: BTreeMap::new(),
         // `system` itself is listed among the ordinary keyspaces, as in Cassandra.
@@ -164,10 +183,10 @@ fn table(keyspace: &str, definition: &str, is_virtual: bool) -> Table {
     ));
     let mut builder = TableBuilder::new(id, keyspace, name);
     builder.is_virtual = is_virtual;
-    builder.options.gc_grace_seconds = if keyspace == SYSTEM_SCHEMA {
-        7 * 24 * 3600
-    } else {
-        0
+    builder.options.gc_grace_seconds = match keyspace {
+        SYSTEM_SCHEMA => 7 * 24 * 3600,
+        SYSTEM_AUTH => 90 * 24 * 3600,
+        _ => 0,
     };
     let columns = columns.replace("OPTIONS", OPTIONS);
     for column in split_columns(&columns) {

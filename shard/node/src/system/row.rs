@@ -1,11 +1,15 @@
 //! Rows of system tables by column name: to mutations and back.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ceto_model::comparable::{decode_clustering, encode_clustering};
 use ceto_model::value::Value;
 use ceto_model::{
     Cell, ClusteringKey, Collection, ColumnData, ColumnKind, CqlType, DecoratedKey, Deletion, Liveness,
-    Mutation, PartitionKey, Row, Table, Timestamp, UnixSeconds,
+    Mutation, PartitionKey, Row, Table, TableId, Timestamp, UnixSeconds,
 };
 use uuid::Uuid;
 
@@ -95,6 +99,37 @@ impl SystemRow {
         });
         mutation
     }
+}
+
+/// The mutations that turn the stored rows `old` into `new`, each given with the name of its table, which `table` finds:
+/// rows that are new or differ are inserted, rows that are gone are deleted.
+pub fn difference(
+    old: &[(&'static str, SystemRow)],
+    new: &[(&'static str, SystemRow)],
+    table: &dyn Fn(&str) -> Arc<Table>,
+    timestamp: Timestamp,
+    now: UnixSeconds,
+) -> Vec<Mutation> {
+    let by_key = |rows: &[(&'static str, SystemRow)]| -> BTreeMap<_, _> {
+        rows.iter()
+            .map(|(name, row)| ((*name, row.key(&table(name))), row.clone()))
+            .collect()
+    };
+    let (old, new) = (by_key(old), by_key(new));
+    let gone = old.iter().filter(|(key, _)| !new.contains_key(*key));
+    let deletions = gone.map(|((name, _), row)| row.delete(&table(name), timestamp, now));
+    let changed = new.iter().filter(|(key, row)| old.get(*key) != Some(*row));
+    let inserts = changed.map(|((name, _), row)| row.insert(&table(name), timestamp, now));
+    let mut mutations: BTreeMap<(TableId, DecoratedKey), Mutation> = BTreeMap::new();
+    for mutation in deletions.chain(inserts) {
+        match mutations.entry((mutation.table, mutation.key.clone())) {
+            Entry::Occupied(mut entry) => entry.get_mut().merge(mutation),
+            Entry::Vacant(entry) => {
+                entry.insert(mutation);
+            }
+        }
+    }
+    mutations.into_values().collect()
 }
 
 /// Cells of a set<text> or map column: path in comparable encoding, value in wire bytes.
@@ -260,8 +295,19 @@ impl<'a> StoredRow<'a> {
         }
     }
 
-    /// A frozen<set<text>> column.
+    /// A set<text> column; None when null.
     pub fn text_set(&self, name: &str) -> Option<Vec<String>> {
+        if let Some(column) = self.table.column(name)
+            && let (Some(ColumnData::Collection(cells)), CqlType::Set { element, .. }) =
+                (self.row.column(column.id), &column.cql_type)
+        {
+            let is_live = |(path, cell): &(Bytes, Cell)| {
+                cell.value(self.now)?;
+                let path = ceto_model::comparable::decode_component(element, false, &mut &path[..]).ok()?;
+                into_text(Value::decode(element, &path).ok()?)
+            };
+            return Some(cells.cells.iter().filter_map(is_live).collect());
+        }
         match self.value(name) {
             Some(Value::Set(values)) => Some(values.into_iter().filter_map(into_text).collect()),
             _ => None,

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::compact;
 use super::definitions::{SYSTEM_KEYSPACES, SYSTEM_SCHEMA};
-use super::row::{StoredRow, SystemRow, text, text_list, text_map, text_set};
+use super::row::{self, StoredRow, SystemRow, text, text_list, text_map, text_set};
 
 /// Tables of `system_schema` that hold what [`rows`] makes.
 pub const TABLES: [&str; 6] = [
@@ -186,44 +186,21 @@ pub fn difference(
             .expect("a table of system_schema")
             .clone()
     };
-    let old_rows = old.map(rows).unwrap_or_default();
-    let new_rows = new.map(rows).unwrap_or_default();
-    let mut changes: BTreeMap<(TableId, DecoratedKey), Mutation> = BTreeMap::new();
-    let mut add = |mutation: Mutation| match changes.entry((mutation.table, mutation.key.clone())) {
-        std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(mutation),
-        std::collections::btree_map::Entry::Vacant(entry) => {
-            entry.insert(mutation);
-        }
-    };
     if let (Some(old), None) = (old, new) {
         let key = DecoratedKey::new(PartitionKey::from_components(&[old.name.as_bytes()]));
-        for name in TABLES {
+        let deletion = |name: &str| {
             let mut mutation = Mutation::new(table(name).id, key.clone());
             mutation.partition.deletion = Some(Deletion {
                 timestamp,
                 deleted_at: now,
             });
-            add(mutation);
-        }
-        return changes.into_values().collect();
+            mutation
+        };
+        return TABLES.map(deletion).into();
     }
-    let keys = |rows: &[(&'static str, SystemRow)]| -> BTreeMap<_, _> {
-        rows.iter()
-            .map(|(name, row)| ((*name, row.key(&table(name))), row.clone()))
-            .collect()
-    };
-    let (old_keys, new_keys) = (keys(&old_rows), keys(&new_rows));
-    for (key, row) in &old_keys {
-        if !new_keys.contains_key(key) {
-            add(row.delete(&table(key.0), timestamp, now));
-        }
-    }
-    for (key, row) in &new_keys {
-        if old_keys.get(key) != Some(row) {
-            add(row.insert(&table(key.0), timestamp, now));
-        }
-    }
-    changes.into_values().collect()
+    let old_rows = old.map(rows).unwrap_or_default();
+    let new_rows = new.map(rows).unwrap_or_default();
+    row::difference(&old_rows, &new_rows, &table, timestamp, now)
 }
 
 /// Identity of a schema's content: equal on every node that has the same.

@@ -212,6 +212,7 @@ fn options() -> NodeOptions {
         guardrails: Default::default(),
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
+        access: Default::default(),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct ClientRow {
     pub stage: &'static str,
     /// Keyspace in use.
     pub keyspace: Option<String>,
+    /// The role that has logged in.
+    pub role: Option<String>,
     /// Protocol version.
     pub protocol_version: u8,
     /// Requests so far.
@@ -171,5 +173,5 @@ fn client(client: &ClientRow) -> SystemRow {
         .with("protocol_version", Value::Int(i32::from(client.protocol_version)))
         .with("request_count", Value::Bigint(client.requests as i64))
         .with("shard", Value::Int(i32::from(client.shard)))
-        .with("username", text("anonymous"))
+        .with("username", text(client.role.as_deref().unwrap_or("anonymous")))
 }

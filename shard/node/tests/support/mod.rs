@@ -384,6 +384,7 @@ fn options(limits: Limits) -> NodeOptions {
             .collect(),
         limits,
         expiration_overflow: Default::default(),
+        access: Default::default(),
         storage: StorageSettings::default(),
         guardrails: Default::default(),
     }

@@ -12,6 +12,7 @@ const PAGE_SIZE_LOWEST: DataSize = DataSize::from_kibibytes(1);
 
 impl Config {
     pub(super) fn check_bounds(&self) -> Result<(), ConfigError> {
+        self.access_rules()?;
         self.check_timeouts()?;
         self.check_ports()?;
         let at_least = |key: &str, value: u64, least: u64| match value < least {

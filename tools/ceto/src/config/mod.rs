@@ -4,6 +4,7 @@
 //! `conf/ceto.yaml` with its explanation (a test compares them), and an unknown key is an error that names the nearest
 //! known one: a misspelt setting never passes for a setting.
 
+mod access;
 mod bounds;
 mod commitlog;
 mod quantity;
@@ -12,8 +13,10 @@ mod renamed;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ceto_node::options::AccessRules;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use access::AccessClass;
 pub(crate) use commitlog::{CommitFailurePolicy, CommitlogCompression, ReplayFailurePolicy};
 pub(crate) use quantity::{DataRate, DataSize, Period};
 
@@ -25,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) datacenter: String,
     pub(crate) rack: String,
     pub(crate) num_tokens: u16,
+    pub(crate) authenticator: AccessClass,
+    pub(crate) authorizer: AccessClass,
     pub(crate) shards: u16,
     pub(crate) pin_shards: bool,
     pub(crate) data_file_directories: Vec<PathBuf>,
@@ -154,6 +159,8 @@ impl Default for Config {
             datacenter: "datacenter1".to_owned(),
             rack: "rack1".to_owned(),
             num_tokens: 16,
+            authenticator: AccessClass::named("AllowAllAuthenticator"),
+            authorizer: AccessClass::named("AllowAllAuthorizer"),
             shards: 0,
             pin_shards: true,
             data_file_directories: vec![PathBuf::from("/var/lib/ceto/data")],
@@ -351,6 +358,11 @@ impl Config {
             return fail("native_transport_max_requests_per_connection and _per_shard: must be at least 1");
         }
         Ok(())
+    }
+
+    /// `authenticator` and `authorizer`.
+    pub(crate) fn access_rules(&self) -> Result<AccessRules, ConfigError> {
+        access::access_rules(&self.authenticator, &self.authorizer)
     }
 
     /// Names and values as text, for `system_views.settings`.
