@@ -40,6 +40,7 @@ def test_an_index_on_rows_that_are_there(people):
     assert ids(people, "tags CONTAINS 'tag 4'") == list(range(4, 60, 5))
     assert ids(people, "marks['a'] = 2") == list(range(2, 60, 3))
     assert ids(people, "town = 'town 1' AND age = 3") == [13, 43]
+    assert ids(people, "town = 'town 1' AND id IN (1, 13, 23) AND age = 3") == [13]
     assert ids(people, "age = 3 AND name = 'name 1' ALLOW FILTERING") == [13, 33, 53]
     with pytest.raises(InvalidRequest, match="ALLOW FILTERING"):
         people.execute("SELECT * FROM people WHERE age = 3 AND name = 'name 1'")

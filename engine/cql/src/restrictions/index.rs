@@ -76,6 +76,7 @@ pub(super) struct Shape {
     pub(super) filters_partition: bool,
     /// Some of the clustering columns' restrictions can only be tested.
     pub(super) filters_clustering: bool,
+    /// Partitions are named by IN.
     pub(super) has_in: bool,
 }
 

@@ -153,7 +153,7 @@ impl Restrictions {
                 has_free_partition,
                 filters_partition: filters.iter().any(is_test) || partition.is_range() && restricts_partition,
                 filters_clustering: merged.restricts(table, ColumnKind::Clustering),
-                has_in: partition.has_in() || clustering.has_in(),
+                has_in: partition.has_in(),
             };
             analyzing = candidates.analyzing();
             let verdict = candidates.judge(&shape)?;
