@@ -35,5 +35,6 @@ pub use plan::{
     RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
 };
 pub use prepare::{Prepared, StatementFeatures, parse_and_prepare, result_metadata_id, statement_id};
+pub use restrictions::view::ViewFilter;
 pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub use specification::ColumnSpecification;

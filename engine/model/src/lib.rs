@@ -25,6 +25,7 @@ pub mod token;
 pub mod type_text;
 pub mod types;
 pub mod value;
+pub mod view;
 pub mod write_type;
 
 pub use cell::{Cell, CellState};
@@ -41,4 +42,5 @@ pub use timestamp::{Deletion, Expiry, Timestamp, Ttl, UnixSeconds};
 pub use token::Token;
 pub use types::{CqlType, UserType, UserTypeField};
 pub use value::{Value, ValueError};
+pub use view::View;
 pub use write_type::WriteType;

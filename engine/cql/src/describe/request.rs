@@ -1,6 +1,6 @@
 //! Which rows a DESCRIBE asks for.
 
-use super::statement_text::{index_text, keyspace_text, table_text, type_name, type_text};
+use super::statement_text::{index_text, keyspace_text, table_text, type_name, type_text, view_text};
 use crate::access::{AccessControl, AccessElement, access_elements};
 use crate::ast::{Describe, DescribeTarget, QualifiedName};
 use crate::schema_change::{find_index, in_order_of_use, is_system_keyspace};
@@ -51,6 +51,7 @@ enum Element<'s> {
     Table(&'s Table),
     Type(&'s UserType),
     Index(&'s Table, &'s IndexDefinition),
+    View(&'s Table),
 }
 
 impl Element<'_> {
@@ -61,6 +62,7 @@ impl Element<'_> {
             Self::Table(table) => (&table.keyspace, "table", quote_identifier(&table.name)),
             Self::Type(user_type) => (&user_type.keyspace, "type", type_name(user_type)),
             Self::Index(table, index) => (&table.keyspace, "index", quote_identifier(&index.name)),
+            Self::View(view) => (&view.keyspace, "materialized_view", quote_identifier(&view.name)),
         };
         [quote_identifier(keyspace), kind.to_owned(), name]
     }
@@ -71,6 +73,7 @@ impl Element<'_> {
             Self::Table(table) => table_text(table, with_internals),
             Self::Type(user_type) => type_text(user_type),
             Self::Index(table, index) => index_text(table, index),
+            Self::View(view) => view_text(view, with_internals),
         }
     }
 }
@@ -114,7 +117,7 @@ impl DescribeRequest {
             )),
             DescribeTarget::Tables => {
                 Ok(list(self.listed_keyspaces(schema)?.into_iter().flat_map(
-                    |keyspace| keyspace.tables.values().map(|table| Element::Table(table)),
+                    |keyspace| tables_of(keyspace).map(|table| Element::Table(table)),
                 )))
             }
             DescribeTarget::Types => {
@@ -198,7 +201,10 @@ impl DescribeRequest {
             }
             DescribeTarget::MaterializedView(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
-                not_found("Materialized view", &name.name, keyspace)
+                match keyspace.tables.get(&name.name).filter(|table| table.is_view()) {
+                    Some(view) => Ok(vec![Element::View(view)]),
+                    None => not_found("Materialized view", &name.name, keyspace),
+                }
             }
             DescribeTarget::Function(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
@@ -234,8 +240,10 @@ impl DescribeRequest {
             .or(self.session_keyspace.as_ref())
             .unwrap_or(name);
         let keyspace = find_keyspace(schema, keyspace_name)?;
-        if let Some(table) = keyspace.tables.get(name) {
-            return Ok(table_elements(table).collect());
+        match keyspace.tables.get(name) {
+            Some(view) if view.is_view() => return Ok(vec![Element::View(view)]),
+            Some(table) => return Ok(table_elements(keyspace, table).collect()),
+            None => {}
         }
         match find_index(keyspace, name) {
             Some((table, index)) => Ok(vec![Element::Index(table, index)]),
@@ -299,8 +307,8 @@ fn find_keyspace<'s>(schema: &'s Schema, name: &str) -> Result<&'s Arc<Keyspace>
 }
 
 fn table_element<'s>(keyspace: &'s Keyspace, name: &str) -> Result<Vec<Element<'s>>, CqlError> {
-    match keyspace.tables.get(name) {
-        Some(table) => Ok(table_elements(table).collect()),
+    match keyspace.tables.get(name).filter(|table| !table.is_view()) {
+        Some(table) => Ok(table_elements(keyspace, table).collect()),
         None => Err(CqlError::invalid(format!(
             "Table '{name}' not found in keyspace '{}'",
             keyspace.name
@@ -308,18 +316,25 @@ fn table_element<'s>(keyspace: &'s Keyspace, name: &str) -> Result<Vec<Element<'
     }
 }
 
-/// A table and its indexes.
-fn table_elements(table: &Table) -> impl Iterator<Item = Element<'_>> {
+/// Tables without views.
+fn tables_of(keyspace: &Keyspace) -> impl Iterator<Item = &Arc<Table>> {
+    keyspace.tables.values().filter(|table| !table.is_view())
+}
+
+/// A table, its indexes and its views.
+fn table_elements<'s>(keyspace: &'s Keyspace, table: &'s Table) -> impl Iterator<Item = Element<'s>> {
     let indexes = table.indexes().iter();
+    let views = keyspace.views_of(table.id);
     std::iter::once(Element::Table(table))
         .chain(indexes.map(|index| Element::Index(table, &index.definition)))
+        .chain(views.map(|view| Element::View(view)))
 }
 
 /// A keyspace and all that it holds, each after what it needs.
 fn keyspace_elements(keyspace: &Keyspace) -> Vec<Element<'_>> {
     let types = in_order_of_use(&keyspace.types);
     let types = types.into_iter().map(|user_type| Element::Type(user_type));
-    let tables = keyspace.tables.values().flat_map(|table| table_elements(table));
+    let tables = tables_of(keyspace).flat_map(|table| table_elements(keyspace, table));
     std::iter::once(Element::Keyspace(keyspace))
         .chain(types)
         .chain(tables)

@@ -114,6 +114,35 @@ pub fn table_text(table: &Table, with_internals: bool) -> String {
     text.finish()
 }
 
+/// CREATE MATERIALIZED VIEW, with a semicolon. `with_internals`: with its id.
+pub fn view_text(table: &Table, with_internals: bool) -> String {
+    let mut text = CqlText::default();
+    text.add("CREATE MATERIALIZED VIEW ")
+        .add(&table_name(table))
+        .add(" AS")
+        .end_line()
+        .indent();
+    let definition = table.view.as_deref();
+    if definition.is_some_and(|view| view.include_all) {
+        text.add("SELECT *");
+    } else {
+        let columns: Vec<&Column> = table.shown_columns().collect();
+        text.add("SELECT ").add_list(&columns, |text, column| {
+            text.add_name(&column.name);
+        });
+    }
+    text.end_line().add("FROM ").add_name(&table.keyspace).add(".");
+    text.add_name(definition.map_or("", |view| &view.base_name))
+        .end_line();
+    text.add("WHERE ")
+        .add(definition.map_or("", |view| &view.where_clause))
+        .end_line();
+    text.add(&primary_key(table)).end_line().outdent();
+    text.add(" WITH ").indent();
+    add_options(&mut text, table, with_internals);
+    text.finish()
+}
+
 /// CREATE INDEX, with a semicolon.
 pub fn index_text(table: &Table, index: &IndexDefinition) -> String {
     let mut text = CqlText::default();
@@ -195,8 +224,8 @@ fn primary_key(table: &Table) -> String {
     } else {
         text.add_list(table.partition_key(), add);
     }
-    if !table.clustering().is_empty() {
-        text.add(", ").add_list(table.clustering(), add);
+    if !table.shown_clustering().is_empty() {
+        text.add(", ").add_list(table.shown_clustering(), add);
     }
     text.add(")");
     text.finish()
@@ -209,9 +238,9 @@ fn add_options(text: &mut CqlText, table: &Table, with_internals: bool) {
     if with_internals {
         text.add(&format!("ID = {}", table.id)).end_line().add("AND ");
     }
-    if !table.clustering().is_empty() {
+    if !table.shown_clustering().is_empty() {
         text.add("CLUSTERING ORDER BY (")
-            .add_list(table.clustering(), |text, column| {
+            .add_list(table.shown_clustering(), |text, column| {
                 text.add_name(&column.name)
                     .add(if column.descending { " DESC" } else { " ASC" });
             })
@@ -222,13 +251,13 @@ fn add_options(text: &mut CqlText, table: &Table, with_internals: bool) {
     if table.is_virtual {
         text.add("comment = ").add_string(&table.options.comment);
     } else {
-        add_stored_options(text, &table.options);
+        add_stored_options(text, &table.options, table.is_view());
     }
     text.add(";");
 }
 
 /// By name, save that `memtable` comes earlier, as in Cassandra.
-fn add_stored_options(text: &mut CqlText, options: &TableOptions) {
+fn add_stored_options(text: &mut CqlText, options: &TableOptions, is_view: bool) {
     let mut separator = "";
     let mut option = |text: &mut CqlText, name: &str| {
         if !separator.is_empty() {
@@ -257,8 +286,10 @@ fn add_stored_options(text: &mut CqlText, options: &TableOptions) {
     text.add_string(&options.memtable);
     option(text, "crc_check_chance");
     text.add(&format_double(options.crc_check_chance));
-    option(text, "default_time_to_live");
-    text.add(&options.default_time_to_live.to_string());
+    if !is_view {
+        option(text, "default_time_to_live");
+        text.add(&options.default_time_to_live.to_string());
+    }
     option(text, "extensions");
     add_extensions(text, options);
     option(text, "gc_grace_seconds");

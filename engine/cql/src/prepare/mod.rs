@@ -249,6 +249,11 @@ impl Preparation<'_> {
                 if table.is_virtual {
                     return Err(CqlError::invalid("Cannot truncate virtual tables"));
                 }
+                if table.is_view() {
+                    return Err(CqlError::invalid(
+                        "Cannot TRUNCATE materialized view directly; must truncate base table instead",
+                    ));
+                }
                 modification::check_writable(&table)?;
                 Ok(PreparedKind::Truncate(table))
             }
@@ -257,6 +262,13 @@ impl Preparation<'_> {
                 None => Err(CqlError::Invalid(format!("Keyspace '{keyspace}' does not exist"))),
             },
             statement => {
+                if matches!(statement, Statement::CreateMaterializedView(_))
+                    && !self.variables.columns().is_empty()
+                {
+                    return Err(CqlError::invalid(
+                        "Bind variables are not allowed in CREATE MATERIALIZED VIEW statements",
+                    ));
+                }
                 if !matches!(statement, Statement::Describe(_)) {
                     // What is wrong whatever the schema is told at once; the rest when the change is carried out.
                     SchemaChange::prepare(&statement, self.keyspace, Uuid::nil()).transpose()?;

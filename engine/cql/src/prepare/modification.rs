@@ -153,6 +153,9 @@ impl PreparedModification {
 
 /// The schema is changed by schema statements only.
 pub(crate) fn check_writable(table: &Table) -> Result<(), CqlError> {
+    if table.is_view() {
+        return Err(CqlError::invalid("Cannot directly modify a materialized view"));
+    }
     if &*table.keyspace == "system_schema" {
         return Err(CqlError::Unauthorized(format!(
             "{} keyspace is not user-modifiable.",

@@ -42,15 +42,19 @@ impl Selection {
     ) -> Result<Self, CqlError> {
         let selectors = match selection {
             ast::Selection::All => {
-                let all = 0..table.columns().len();
-                let columns = table.columns().iter();
+                let columns = table.columns().iter().enumerate();
+                let shown: Vec<usize> = columns
+                    .filter(|(_, column)| !column.is_hidden)
+                    .map(|(index, _)| index)
+                    .collect();
                 return Ok(Self {
-                    projection: Projection::Columns(all.clone().collect()),
-                    columns: columns
+                    projection: Projection::Columns(shown.clone()),
+                    columns: table
+                        .shown_columns()
                         .map(|column| ColumnSpecification::of_column(table, column))
                         .collect(),
                     is_all: true,
-                    used: all.collect(),
+                    used: shown,
                 });
             }
             ast::Selection::Selectors(selectors) => selectors,

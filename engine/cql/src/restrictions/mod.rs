@@ -13,6 +13,7 @@ pub(crate) mod index;
 mod merge;
 pub(crate) mod partition;
 mod relation;
+pub(crate) mod view;
 
 use crate::ast::WhereClause;
 use crate::expression::Expression;

@@ -10,7 +10,7 @@ use super::create_table::{
 use super::index::dependent_indexes;
 use super::type_use::without_definitions;
 use super::types::{TypeScope, resolve_type};
-use super::{Action, SchemaChange, names};
+use super::{Action, SchemaChange, names, view};
 use crate::CqlError;
 use crate::ast::{self, AlterColumnMask, AlterTable, ColumnDefinition, Name};
 use crate::options::altered_table_options;
@@ -79,9 +79,21 @@ pub(super) fn drop_table(
     name: &str,
     if_exists: bool,
 ) -> Result<Option<Schema>, CqlError> {
-    let Some((keyspace, _)) = find(schema, keyspace_name, name) else {
+    let Some((keyspace, table)) = find(schema, keyspace_name, name) else {
         return missing(keyspace_name, name, if_exists);
     };
+    if table.is_view() {
+        return Err(CqlError::invalid(
+            "Cannot use DROP TABLE on a materialized view. Please use DROP MATERIALIZED VIEW instead.",
+        ));
+    }
+    let views: Vec<&str> = keyspace.views_of(table.id).map(|view| &*view.name).collect();
+    if !views.is_empty() {
+        return Err(CqlError::invalid(format!(
+            "Cannot drop a table when materialized views still depend on it ({})",
+            views.join(", ")
+        )));
+    }
     let mut keyspace = Keyspace::clone(keyspace);
     keyspace.tables.remove(name);
     Ok(Some(schema.with_keyspace(keyspace, Uuid::nil())))
@@ -96,6 +108,11 @@ pub(super) fn alter(
     let Some((keyspace, table)) = find(schema, keyspace_name, &alter.name) else {
         return missing(keyspace_name, &alter.name, alter.if_exists);
     };
+    if table.is_view() {
+        return Err(CqlError::invalid(
+            "Cannot use ALTER TABLE on a materialized view; use ALTER MATERIALIZED VIEW instead",
+        ));
+    }
     let altered = match &alter.change {
         ast::AlterTableChange::AlterColumnType { .. } => {
             return Err(CqlError::invalid("Altering column types is no longer supported"));
@@ -112,7 +129,13 @@ pub(super) fn alter(
             if_exists,
             columns,
             timestamp,
-        } => drop_columns(table, columns, *if_exists, timestamp.unwrap_or(now_micros))?,
+        } => drop_columns(
+            keyspace,
+            table,
+            columns,
+            *if_exists,
+            timestamp.unwrap_or(now_micros),
+        )?,
         ast::AlterTableChange::RenameColumns { if_exists, renames } => {
             rename_columns(table, renames, *if_exists)?
         }
@@ -127,6 +150,7 @@ pub(super) fn alter(
             if table.is_counter && builder.options.default_time_to_live > 0 {
                 return Err(counters_do_not_expire());
             }
+            view::check_base_options(keyspace, table, builder.options.gc_grace_seconds)?;
             builder
         }
     };
@@ -135,6 +159,10 @@ pub(super) fn alter(
         return Ok(None);
     }
     let mut keyspace = Keyspace::clone(keyspace);
+    if let ast::AlterTableChange::RenameColumns { renames, .. } = &alter.change {
+        view::rename_in_clauses(&mut keyspace, table, renames)?;
+    }
+    keyspace.refresh_views(&altered);
     keyspace.tables.insert(altered.name.clone(), Arc::new(altered));
     Ok(Some(schema.with_keyspace(keyspace, Uuid::nil())))
 }
@@ -304,6 +332,7 @@ fn is_compatible(added: &CqlType, previous: &CqlType) -> bool {
 }
 
 fn drop_columns(
+    keyspace: &Keyspace,
     table: &Table,
     columns: &[Name],
     if_exists: bool,
@@ -333,6 +362,12 @@ fn drop_columns(
         if let Some(indexes) = dependent_indexes(table, name) {
             return Err(CqlError::invalid(format!(
                 "Cannot drop column {name} because it has dependent secondary indexes ({indexes})"
+            )));
+        }
+        if keyspace.views_of(table.id).next().is_some() {
+            return Err(CqlError::invalid(format!(
+                "Cannot drop column {name} on base table {} with materialized views",
+                table.name
             )));
         }
         if let CqlType::Udt { frozen: false, .. } = column.cql_type {

@@ -69,6 +69,12 @@ pub(super) fn copy(
             copy.source_keyspace, copy.source
         )));
     }
+    if source.is_view() {
+        return Err(CqlError::invalid(format!(
+            "Cannot use CREATE TABLE LIKE on a materialized view '{}.{}'.",
+            copy.source_keyspace, copy.source
+        )));
+    }
     let Some(keyspace) = schema.keyspace(keyspace_name) else {
         return Err(CqlError::invalid(format!(
             "Target Keyspace '{keyspace_name}' doesn't exist"

@@ -147,6 +147,11 @@ pub(super) fn create(
             "Secondary indexes are not supported on virtual tables",
         ));
     }
+    if table.is_view() {
+        return Err(CqlError::invalid(
+            "Secondary indexes on materialized views aren't supported",
+        ));
+    }
     if table.is_counter {
         return Err(CqlError::invalid(
             "Secondary indexes on counter tables aren't supported",

@@ -26,6 +26,7 @@ pub(crate) mod tests;
 mod type_use;
 pub(crate) mod types;
 mod user_type;
+mod view;
 
 pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub(crate) use names::is_system_keyspace;
@@ -46,6 +47,7 @@ use keyspace::{AlterKeyspaceChange, CreateKeyspaceChange};
 use std::sync::Arc;
 use user_type::{AlterTypeChange, CreateTypeChange};
 use uuid::Uuid;
+use view::{AlterViewChange, CreateViewChange};
 
 /// One statement that changes the schema, ready to be applied.
 #[derive(Clone, Debug)]
@@ -70,6 +72,9 @@ enum Action {
     DropType { name: Arc<str>, if_exists: bool },
     CreateIndex(Arc<CreateIndexChange>),
     DropIndex { name: Arc<str>, if_exists: bool },
+    CreateView(Arc<CreateViewChange>),
+    AlterView(Arc<AlterViewChange>),
+    DropView { name: Arc<str>, if_exists: bool },
 }
 
 impl SchemaChange {
@@ -120,6 +125,11 @@ impl SchemaChange {
             }
             Statement::CreateIndex(create) => index::prepare(create, session_keyspace, new_table_id),
             Statement::DropIndex(drop) => index::prepare_drop(drop, session_keyspace),
+            Statement::CreateMaterializedView(create) => {
+                view::prepare_create(create, session_keyspace, new_table_id)
+            }
+            Statement::AlterMaterializedView(alter) => view::prepare_alter(alter, session_keyspace),
+            Statement::DropMaterializedView(drop) => view::prepare_drop(drop, session_keyspace),
             other => return refusal::not_supported(other).map(Err),
         };
         Some(change.and_then(|change| {
@@ -151,6 +161,9 @@ impl SchemaChange {
             Action::DropType { name, if_exists } => user_type::drop(schema, keyspace, name, *if_exists),
             Action::CreateIndex(create) => index::create(schema, keyspace, create),
             Action::DropIndex { name, if_exists } => index::drop_index(schema, keyspace, name, *if_exists),
+            Action::CreateView(create) => view::create(schema, keyspace, create),
+            Action::AlterView(alter) => view::alter(schema, keyspace, alter),
+            Action::DropView { name, if_exists } => view::drop_view(schema, keyspace, name, *if_exists),
         }
     }
 
@@ -178,6 +191,9 @@ impl SchemaChange {
                 let target = found.map_or(keyspace_target, |(indexed, _)| table(&indexed.name));
                 (SchemaChangeKind::Updated, target)
             }
+            Action::CreateView(create) => (SchemaChangeKind::Created, table(&create.name)),
+            Action::AlterView(alter) => (SchemaChangeKind::Updated, table(&alter.name)),
+            Action::DropView { name, .. } => (SchemaChangeKind::Dropped, table(name)),
         };
         SchemaChangeEvent {
             change,
@@ -190,6 +206,11 @@ impl SchemaChange {
     pub fn required_permission(&self, schema: &Schema) -> (Permission, Resource) {
         let keyspace = || Resource::Keyspace(self.keyspace.clone());
         let table = |name: &Arc<str>| Resource::Table(self.keyspace.clone(), name.clone());
+        // A view is governed by its base.
+        let base_of = |name: &Arc<str>| {
+            let view = schema.table(&self.keyspace, name).and_then(|table| table.view.as_ref());
+            view.map_or_else(|| name.clone(), |view| view.base_name.clone())
+        };
         match &self.action {
             Action::CreateKeyspace(_) => (Permission::Create, Resource::AllKeyspaces),
             Action::AlterKeyspace(_) => (Permission::Alter, keyspace()),
@@ -209,6 +230,9 @@ impl SchemaChange {
                 let resource = found.map_or_else(keyspace, |(indexed, _)| table(&indexed.name));
                 (Permission::Alter, resource)
             }
+            Action::CreateView(create) => (Permission::Alter, table(create.base())),
+            Action::AlterView(alter) => (Permission::Alter, table(&base_of(&alter.name))),
+            Action::DropView { name, .. } => (Permission::Alter, table(&base_of(name))),
         }
     }
 

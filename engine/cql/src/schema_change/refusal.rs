@@ -6,9 +6,6 @@ use crate::ast::Statement;
 /// The refusal of a statement of this kind; None when it is carried out, by whoever.
 pub(super) fn not_supported(statement: &Statement) -> Option<CqlError> {
     let what = match statement {
-        Statement::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
-        Statement::AlterMaterializedView(_) => "ALTER MATERIALIZED VIEW",
-        Statement::DropMaterializedView(_) => "DROP MATERIALIZED VIEW",
         Statement::CreateTrigger(_) => "CREATE TRIGGER",
         Statement::DropTrigger(_) => "DROP TRIGGER",
         Statement::CreateFunction(_) => "CREATE FUNCTION",

@@ -294,10 +294,17 @@ fn with_definition(keyspace: &Keyspace, changed: UserType) -> Result<Keyspace, C
     let mut next = keyspace.clone();
     for table in next.tables.values_mut() {
         let mut columns = table.columns().iter();
-        if columns.any(|column| uses_type(&column.cql_type, &changed.name)) {
+        if !table.is_view() && columns.any(|column| uses_type(&column.cql_type, &changed.name)) {
             *table = Arc::new(with_column_types(table, &types)?);
         }
     }
+    let bases: Vec<_> = next
+        .tables
+        .values()
+        .filter(|table| !table.is_view())
+        .cloned()
+        .collect();
+    bases.iter().for_each(|base| next.refresh_views(base));
     next.types = types;
     Ok(next)
 }
@@ -342,7 +349,8 @@ pub(super) fn drop(
         fields.any(|field| uses_type(&field.cql_type, name))
     });
     in_use("user types", types.map(|user_type| &*user_type.name).collect())?;
-    let tables = keyspace.tables.values().filter(|table| {
+    let tables = keyspace.tables.values().filter(|table| !table.is_view());
+    let tables = tables.filter(|table| {
         let mut columns = table.columns().iter();
         columns.any(|column| uses_type(&column.cql_type, name))
     });

@@ -6,16 +6,20 @@
 mod index;
 mod keyspace;
 mod table;
+mod view;
 
 pub use index::{CLASS_NAME, IndexDefinition, IndexTarget, TARGET, is_storage_attached};
 pub use keyspace::{Keyspace, ReplicationOptions};
 pub use table::{Column, ColumnKind, DroppedColumn, Table, TableBuilder, TableId, TableOptions};
+pub use view::ViewDefinition;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
+
+use crate::view::View;
 
 /// Everything that is defined at one schema version.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub struct Schema {
     pub version: Uuid,
     keyspaces: BTreeMap<Arc<str>, Arc<Keyspace>>,
     tables: FxHashMap<TableId, Arc<Table>>,
+    /// Materialized views by their base, as writes to it need them.
+    views: FxHashMap<TableId, Arc<[View]>>,
 }
 
 impl Schema {
@@ -52,12 +58,28 @@ impl Schema {
         self.tables.values()
     }
 
+    /// What a write to a table means for its materialized views. Empty for most tables.
+    pub fn views_of(&self, base: TableId) -> Option<&Arc<[View]>> {
+        self.views.get(&base)
+    }
+
     /// The schema with `keyspace` added or replaced (tables included).
     pub fn with_keyspace(&self, keyspace: Keyspace, version: Uuid) -> Schema {
         let mut next = self.without_keyspace(&keyspace.name, version);
         for table in keyspace.tables.values() {
             next.tables.insert(table.id, table.clone());
         }
+        let mut views: FxHashMap<TableId, Vec<View>> = FxHashMap::default();
+        for table in keyspace.tables.values() {
+            if let Some(definition) = &table.view
+                && let Some(base) = next.tables.get(&definition.base)
+                && let Some(view) = View::new(table, base)
+            {
+                views.entry(base.id).or_default().push(view);
+            }
+        }
+        next.views
+            .extend(views.into_iter().map(|(base, views)| (base, views.into())));
         next.keyspaces.insert(keyspace.name.clone(), Arc::new(keyspace));
         next
     }
@@ -69,6 +91,7 @@ impl Schema {
         if let Some(old) = next.keyspaces.remove(name) {
             for table in old.tables.values() {
                 next.tables.remove(&table.id);
+                next.views.remove(&table.id);
             }
         }
         next

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::IndexDefinition;
+use super::{IndexDefinition, ViewDefinition};
 use crate::index::Index;
 use crate::row::ColumnId;
 use crate::types::CqlType;
@@ -68,6 +68,8 @@ pub struct Column {
     pub cql_type: CqlType,
     /// `CLUSTERING ORDER BY ... DESC`.
     pub descending: bool,
+    /// A view's own, which no statement can name or gets to see.
+    pub is_hidden: bool,
 }
 
 impl Column {
@@ -180,6 +182,8 @@ pub struct Table {
     pub is_compact: bool,
     /// Its rows are made up on each read; it cannot be written.
     pub is_virtual: bool,
+    /// It is a materialized view.
+    pub view: Option<Arc<ViewDefinition>>,
     /// Dropped columns.
     pub dropped: Vec<DroppedColumn>,
     /// Id that the next added column gets.
@@ -196,9 +200,26 @@ pub struct Table {
 }
 
 impl Table {
-    /// All columns in the order of `SELECT *`.
+    /// All columns in the order of `SELECT *`, a view's hidden ones too.
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// Columns that statements can name, in the order of `SELECT *`.
+    pub fn shown_columns(&self) -> impl Iterator<Item = &Column> + Clone {
+        self.columns.iter().filter(|column| !column.is_hidden)
+    }
+
+    /// Clustering columns that statements can name.
+    pub fn shown_clustering(&self) -> &[Column] {
+        let clustering = self.clustering();
+        let shown = clustering.iter().take_while(|column| !column.is_hidden).count();
+        &clustering[..shown]
+    }
+
+    /// A materialized view.
+    pub fn is_view(&self) -> bool {
+        self.view.is_some()
     }
 
     /// A column by name.
@@ -266,6 +287,7 @@ impl Table {
             options: self.options.clone(),
             is_compact: self.is_compact,
             is_virtual: self.is_virtual,
+            view: self.view.clone(),
             dropped: self.dropped.clone(),
             next_column_id: self.next_column_id,
             columns: self.columns.clone(),
@@ -288,6 +310,7 @@ pub struct TableBuilder {
     pub options: TableOptions,
     pub is_compact: bool,
     pub is_virtual: bool,
+    pub view: Option<Arc<ViewDefinition>>,
     pub dropped: Vec<DroppedColumn>,
     pub next_column_id: u32,
     pub columns: Vec<Column>,
@@ -304,6 +327,7 @@ impl TableBuilder {
             options: TableOptions::default(),
             is_compact: false,
             is_virtual: false,
+            view: None,
             dropped: Vec::new(),
             next_column_id: 0,
             columns: Vec::new(),
@@ -328,6 +352,7 @@ impl TableBuilder {
             position,
             cql_type,
             descending: false,
+            is_hidden: false,
         });
         self
     }
@@ -357,10 +382,11 @@ impl TableBuilder {
             .columns
             .iter()
             .enumerate()
+            .filter(|(_, column)| !column.is_hidden)
             .map(|(i, column)| (column.name.clone(), i))
             .collect();
         assert!(
-            by_name.len() == self.columns.len(),
+            by_name.len() == self.columns.iter().filter(|column| !column.is_hidden).count(),
             "table {}.{} has a column twice",
             self.keyspace,
             self.name
@@ -380,6 +406,7 @@ impl TableBuilder {
                 .any(|column| column.cql_type == CqlType::Counter),
             is_compact: self.is_compact,
             is_virtual: self.is_virtual,
+            view: self.view,
             dropped: self.dropped,
             next_column_id: self.next_column_id,
             clustering_types: clustering

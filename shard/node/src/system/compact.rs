@@ -39,7 +39,7 @@ pub(super) fn is_compact(flags: &[String]) -> bool {
 
 /// The columns as they are shown.
 pub(super) fn shown_columns(table: &Table) -> Vec<Column> {
-    let mut columns = table.columns().to_vec();
+    let mut columns: Vec<Column> = table.shown_columns().cloned().collect();
     if !table.is_compact {
         return columns;
     }
@@ -61,6 +61,7 @@ pub(super) fn shown_columns(table: &Table) -> Vec<Column> {
             position: 0,
             cql_type,
             descending: false,
+            is_hidden: false,
         }
     };
     if !table.is_dense() {

@@ -410,6 +410,7 @@ impl StoredSchema {
                     .unwrap_or(0),
                 cql_type: typed(row, keyspaces)?,
                 descending: row.text("clustering_order") == "desc",
+                is_hidden: false,
             });
             Ok(())
         })?;
