@@ -248,6 +248,19 @@ impl View {
         content
     }
 
+    /// The size of a value in `partition` that is too large for the view's key, when there is one.
+    pub fn oversized_value(&self, partition: &Partition) -> Option<usize> {
+        let id = self.key_column?;
+        let sizes = partition
+            .rows
+            .iter()
+            .filter_map(|(_, row)| match row.column(id)? {
+                ColumnData::Cell(cell) => Some(cell.heap_size()),
+                ColumnData::Collection(_) => None,
+            });
+        sizes.max().filter(|size| *size > KEY_SIZE_MAX)
+    }
+
     /// Checks that a view row's key is no larger than a key may be.
     pub fn check_key(&self, row: &ViewRow) -> Result<(), KeyTooLarge> {
         let clustering = decode_clustering(self.table.clustering_types(), &row.clustering.0);

@@ -94,6 +94,7 @@ async fn serve(
     )
     .await?;
     let schema = boot(&shards, &options).await?;
+    put_views_right(&shards).await?;
     let access = stored_access(&shards, &schema).await?;
     let mut service = SchemaService::new(schema, access, options.clone(), shards.clone());
     let installed = service.install_first_access().await;
@@ -134,6 +135,23 @@ async fn obey(failure: StorageFailure, shards: &Shards) -> Result<(), BootError>
             "the commitlog has failed (commit_failure_policy: die): {text}"
         ))),
     }
+}
+
+/// Finishes the updates of materialized views that a crash interrupted, and goes on with their builds.
+async fn put_views_right(shards: &Shards) -> Result<(), BootError> {
+    let replayed = shards
+        .on_all(|node| Box::pin(async move { node.replay_view_updates().await }))
+        .await?;
+    for replayed in replayed {
+        replayed.map_err(BootError)?;
+    }
+    let started = shards
+        .on_all(|node| Box::pin(async move { node.start_view_builds().await }))
+        .await?;
+    for started in started {
+        started.map_err(BootError)?;
+    }
+    Ok(())
 }
 
 /// Recovers the schema, installs it everywhere and finishes recovery.

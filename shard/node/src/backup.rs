@@ -241,6 +241,7 @@ impl Node {
         }
         if count > 0 {
             info!(%table, sstables = count, "sstables loaded");
+            self.rebuild_views_of(table).await?;
         }
         Ok(count)
     }

@@ -33,6 +33,7 @@ pub struct Guardrails {
     pub tables: Threshold,
     pub columns_per_table: Threshold,
     pub fields_per_udt: Threshold,
+    pub materialized_views_per_table: Threshold,
     pub page_size: Threshold,
     pub partition_keys_in_select: Threshold,
     pub minimum_replication_factor: Threshold,
@@ -43,6 +44,7 @@ pub struct Guardrails {
     pub drop_keyspace_enabled: bool,
     pub drop_truncate_table_enabled: bool,
     pub group_by_enabled: bool,
+    pub materialized_views_enabled: bool,
     pub read_before_write_list_operations_enabled: bool,
     pub simplestrategy_enabled: bool,
     pub uncompressed_tables_enabled: bool,
@@ -56,6 +58,7 @@ impl Default for Guardrails {
             tables: Threshold::default(),
             columns_per_table: Threshold::default(),
             fields_per_udt: Threshold::default(),
+            materialized_views_per_table: Threshold::default(),
             page_size: Threshold::default(),
             partition_keys_in_select: Threshold::default(),
             minimum_replication_factor: Threshold::default(),
@@ -66,6 +69,7 @@ impl Default for Guardrails {
             drop_keyspace_enabled: true,
             drop_truncate_table_enabled: true,
             group_by_enabled: true,
+            materialized_views_enabled: true,
             read_before_write_list_operations_enabled: true,
             simplestrategy_enabled: true,
             uncompressed_tables_enabled: true,
@@ -198,12 +202,47 @@ impl Guardrails {
                 self.check_replication(keyspace, warnings)?;
             }
             self.check_tables(previous, keyspace, tables, warnings)?;
+            self.check_views(previous, keyspace, warnings)?;
             for user_type in keyspace.types.values() {
                 let own = previous.and_then(|previous| previous.types.get(&user_type.name));
                 if own.is_none_or(|own| own.fields.len() < user_type.fields.len()) {
                     self.check_user_type(user_type, warnings)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn check_views(
+        &self,
+        previous: Option<&Keyspace>,
+        keyspace: &Keyspace,
+        warnings: &mut Warnings,
+    ) -> Result<(), CqlError> {
+        let is_old = |name: &str| previous.is_some_and(|previous| previous.tables.contains_key(name));
+        for view in keyspace.tables.values().filter(|table| !is_old(&table.name)) {
+            let Some(definition) = &view.view else { continue };
+            if !self.materialized_views_enabled {
+                return Err(CqlError::invalid(
+                    "Materialized views are disabled. Enable in ceto.yaml to use (materialized_views_enabled).",
+                ));
+            }
+            let (count, name, base) = (
+                keyspace.views_of(definition.base).count() as i64,
+                &view.name,
+                &definition.base_name,
+            );
+            let threshold = self.materialized_views_per_table;
+            threshold.check_maximum("materialized_views_per_table", count, warnings, |threshold, warns| match warns {
+                true => format!(
+                    "Creating materialized view {name} on table {base}, current number of views {count} exceeds \
+                     warning threshold of {threshold}."
+                ),
+                false => format!(
+                    "Tables cannot have more than {threshold} materialized views, aborting the creation of \
+                     materialized view {name} on table {base}"
+                ),
+            })?;
         }
         Ok(())
     }
@@ -297,7 +336,7 @@ impl Guardrails {
         table: &Table,
         warnings: &mut Warnings,
     ) -> Result<(), CqlError> {
-        if previous.is_some_and(|previous| previous.columns() != table.columns()) {
+        if !table.is_view() && previous.is_some_and(|previous| previous.columns() != table.columns()) {
             enabled(
                 self.alter_table_enabled,
                 "alter_table",
@@ -325,8 +364,8 @@ impl Guardrails {
                 "Uncompressed table",
             )?;
         }
-        let count = table.columns().len();
-        if previous.is_some_and(|previous| previous.columns().len() >= count) {
+        let count = table.shown_columns().count();
+        if previous.is_some_and(|previous| previous.shown_columns().count() >= count) {
             return Ok(());
         }
         let name = &table.name;

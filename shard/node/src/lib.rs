@@ -41,6 +41,7 @@ mod stalls;
 pub mod system;
 mod trace;
 mod truncate;
+pub mod views;
 
 /// What the control thread needs of the planner.
 pub mod cql {

@@ -162,6 +162,16 @@ fn begin_one(
             mutation.table
         )));
     };
+    if let Some(views) = schema.views_of(mutation.table)
+        && let Some(size) = views
+            .iter()
+            .find_map(|view| view.oversized_value(&mutation.partition))
+    {
+        return Err(invalid(format!(
+            "Key length of {size} is longer than maximum of 65535 in a materialized view of {}.{}",
+            table.keyspace, table.name
+        )));
+    }
     let Some(replication) = node.replication(&table.keyspace) else {
         return Err(invalid(format!("Keyspace {} does not exist", table.keyspace)));
     };
@@ -251,7 +261,7 @@ fn oversized(schema: &Schema, mutation: &Mutation, size: usize, max: usize) -> S
 }
 
 /// Starts all futures, then waits for all of them; results in their order.
-async fn at_once<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(crate) async fn at_once<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut running: Vec<Running<'_, T>> = futures.map(|future| Running::start(Box::pin(future))).collect();
     let mut results = Vec::with_capacity(running.len());
     for future in running.drain(..) {

@@ -20,7 +20,7 @@ use ceto_cql::access::AccessControl;
 use ceto_env::{Env, Mailbox, Network, Placement, TaskQueue};
 use ceto_internode::{FailureReason, HostId};
 use ceto_model::read::ReadResult;
-use ceto_model::{Mutation, Schema, TableId, Token};
+use ceto_model::{Mutation, Schema, TableId, Timestamp, Token};
 use ceto_storage::{Database, StorageOptions};
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -42,6 +42,7 @@ use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
 use crate::system::definitions::system_schema;
+use crate::views::Views;
 
 mod calls;
 mod drain;
@@ -96,6 +97,7 @@ pub struct Node {
     pub(crate) reads: Slots<Result<Box<ReadResult>, ReplicaFailure>>,
     answers: Slots<Box<dyn Any + Send>>,
     pub(crate) locks: PartitionLocks,
+    pub(crate) views: Views,
     /// Locks held for other shards.
     pub(crate) held_locks: RefCell<Slab<PartitionGuard>>,
     /// Comparisons of passwords that this shard waits for.
@@ -169,6 +171,7 @@ impl Node {
             reads: Slots::default(),
             answers: Slots::default(),
             locks: PartitionLocks::default(),
+            views: Views::default(),
             held_locks: RefCell::default(),
             logins: Slots::default(),
             access: RefCell::default(),
@@ -222,6 +225,16 @@ impl Node {
         let now = self.env.clock().unix_micros().max(self.last_timestamp.get() + 1);
         self.last_timestamp.set(now);
         now
+    }
+
+    /// From now on timestamps are above `last`.
+    pub(crate) fn note_timestamp(&self, last: Timestamp) {
+        self.last_timestamp.set(self.last_timestamp.get().max(last.0));
+    }
+
+    /// The table has materialized views.
+    pub(crate) fn has_views(&self, table: TableId) -> bool {
+        self.schema.borrow().views_of(table).is_some()
     }
 
     // ---- the control thread's calls -----------------------------------------------------------------------------
@@ -332,6 +345,7 @@ impl Node {
         let mut samples = Samples::default();
         (self.runtime_samples)(&mut samples);
         self.metrics.add_to(&mut samples);
+        self.views.add_to(&mut samples);
         self.response_memory.add_to(&mut samples);
         self.request_memory.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;

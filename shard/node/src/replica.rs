@@ -30,7 +30,7 @@ pub(crate) enum BegunApply {
     /// Done, then.
     Done(Instant),
     /// [`Node::finish_apply`] waits for it.
-    Waits(WaitingApply),
+    Waits(Rest),
 }
 
 /// A write that waits for room or for a sync.
@@ -38,6 +38,16 @@ pub(crate) struct WaitingApply {
     done: LocalFuture<'static, Result<(), Error>>,
     table: TableId,
     began: Instant,
+    /// A build of a view waits for writes that began before it.
+    _waiting: Rc<()>,
+}
+
+/// A write of which more than storage has to be done.
+pub(crate) enum Rest {
+    /// It waits for storage.
+    Storage(WaitingApply),
+    /// Its table has materialized views.
+    Views(LocalFuture<'static, Result<(), ReplicaFailure>>),
 }
 
 impl Node {
@@ -49,19 +59,44 @@ impl Node {
         }
     }
 
-    pub(crate) fn begin_apply(&self, mutation: Mutation) -> Result<BegunApply, ReplicaFailure> {
+    pub(crate) fn begin_apply(self: &Rc<Self>, mutation: Mutation) -> Result<BegunApply, ReplicaFailure> {
+        if self.has_views(mutation.table) {
+            let work = self.clone().apply_with_views(mutation);
+            return Ok(BegunApply::Waits(Rest::Views(Box::pin(work))));
+        }
+        self.begin_plain_apply(mutation)
+    }
+
+    /// Applies to this shard's storage and nowhere else.
+    pub(crate) async fn apply_plainly(self: Rc<Self>, mutation: Mutation) -> Result<(), ReplicaFailure> {
+        match self.begin_plain_apply(mutation)? {
+            BegunApply::Done(_) => Ok(()),
+            BegunApply::Waits(write) => self.finish_apply(write).await,
+        }
+    }
+
+    pub(crate) fn begin_plain_apply(&self, mutation: Mutation) -> Result<BegunApply, ReplicaFailure> {
         self.metrics.replica_writes.increment();
         let table = mutation.table;
         let began = self.env.clock().read();
         match self.database()?.apply(mutation) {
             Ok(Applied::Done) => Ok(BegunApply::Done(self.note_write(table, began))),
-            Ok(Applied::Later(done)) => Ok(BegunApply::Waits(WaitingApply { done, table, began })),
+            Ok(Applied::Later(done)) => Ok(BegunApply::Waits(Rest::Storage(WaitingApply {
+                done,
+                table,
+                began,
+                _waiting: self.views.waiting_write(),
+            }))),
             Err(error) => Err(self.storage_failure(&error)),
         }
     }
 
     /// Waits until a write may be acknowledged.
-    pub(crate) async fn finish_apply(&self, write: WaitingApply) -> Result<(), ReplicaFailure> {
+    pub(crate) async fn finish_apply(&self, write: Rest) -> Result<(), ReplicaFailure> {
+        let write = match write {
+            Rest::Storage(write) => write,
+            Rest::Views(work) => return work.await,
+        };
         let outcome = write.done.await;
         self.note_write(write.table, write.began);
         outcome.map_err(|error| self.storage_failure(&error))

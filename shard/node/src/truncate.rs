@@ -56,8 +56,32 @@ async fn first<T>(future: impl Future<Output = T>, end: impl Future<Output = ()>
 }
 
 impl Node {
+    /// Its views are truncated with a table; writes to it wait meanwhile, so that none has half of it voided.
     async fn truncate(self: &Rc<Self>, table: TableId, timestamp: Timestamp) -> Result<(), String> {
         self.snapshot_before_truncate(table).await?;
+        let schema = self.schema();
+        let Some(views) = schema.views_of(table).cloned() else {
+            return self.truncate_everywhere(table, timestamp).await;
+        };
+        self.on_all_shards(move |node| Box::pin(async move { node.stop_view_writes(table).await }))
+            .await;
+        let mut outcome = self.truncate_everywhere(table, timestamp).await;
+        for view in views.iter() {
+            if outcome.is_ok() {
+                outcome = self.truncate_everywhere(view.table.id, timestamp).await;
+            }
+        }
+        self.on_all_shards(move |node| Box::pin(async move { node.resume_view_writes(table) }))
+            .await;
+        outcome
+    }
+
+    /// Drops all data of one table on every shard.
+    pub(crate) async fn truncate_everywhere(
+        self: &Rc<Self>,
+        table: TableId,
+        timestamp: Timestamp,
+    ) -> Result<(), String> {
         let outcomes = self.on_all_shards(move |node| {
             Box::pin(async move {
                 let database = node.database().map_err(|failure| failure.message)?;

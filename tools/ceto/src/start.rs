@@ -259,6 +259,10 @@ fn guardrails(config: &Config) -> Guardrails {
             config.columns_per_table_warn_threshold,
             config.columns_per_table_fail_threshold,
         ),
+        materialized_views_per_table: threshold(
+            config.materialized_views_per_table_warn_threshold,
+            config.materialized_views_per_table_fail_threshold,
+        ),
         fields_per_udt: threshold(
             config.fields_per_udt_warn_threshold,
             config.fields_per_udt_fail_threshold,
@@ -282,6 +286,7 @@ fn guardrails(config: &Config) -> Guardrails {
         drop_keyspace_enabled: config.drop_keyspace_enabled,
         drop_truncate_table_enabled: config.drop_truncate_table_enabled,
         group_by_enabled: config.group_by_enabled,
+        materialized_views_enabled: config.materialized_views_enabled,
         read_before_write_list_operations_enabled: config.read_before_write_list_operations_enabled,
         simplestrategy_enabled: config.simplestrategy_enabled,
         uncompressed_tables_enabled: config.uncompressed_tables_enabled,

@@ -115,7 +115,7 @@ pub fn table_text(table: &Table, with_internals: bool) -> String {
 }
 
 /// CREATE MATERIALIZED VIEW, with a semicolon. `with_internals`: with its id.
-pub fn view_text(table: &Table, with_internals: bool) -> String {
+pub(super) fn view_text(table: &Table, with_internals: bool) -> String {
     let mut text = CqlText::default();
     text.add("CREATE MATERIALIZED VIEW ")
         .add(&table_name(table))

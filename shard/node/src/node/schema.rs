@@ -77,10 +77,12 @@ impl Node {
     /// they are next used.
     pub async fn install_schema(self: &Rc<Self>, schema: Arc<Schema>) {
         let old = self.schema();
-        self.set_schema(schema.clone());
         let Some(database) = self.database.get() else {
+            self.set_schema(schema);
             return;
         };
+        self.set_schema(schema.clone());
+        let new = schema.clone();
         if let Err(error) = database.set_schema(schema).await {
             error!(%error, "storage did not take a schema change in full");
         }
@@ -93,10 +95,12 @@ impl Node {
                 error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
             }
         }
+        self.build_new_views(&old, &new);
     }
 
     fn set_schema(&self, schema: Arc<Schema>) {
         *self.replication.borrow_mut() = replica_maps(&schema, &self.ring, HostId(self.options.host_id));
+        self.views.set_schema(&schema);
         *self.schema.borrow_mut() = schema;
     }
 

@@ -14,6 +14,12 @@ use uuid::Uuid;
 pub const SYSTEM: &str = "system";
 /// Table of [`SYSTEM`] that is stored, where the others are made up.
 pub const COMPACTION_HISTORY: &str = "compaction_history";
+/// Which materialized views are built.
+pub const BUILT_VIEWS: &str = "built_views";
+/// How far builds of materialized views are.
+pub const VIEW_BUILDS: &str = "view_builds_in_progress";
+/// View rows that a write is about to change, by the base's partition key.
+pub const VIEW_UPDATES: &str = "view_updates";
 /// Keyspace that holds the schema.
 pub const SYSTEM_SCHEMA: &str = "system_schema";
 /// Keyspace of roles and what is granted to them.
@@ -58,7 +64,10 @@ const SYSTEM_TABLES: &[&str] = &[
      mean_partition_size bigint, partitions_count bigint",
     "compaction_history: id uuid!, bytes_in bigint, bytes_out bigint, columnfamily_name text, compacted_at timestamp, \
      compaction_properties frozen<map<text, text>>, keyspace_name text, rows_merged map<int, bigint>",
-    "built_views: keyspace_name text!, view_name text+, status_replicated boolean",
+    "built_views: keyspace_name text!, view_name text+, status_replicated boolean, view_id uuid",
+    "view_builds_in_progress: keyspace_name text!, view_name text+, start_token text+, end_token text+, \
+     keys_built bigint, last_token text, view_id uuid",
+    "view_updates: base_key blob!, base_id uuid+, part int+, view_rows blob",
     "IndexInfo: table_name text!, index_name text+, value blob",
 ];
 
@@ -169,8 +178,9 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
 
 /// A table on disk in a keyspace of virtual ones.
 fn is_stored(keyspace: &str, definition: &str) -> bool {
+    let stored = [COMPACTION_HISTORY, BUILT_VIEWS, VIEW_BUILDS, VIEW_UPDATES];
     let name = definition.split(':').next();
-    keyspace == SYSTEM && name == Some(COMPACTION_HISTORY)
+    keyspace == SYSTEM && name.is_some_and(|name| stored.contains(&name))
 }
 
 fn table(keyspace: &str, definition: &str, is_virtual: bool) -> Table {

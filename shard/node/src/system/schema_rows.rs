@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ceto_model::DecoratedKey;
 use ceto_model::schema::{
     Column, DroppedColumn, IndexDefinition, IndexTarget, ReplicationOptions, TARGET, TableBuilder,
-    TableOptions,
+    TableOptions, ViewDefinition,
 };
 use ceto_model::value::Value;
 use ceto_model::{
@@ -23,13 +23,14 @@ use super::definitions::{SYSTEM_KEYSPACES, SYSTEM_SCHEMA};
 use super::row::{self, StoredRow, SystemRow, text, text_list, text_map, text_set};
 
 /// Tables of `system_schema` that hold what [`rows`] makes.
-pub const TABLES: [&str; 6] = [
+pub const TABLES: [&str; 7] = [
     "keyspaces",
     "tables",
     "columns",
     "dropped_columns",
     "types",
     "indexes",
+    "views",
 ];
 
 /// A type of its CQL text; `udt` finds the user types of the keyspace.
@@ -61,7 +62,10 @@ pub fn rows(keyspace: &Keyspace) -> Vec<(&'static str, SystemRow)> {
         ));
     }
     for table in keyspace.tables.values() {
-        rows.push(("tables", table_row(table)));
+        rows.push(match &table.view {
+            None => ("tables", table_row(table)),
+            Some(view) => ("views", view_row(table, view)),
+        });
         let columns = compact::shown_columns(table);
         rows.extend(
             columns
@@ -81,6 +85,22 @@ pub fn rows(keyspace: &Keyspace) -> Vec<(&'static str, SystemRow)> {
 }
 
 fn table_row(table: &Table) -> SystemRow {
+    options_row(table)
+        .with("table_name", text(&*table.name))
+        .with("flags", text_set(compact::flags(table)))
+}
+
+fn view_row(table: &Table, view: &ViewDefinition) -> SystemRow {
+    options_row(table)
+        .with("view_name", text(&*table.name))
+        .with("base_table_id", Value::Uuid(view.base.0))
+        .with("base_table_name", text(&*view.base_name))
+        .with("include_all_columns", Value::Boolean(view.include_all))
+        .with("where_clause", text(&*view.where_clause))
+}
+
+/// What tables and views have alike.
+fn options_row(table: &Table) -> SystemRow {
     let options = &table.options;
     let int = |value: u32| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
     let extensions = options
@@ -89,9 +109,7 @@ fn table_row(table: &Table) -> SystemRow {
         .map(|(k, v)| (text(k), Value::Blob(v.clone().into())));
     SystemRow::default()
         .with("keyspace_name", text(&*table.keyspace))
-        .with("table_name", text(&*table.name))
         .with("id", Value::Uuid(table.id.0))
-        .with("flags", text_set(compact::flags(table)))
         .with("additional_write_policy", text(&options.additional_write_policy))
         .with("allow_auto_snapshot", Value::Boolean(options.allow_auto_snapshot))
         .with(
@@ -379,6 +397,22 @@ impl StoredSchema {
             builders.insert((keyspace, name), builder);
             Ok(())
         })?;
+        self.each(system, "views", |row| {
+            let (keyspace, name) = (row.text("keyspace_name"), row.text("view_name"));
+            let (Some(id), Some(base)) = (row.uuid("id"), row.uuid("base_table_id")) else {
+                return Err(SchemaError(format!("the view {keyspace}.{name} has no id")));
+            };
+            let mut builder = TableBuilder::new(TableId(id), &keyspace, &name);
+            builder.options = options_of(row);
+            builder.view = Some(Arc::new(ViewDefinition {
+                base: TableId(base),
+                base_name: row.text("base_table_name").as_str().into(),
+                include_all: row.boolean("include_all_columns").unwrap_or(false),
+                where_clause: row.text("where_clause").as_str().into(),
+            }));
+            builders.insert((keyspace, name), builder);
+            Ok(())
+        })?;
         let typed = |row: &StoredRow<'_>, keyspaces: &BTreeMap<String, Keyspace>| {
             let keyspace = row.text("keyspace_name");
             let types = keyspaces.get(&keyspace).map(|keyspace| &keyspace.types);
@@ -447,6 +481,9 @@ impl StoredSchema {
             });
             Ok(())
         })?;
+        // A view is made of its base.
+        let mut builders: Vec<_> = builders.into_iter().collect();
+        builders.sort_by_key(|(_, builder)| builder.view.is_some());
         for ((keyspace_name, name), builder) in builders {
             let Some(keyspace) = keyspaces.get_mut(&keyspace_name) else {
                 continue;
@@ -460,9 +497,19 @@ impl StoredSchema {
                     "{keyspace_name}.{name} has no partition key"
                 )));
             }
-            keyspace
-                .tables
-                .insert(name.as_str().into(), Arc::new(builder.build()));
+            let table = match builder.view.clone() {
+                None => Some(builder.build()),
+                Some(view) => {
+                    let base = keyspace.tables.values().find(|table| table.id == view.base);
+                    base.and_then(|base| Table::view_of(base, builder))
+                }
+            };
+            let Some(table) = table else {
+                return Err(SchemaError(format!(
+                    "the base table of the view {keyspace_name}.{name} is missing or has other columns"
+                )));
+            };
+            keyspace.tables.insert(name.as_str().into(), Arc::new(table));
         }
         Ok(())
     }

@@ -63,6 +63,11 @@ impl Config {
                 self.fields_per_udt_fail_threshold,
             ),
             (
+                "materialized_views_per_table",
+                self.materialized_views_per_table_warn_threshold,
+                self.materialized_views_per_table_fail_threshold,
+            ),
+            (
                 "page_size",
                 self.page_size_warn_threshold,
                 self.page_size_fail_threshold,
