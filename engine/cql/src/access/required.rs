@@ -38,8 +38,10 @@ impl Prepared {
     }
 }
 
+/// A view is governed by its base table.
 fn table(table: &Table) -> Resource {
-    Resource::Table(table.keyspace.clone(), table.name.clone())
+    let name = table.view.as_ref().map_or(&table.name, |view| &view.base_name);
+    Resource::Table(table.keyspace.clone(), name.clone())
 }
 
 /// A condition tells what is stored, so it needs what a SELECT does.

@@ -208,7 +208,9 @@ impl SchemaChange {
         let table = |name: &Arc<str>| Resource::Table(self.keyspace.clone(), name.clone());
         // A view is governed by its base.
         let base_of = |name: &Arc<str>| {
-            let view = schema.table(&self.keyspace, name).and_then(|table| table.view.as_ref());
+            let view = schema
+                .table(&self.keyspace, name)
+                .and_then(|table| table.view.as_ref());
             view.map_or_else(|| name.clone(), |view| view.base_name.clone())
         };
         match &self.action {

@@ -420,7 +420,7 @@ impl Node {
         let shard = mutation.key.token.shard(self.shard_count());
         let work = move |node: Rc<Node>| -> ceto_env::LocalFuture<'static, Result<(), String>> {
             Box::pin(async move {
-                node.apply_durably(mutation)
+                node.apply_durably(vec![mutation])
                     .await
                     .map_err(|failure| failure.message)
             })
