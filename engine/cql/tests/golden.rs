@@ -38,6 +38,7 @@ golden! {
     slices
     statics
     time
+    vector
     types
 }
 

@@ -38,4 +38,7 @@ pub trait Env {
     fn tasks(&self) -> &dyn Tasks;
     /// 64 random bits, not for secrets. Seeded in the simulator.
     fn random(&self) -> u64;
+    /// Gives memory that this shard has freed back to the kernel. Takes time in proportion to what the shard holds: for
+    /// idle moments, and for when memory is short.
+    fn give_back_memory(&self) {}
 }

@@ -30,7 +30,7 @@ use crate::comparable::{
 use crate::key::{ClusteringKey, DecoratedKey, PartitionKey, Position, RingPosition};
 use crate::partition::Partition;
 use crate::row::{Collection, ColumnData, ColumnId, Row};
-use crate::schema::{ColumnKind, IndexDefinition, IndexTarget, Table, TableBuilder, TableId};
+use crate::schema::{ColumnKind, IndexDefinition, IndexTarget, Similarity, Table, TableBuilder, TableId};
 use crate::timestamp::UnixSeconds;
 use crate::token::Token;
 use crate::types::CqlType;
@@ -134,6 +134,19 @@ impl Index {
     /// The one partition of the hidden table.
     pub fn key(&self) -> DecoratedKey {
         DecoratedKey::new(PartitionKey(Bytes::from_static(b"index")))
+    }
+
+    /// Of what it indexes the vectors' column, dimension and measure, when it is an index of vectors: such a one has no
+    /// entries, but a graph in memory.
+    pub fn vectors(&self) -> Option<(ColumnId, usize, Similarity)> {
+        let (Source::Cell(id), [CqlType::Vector { element, dimension }]) =
+            (self.source, self.types.as_slice())
+        else {
+            return None;
+        };
+        let is_ours = self.definition.is_storage_attached() && **element == CqlType::Float;
+        let similarity = self.definition.similarity()?;
+        is_ours.then_some((id, usize::from(*dimension), similarity))
     }
 
     /// Its column is static: what it finds is partitions.

@@ -89,6 +89,14 @@ pub enum IndexTerms {
     Value(Bytes),
     /// All between two bounds.
     Between(Position, Position),
+    /// Of an index of vectors: the nearest ones, about. They come in the order of the ring, as any rows. A replica whose
+    /// index is not built yet reads all instead.
+    Nearest {
+        /// As on the wire: big-endian floats.
+        vector: Bytes,
+        /// How many rows of each shard.
+        count: u32,
+    },
 }
 
 /// When a read stops. A partition with a live static row and no live row in its slices counts as one row.

@@ -57,8 +57,14 @@ pub struct Database {
     pub(crate) permits: ReadPermits,
     /// Bytes of memtables when the caches were last told what is left for them.
     pub(crate) balanced_at: Cell<usize>,
+    /// Bytes of the budget that storage does without, because the process needs them elsewhere.
+    pub(crate) withheld: Cell<usize>,
+    /// Bound of memtables: what is left of `memtable_space`.
+    pub(crate) memtable_limit: Cell<usize>,
     /// Bytes of filters and indexes of open sstables, as of the last look.
     pub(crate) sstable_memory: Cell<usize>,
+    /// Bytes of the graphs of vectors, as of the last look.
+    pub(crate) vector_memory: Cell<usize>,
     pub(crate) is_closed: Cell<bool>,
 }
 
@@ -89,6 +95,7 @@ impl Database {
             row_cache: RowCache::new(options.row_cache_size.min(options.memory_space)),
             compactions: Compactions::new(options.compaction_throughput),
             incremental_backups: Cell::new(options.incremental_backups),
+            memtable_limit: Cell::new(options.memtable_space),
             env,
             options,
             poison,
@@ -105,7 +112,9 @@ impl Database {
             writes_timed_out: Cell::new(0),
             permits,
             balanced_at: Cell::new(0),
+            withheld: Cell::new(0),
             sstable_memory: Cell::new(0),
+            vector_memory: Cell::new(0),
             is_closed: Cell::new(false),
         })
     }
@@ -113,7 +122,7 @@ impl Database {
     /// Applies a write. On the fast path (periodic sync, room in commitlog and memory) without waiting.
     pub fn apply(&self, mutation: Mutation) -> Result<Applied> {
         let table = self.writable(mutation.table)?;
-        if self.memory.get() >= self.options.memtable_space {
+        if self.memory.get() >= self.memtable_limit.get() {
             return self.apply_later(mutation);
         }
         let Some(position) = self.append(&table, &mutation)? else {
@@ -247,7 +256,7 @@ impl Database {
         loop {
             let (room, log_room) = (self.room.listen(), self.commitlog.room());
             self.check_writable()?;
-            if self.memory.get() < self.options.memtable_space {
+            if self.memory.get() < self.memtable_limit.get() {
                 if let Some(done) = attempt()? {
                     return Ok(done);
                 }
@@ -261,7 +270,7 @@ impl Database {
                 return Err(Error::WriteWaitedTooLong {
                     waited: self.options.write_wait_max,
                     memory: self.memory.get(),
-                    memory_max: self.options.memtable_space,
+                    memory_max: self.memtable_limit.get(),
                 });
             }
         }

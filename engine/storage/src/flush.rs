@@ -89,7 +89,7 @@ impl Database {
             .memory
             .get()
             .saturating_sub(self.flushes.flushing_memory.get());
-        let threshold = self.options.memtable_space as f64 * self.options.memtable_cleanup_threshold;
+        let threshold = self.memtable_limit.get() as f64 * self.options.memtable_cleanup_threshold;
         if dirty as f64 > threshold {
             self.flush_largest();
         }

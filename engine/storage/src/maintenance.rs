@@ -49,6 +49,7 @@ impl Database {
             }
         }
         self.measure_sstables();
+        self.measure_vectors();
         self.balance();
         self.relieve_commitlog();
         self.share_processor(number);
@@ -57,7 +58,7 @@ impl Database {
     /// Gives flushes and compactions as much of the processor as their backlog asks for.
     fn share_processor(&self, number: u64) {
         let tasks = self.env.tasks();
-        let full = self.memory.get() as f64 / self.options.memtable_space.max(1) as f64;
+        let full = self.memory.get() as f64 / self.memtable_limit.get().max(1) as f64;
         let flush = TaskQueue::MemtableFlush.initial_shares();
         tasks.set_shares(TaskQueue::MemtableFlush, shares(flush, full));
         if number.is_multiple_of(BACKLOG_LOOK) {

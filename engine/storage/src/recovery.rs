@@ -162,13 +162,16 @@ impl Database {
             return Ok(false);
         };
         let is_flushed = entry.position < table.flushed_through.get();
-        let is_missing = |index: &Rc<IndexStore>| entry.position >= index.store.flushed_through.get();
+        let is_missing = |index: &Rc<IndexStore>| {
+            // A graph of vectors is built from the table once all is replayed.
+            index.vectors.is_none() && entry.position >= index.store.flushed_through.get()
+        };
         if is_flushed && !table.indexes.borrow().iter().any(is_missing) {
             return Ok(false);
         }
         loop {
             let room = self.room.listen();
-            if self.memory.get() < self.options.memtable_space {
+            if self.memory.get() < self.memtable_limit.get() {
                 break;
             }
             self.poison.check()?;

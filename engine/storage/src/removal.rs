@@ -45,6 +45,9 @@ impl Database {
             .chain(indexes.iter().map(|index| &index.store))
             .map(|store| (store, self.clear(store, truncated_at), store.era()))
             .collect();
+        for vectors in indexes.iter().filter_map(|index| index.vectors.as_ref()) {
+            vectors.borrow_mut().clear();
+        }
         let mut outcome = Ok(());
         for (store, cleared, era) in cleared {
             let done = self.make_void(store, cleared, |truncation| {

@@ -176,17 +176,18 @@ impl Database {
         let (block_cache_bytes, block_cache_hits, block_cache_misses) = self.cache.stats();
         StorageStats {
             memtable_bytes: self.memory.get() as u64,
-            memtable_bytes_max: self.options.memtable_space as u64,
+            memtable_bytes_max: self.memtable_limit.get() as u64,
             waiting_writes: self.waiting_writes() as u64,
             writes_timed_out: self.writes_timed_out.get(),
             reads: self.permits.stats(),
             memory_bytes: (self.memory.get()
                 + self.permits.memory()
                 + self.sstable_memory.get()
+                + self.vector_memory.get()
                 + self.cache.memory()
                 + self.row_cache.memory()
                 + self.row_cache.overhead()) as u64,
-            memory_bytes_max: self.options.memory_space as u64,
+            memory_bytes_max: self.memory_space() as u64,
             pending_flushes: self.flushes.pending() as u64,
             pending_compactions: self.pending_compactions() as u64,
             running_compactions: running

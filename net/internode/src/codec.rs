@@ -319,18 +319,29 @@ fn put_command(out: &mut Vec<u8>, command: &ReadCommand) {
                 put_bytes(out, &start.0);
                 put_bytes(out, &end.0);
             }
+            IndexTerms::Nearest { vector, count } => {
+                out.push(2);
+                put_bytes(out, vector);
+                put_varint(out, u64::from(*count));
+            }
         }
     }
 }
 
 fn decode_index(decoder: &mut Decoder) -> Decoded<IndexSearch> {
     let index = TableId(decoder.uuid("index id")?);
-    let terms = match decode_bool(decoder, "index terms")? {
-        false => IndexTerms::Value(decoder.bytes("indexed value")?),
-        true => IndexTerms::Between(
+    let terms = match decoder.u8("index terms")? {
+        0 => IndexTerms::Value(decoder.bytes("indexed value")?),
+        1 => IndexTerms::Between(
             Position(decoder.bytes("start of indexed values")?),
             Position(decoder.bytes("end of indexed values")?),
         ),
+        2 => IndexTerms::Nearest {
+            vector: decoder.bytes("vector")?,
+            count: u32::try_from(decoder.varint("number of nearest rows")?)
+                .map_err(|_| refuse(decoder, "number of nearest rows"))?,
+        },
+        _ => return Err(refuse(decoder, "index terms")),
     };
     Ok(IndexSearch { index, terms })
 }

@@ -112,9 +112,13 @@ fn commands() -> impl Strategy<Value = ReadCommand> {
                 let (start, end) = (Position(vec![1].into()), Position(vec![2, 3].into()));
                 Box::new(IndexSearch {
                     index: TableId(Uuid::from_u128(7)),
-                    terms: match flags[4] {
-                        true => IndexTerms::Value(vec![4, 5].into()),
-                        false => IndexTerms::Between(start, end),
+                    terms: match (flags[4], flags[0]) {
+                        (true, true) => IndexTerms::Nearest {
+                            vector: vec![6; 8].into(),
+                            count: 700,
+                        },
+                        (true, false) => IndexTerms::Value(vec![4, 5].into()),
+                        (false, _) => IndexTerms::Between(start, end),
                     },
                 })
             }),

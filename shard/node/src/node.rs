@@ -114,6 +114,8 @@ pub struct Node {
     pub(crate) table_times: RefCell<FxHashMap<TableId, TableTimes>>,
     /// When a log line about tombstones was written last.
     tombstones_logged: Cell<Option<Instant>>,
+    /// Bytes that storage does without.
+    withheld_memory: Cell<usize>,
     is_draining: Cell<bool>,
     is_storage_draining: Cell<bool>,
     /// How the drain ended.
@@ -181,6 +183,7 @@ impl Node {
             next_snapshot_expiry: Cell::new(None),
             table_times: RefCell::default(),
             tombstones_logged: Cell::new(None),
+            withheld_memory: Cell::new(0),
             is_draining: Cell::new(false),
             is_storage_draining: Cell::new(false),
             drained: RefCell::default(),
@@ -418,6 +421,18 @@ impl Node {
             .flush(Some(table))
             .await
             .map_err(|error| error.to_string())
+    }
+
+    /// Storage does without so many bytes of its budget; when these are more than before, what is free goes back to the
+    /// kernel.
+    pub fn withhold_memory(&self, bytes: usize) {
+        if let Some(database) = self.database.get() {
+            let before = self.withheld_memory.replace(bytes);
+            database.withhold(bytes);
+            if bytes > before {
+                self.env.give_back_memory();
+            }
+        }
     }
 
     /// At most one log line about tombstones in [`TOMBSTONE_LOG_PERIOD`]; every one is counted.

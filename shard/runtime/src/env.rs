@@ -66,6 +66,10 @@ impl Env for LinuxEnv {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+
+    fn give_back_memory(&self) {
+        crate::allocator::give_back_freed();
+    }
 }
 
 impl Clock for LinuxEnv {

@@ -4,6 +4,7 @@ use super::{ScalarFunction, decoded, encoded};
 use crate::CqlError;
 use bytes::Bytes;
 use ceto_model::CqlType;
+use ceto_model::schema::Similarity;
 use ceto_model::value::Value;
 
 pub(super) fn candidates(name: &str, natural: &[Option<CqlType>], out: &mut Vec<ScalarFunction>) {
@@ -52,21 +53,11 @@ fn floats(
 }
 
 fn similarity(function: &ScalarFunction, left: &[f32], right: &[f32]) -> Result<f32, CqlError> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    Ok(match function.name.as_str() {
-        "similarity_euclidean" => {
-            let squares: f32 = left.iter().zip(right).map(|(a, b)| (a - b) * (a - b)).sum();
-            1.0 / (1.0 + squares)
-        }
-        "similarity_dot_product" => (1.0 + dot(left, right)) / 2.0,
-        _ => {
-            let norms = (dot(left, left) * dot(right, right)).sqrt();
-            if norms == 0.0 {
-                return Err(
-                    function.failure("Function system.similarity_cosine doesn't support all-zero vectors.")
-                );
-            }
-            (1.0 + dot(left, right) / norms) / 2.0
-        }
-    })
+    let similarity = match function.name.as_str() {
+        "similarity_euclidean" => Similarity::Euclidean,
+        "similarity_dot_product" => Similarity::DotProduct,
+        _ => Similarity::Cosine,
+    };
+    let all_zero = || function.failure("Function system.similarity_cosine doesn't support all-zero vectors.");
+    similarity.of(left, right).ok_or_else(all_zero)
 }

@@ -10,6 +10,8 @@ mod condition;
 mod context;
 mod expiration;
 mod group;
+mod indexed;
+mod ranking;
 mod result_builder;
 mod result_row;
 mod row_view;

@@ -6,6 +6,7 @@
 //! Invariants: a page ends between two rows (or groups); no row is given twice, whatever the pages.
 
 use super::group::{Group, prefix_of};
+use super::ranking::Ranking;
 use super::result_row::{RowSink, json_row};
 use super::row_view::{KeyBuffers, RowView};
 use crate::expression::{Evaluation, Expression, RowSource};
@@ -47,6 +48,8 @@ pub(super) struct ResultBuilder {
     page_bytes: u64,
     group: Option<Box<Group>>,
     sorted: Vec<SortRow>,
+    /// Of an order by similarity.
+    pub(super) ranking: Option<Ranking>,
 }
 
 /// The bounds of a result: numbers of rows.
@@ -108,7 +111,21 @@ impl ResultBuilder {
             page_bytes: 0,
             group: None,
             sorted: Vec::new(),
+            ranking: None,
         }
+    }
+
+    /// Rows that are ranked by similarity.
+    pub(super) fn ranked(&self) -> u64 {
+        self.ranking.as_ref().map_or(0, |ranking| ranking.len() as u64)
+    }
+
+    /// Forgets the rows that are ranked: all are read again.
+    pub(super) fn start_again(&mut self) {
+        if let Some(ranking) = &mut self.ranking {
+            ranking.clear();
+        }
+        self.current = None;
     }
 
     /// The rows of one partition. `is_cut`: the read stopped inside it.
@@ -200,7 +217,7 @@ impl ResultBuilder {
             return self.take_grouped(select, key, clustering, view, context, sink);
         }
         match &select.selection.projection {
-            Projection::Columns(columns) if select.order.is_empty() && !select.json => {
+            Projection::Columns(columns) if !select.is_sorted() && !select.json => {
                 sink.start_row();
                 for column in columns {
                     let size = view.with_value(*column, |wire| {
@@ -212,6 +229,15 @@ impl ResultBuilder {
                 self.row_count += 1;
             }
             projection => {
+                if let Some(ranking) = &self.ranking {
+                    if let Some(likeness) = ranking.likeness(view)? {
+                        let values = self.project(projection, view, context)?;
+                        self.ranking
+                            .iter_mut()
+                            .for_each(|ranking| ranking.take(likeness, &values));
+                    }
+                    return Ok(Step::Go);
+                }
                 let values = self.project(projection, view, context)?;
                 if !select.order.is_empty() {
                     let order = order_values(select, view)?;
@@ -416,6 +442,12 @@ impl ResultBuilder {
             self.finish_group(select, context, sink)?;
             // A page that is full now is the last one.
             self.page_end = None;
+        }
+        if let Some(ranking) = &mut self.ranking {
+            for values in ranking.finish() {
+                self.give(select, values, sink)?;
+            }
+            return Ok(());
         }
         let mut sorted = std::mem::take(&mut self.sorted);
         sorted.sort_by(|a, b| compare(select, a, b));

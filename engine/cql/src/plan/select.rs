@@ -4,6 +4,7 @@
 //! no command; then [`SelectPlan::finish`]. What rows become is `result_builder`'s matter. Limits are pushed into the
 //! commands only where every row that is read is a row of the result.
 
+use super::ranking::Ranking;
 use super::result_builder::{Limits, ResultBuilder, Step};
 use super::result_row::RowSink;
 use super::row_view::KeyBuffers;
@@ -15,7 +16,7 @@ use crate::prepare::selection::Projection;
 use crate::restrictions::partition::Keys;
 use crate::{BoundValue, CqlError};
 use ceto_model::comparable::{BOUND_AFTER, BOUND_BEFORE};
-use ceto_model::read::{IndexSearch, ReadLimits, ReadTarget, ResumePoint, Slices};
+use ceto_model::read::{IndexSearch, IndexTerms, ReadLimits, ReadTarget, ResumePoint, Slices};
 use ceto_model::{
     ClusteringKey, CqlType, DecoratedKey, PartitionRange, Position, ReadCommand, ReadResult, RingPosition,
     Slice, Table, UnixSeconds, value,
@@ -31,6 +32,10 @@ const INDEXED_ROWS: u64 = 16;
 const READ_BYTES: u64 = 1 << 20;
 /// Tombstones that one read walks over at most.
 const READ_TOMBSTONES: u64 = 100_000;
+
+/// Where filters are to be passed, so many times the rows that are wanted are searched for, and at least so many.
+const NEAREST_SPARE: u64 = 8;
+const NEAREST_MIN: u64 = 100;
 
 /// So many rows are few.
 const FEW: u64 = 8;
@@ -48,6 +53,19 @@ pub struct SelectPlan {
     builder: ResultBuilder,
     timeout_nanos: Option<i64>,
     /// What is searched for in an index.
+    index: Option<Box<IndexSearch>>,
+    /// Of a search for the nearest vectors with filters: what to do when too few of what it finds pass them.
+    retry: Option<Box<Retry>>,
+    warning: Option<String>,
+}
+
+/// A read that finds everything, exact and slower than the one that is tried first.
+#[derive(Debug)]
+struct Retry {
+    /// Rows that the first try finds when there are as many.
+    tried: u64,
+    found: u64,
+    range: PartitionRange,
     index: Option<Box<IndexSearch>>,
 }
 
@@ -84,6 +102,15 @@ impl SelectPlan {
             Projection::Columns(_) => SmallVec::new(),
             Projection::Expressions { .. } => values.iter().cloned().collect(),
         };
+        let ranking = match &select.nearest {
+            None => None,
+            Some(nearest) => {
+                nearest.check_limit(limits.rows)?;
+                Some(Ranking::new(nearest, nearest.vector(&evaluation)?, limits.rows))
+            }
+        };
+        let mut builder = ResultBuilder::new(kept_values, filters, &limits);
+        builder.ranking = ranking;
         let mut plan = Box::new(Self {
             keys: match restrictions.partition.is_range() {
                 true => Keys::new(),
@@ -92,11 +119,14 @@ impl SelectPlan {
             next_key: 0,
             slices,
             command: None,
-            builder: ResultBuilder::new(kept_values, filters, &limits),
+            builder,
             timeout_nanos,
             index: index.flatten().map(Box::new),
+            retry: None,
+            warning: None,
             select,
         });
+        plan.search_nearest(&evaluation)?;
         match context.paging_state {
             Some(state) => plan.resume_page(PagingState::decode(state)?, &evaluation)?,
             None if plan.select.restrictions.partition.is_range() => {
@@ -167,7 +197,10 @@ impl SelectPlan {
     }
 
     /// What the client should be told beside the rows, in Cassandra's words.
-    pub fn warning(&self) -> Option<&'static str> {
+    pub fn warning(&self) -> Option<&str> {
+        if let Some(warning) = &self.warning {
+            return Some(warning);
+        }
         if self.select.selection.aggregates().is_empty() {
             return None;
         }
@@ -201,12 +234,75 @@ impl SelectPlan {
                 return Ok(());
             }
         }
+        if let Some(retry) = &mut self.retry {
+            let rows = result
+                .partitions
+                .iter()
+                .map(|part| part.partition.rows.len() as u64);
+            retry.found += rows.sum::<u64>();
+        }
         match &result.resume {
             Some(resume) => self.continue_after(resume, now),
+            None if self.is_range() && self.has_too_few() => {
+                let retry = self.retry.take().expect("it says that too few were found");
+                self.builder.start_again();
+                self.index = retry.index;
+                self.set_range(retry.range, None, now);
+            }
             None if self.is_range() => self.command = None,
             None => self.advance_key(now),
         }
         Ok(())
+    }
+
+    /// Lets the graph of vectors find the rows, where it can.
+    fn search_nearest(&mut self, evaluation: &Evaluation<'_>) -> Result<(), CqlError> {
+        let (Some(nearest), Some(ranking)) = (&self.select.nearest, &self.builder.ranking) else {
+            return Ok(());
+        };
+        let limit = self.builder.remaining;
+        if let Some(page) = evaluation
+            .context
+            .page_size
+            .filter(|page| u64::from(*page) < limit && *page > 0)
+        {
+            self.warning = Some(format!(
+                "Top-K queries do not support paging and the page size is set to {page}, which is less than LIMIT \
+                 {limit}. The page size has been set to {limit} to match the LIMIT."
+            ));
+        }
+        // The rows of named partitions are few, and compared all.
+        if !self.select.restrictions.partition.is_range() {
+            return Ok(());
+        }
+        let has_filters = !self.select.restrictions.filters.is_empty();
+        let count = match has_filters {
+            true => (limit * NEAREST_SPARE).max(NEAREST_MIN),
+            false => limit,
+        };
+        let search = IndexSearch {
+            index: nearest.index.id(),
+            terms: IndexTerms::Nearest {
+                vector: ranking.wire.clone(),
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+            },
+        };
+        let other = self.index.replace(Box::new(search));
+        if has_filters && let Some(range) = self.select.restrictions.partition.range(evaluation)? {
+            self.retry = Some(Box::new(Retry {
+                tried: count,
+                found: 0,
+                range,
+                index: other,
+            }));
+        }
+        Ok(())
+    }
+
+    /// The nearest rows are not enough, and there may be more.
+    fn has_too_few(&self) -> bool {
+        let Some(retry) = &self.retry else { return false };
+        retry.found >= retry.tried && self.builder.ranked() < self.builder.remaining
     }
 
     /// Gives out what was held back: sorted rows, the last group. Call once, when there is no command.
@@ -216,7 +312,7 @@ impl SelectPlan {
 
     /// The answer comes in pages that may end after any read, see [`Self::end_page`].
     pub fn has_short_pages(&self) -> bool {
-        self.builder.page_bytes_max < u64::MAX && !self.select.is_grouped() && self.select.order.is_empty()
+        self.builder.page_bytes_max < u64::MAX && !self.select.is_grouped() && !self.select.is_sorted()
     }
 
     /// The answer is one row of many, read piece by piece.
@@ -272,6 +368,7 @@ impl SelectPlan {
             limits: ReadLimits {
                 rows: match (direct && !select.distinct, &self.index) {
                     (true, _) => wanted,
+                    (false, _) if select.nearest.is_some() => SCAN_ROWS,
                     // Each row that an index finds is a read of its own, and most of them are rows of the result.
                     (false, Some(_)) if !select.is_grouped() => wanted.clamp(INDEXED_ROWS, SCAN_ROWS),
                     _ => SCAN_ROWS,
@@ -430,7 +527,7 @@ fn limits(select: &PreparedSelect, evaluation: &Evaluation<'_>) -> Result<Limits
     let page = evaluation
         .context
         .page_size
-        .filter(|size| *size > 0 && !is_one_row);
+        .filter(|size| *size > 0 && !is_one_row && select.nearest.is_none());
     if page.is_some() && !select.order.is_empty() {
         return Err(CqlError::invalid(
             "Cannot page queries with both ORDER BY and a IN restriction on the partition key; you must either remove \

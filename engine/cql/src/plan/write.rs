@@ -5,6 +5,7 @@
 
 use super::cells::{Parameters, RowTarget};
 use super::condition::ConditionalWrite;
+use super::indexed::check_indexed_values;
 use super::{Plan, PlanContext, expiration};
 use crate::ast::BatchKind;
 use crate::bound::check_values;
@@ -628,24 +629,6 @@ fn one_update_per_partition(mut updates: Vec<CounterUpdate>) -> Vec<CounterUpdat
         });
     }
     updates
-}
-
-/// Bytes of a value that an index takes no more.
-const INDEXED_SIZE_MAX: usize = 65_535;
-
-/// Refuses values that are too large for an index that is not storage-attached.
-fn check_indexed_values(table: &Table, mutation: &Mutation) -> Result<(), CqlError> {
-    let indexes = table.indexes().iter();
-    for index in indexes.filter(|index| !index.definition.is_storage_attached()) {
-        let largest = index.largest_value(table, &mutation.key, &mutation.partition);
-        if let Some(size) = largest.filter(|size| *size >= INDEXED_SIZE_MAX) {
-            return Err(CqlError::Invalid(format!(
-                "Cannot index value of size {size} for index {} on {}.{}({}) (maximum allowed size={INDEXED_SIZE_MAX})",
-                index.definition.name, table.keyspace, table.name, index.definition.column
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn add_increments(sums: &mut RowIncrements, increments: &RowIncrements) {

@@ -12,6 +12,7 @@ pub(crate) mod batch;
 mod features;
 pub(crate) mod insert_json;
 pub(crate) mod modification;
+pub(crate) mod nearest;
 pub(crate) mod select;
 pub(crate) mod selection;
 

@@ -1,10 +1,11 @@
 //! SELECT: restrictions, selection, order, groups and limits, checked against each other.
 
 use super::Preparation;
+use super::nearest::{NEEDS_INDEXES, Nearest};
 use super::selection::{Projection, Selection};
 use crate::ast::{OrderingKind, Select, Selectable, Term};
 use crate::expression::{Expression, prepare_term};
-use crate::restrictions::{Restrictions, StatementKind};
+use crate::restrictions::{ALLOW_FILTERING, Restrictions, StatementKind};
 use crate::{ColumnSpecification, CqlError};
 use ceto_model::read::ColumnSelection;
 use ceto_model::{Column, ColumnId, ColumnKind, CqlType, Table};
@@ -25,6 +26,8 @@ pub(crate) struct PreparedSelect {
     pub(crate) reversed: bool,
     /// Order of rows of several partitions: column index, and whether the greatest comes first.
     pub(crate) order: Vec<(usize, bool)>,
+    /// Order by similarity to a vector.
+    pub(crate) nearest: Option<Nearest>,
     pub(crate) limit: Option<Expression>,
     pub(crate) per_partition_limit: Option<Expression>,
     pub(crate) timeout: Option<Expression>,
@@ -47,12 +50,25 @@ impl PreparedSelect {
         select: &Select,
     ) -> Result<Self, CqlError> {
         let selection = Selection::prepare(preparation, &table, &select.selection)?;
+        let is_nearest = matches!(
+            select.order_by.first().map(|ordering| &ordering.kind),
+            Some(OrderingKind::NearestTo(_))
+        );
         let kind = StatementKind::Select {
-            allow_filtering: select.allow_filtering,
+            allow_filtering: select.allow_filtering && !is_nearest,
         };
         let only_statics = selection.is_only_static(&table);
         let restrictions =
-            Restrictions::prepare(preparation, &table, &select.where_clause, kind, only_statics)?;
+            Restrictions::prepare(preparation, &table, &select.where_clause, kind, only_statics);
+        let restrictions = restrictions.map_err(|error| match error {
+            CqlError::Invalid(text) if is_nearest && text == ALLOW_FILTERING => {
+                CqlError::invalid(NEEDS_INDEXES)
+            }
+            other => other,
+        });
+        // What is wrong with the order itself is told first.
+        let nearest = Nearest::prepare(preparation, &table, select)?;
+        let restrictions = restrictions?;
         let group_by = group_by(&table, select, &restrictions)?;
         if select.distinct {
             check_distinct(&table, &selection, &restrictions)?;
@@ -67,7 +83,13 @@ impl PreparedSelect {
                 "PER PARTITION LIMIT is not allowed with aggregate queries.",
             ));
         }
-        let (reversed, order) = order(&table, select, &restrictions)?;
+        if nearest.is_some() && (selection.is_aggregate() || group_by.is_some()) {
+            return Err(CqlError::invalid("Top-K queries can not be run with aggregation"));
+        }
+        let (reversed, order) = match nearest {
+            Some(_) => (false, Vec::new()),
+            None => order(&table, select, &restrictions)?,
+        };
         let per_partition_limit = limit(
             preparation,
             &table,
@@ -104,7 +126,13 @@ impl PreparedSelect {
             group_expressions,
             needs_partition_columns,
             needs_clustering_columns,
-            read_columns: read_columns(&table, &selection, &restrictions, select.distinct),
+            read_columns: read_columns(
+                &table,
+                &selection,
+                &restrictions,
+                select.distinct,
+                nearest.as_ref(),
+            ),
             result_columns: selection.result_columns(&table, select.json),
             restrictions,
             selection,
@@ -113,6 +141,7 @@ impl PreparedSelect {
             group_by,
             reversed,
             order,
+            nearest,
             limit,
             per_partition_limit,
             timeout,
@@ -131,7 +160,12 @@ impl PreparedSelect {
 
     /// Every row that is read is a row of the result.
     pub(crate) fn is_direct(&self) -> bool {
-        self.restrictions.filters.is_empty() && !self.is_grouped() && self.order.is_empty()
+        self.restrictions.filters.is_empty() && !self.is_grouped() && !self.is_sorted()
+    }
+
+    /// Rows wait until all of them are there.
+    pub(crate) fn is_sorted(&self) -> bool {
+        !self.order.is_empty() || self.nearest.is_some()
     }
 }
 
@@ -244,13 +278,6 @@ fn order(
     if select.order_by.is_empty() {
         return Ok((false, Vec::new()));
     }
-    if select
-        .order_by
-        .iter()
-        .any(|ordering| matches!(ordering.kind, OrderingKind::NearestTo(_)))
-    {
-        return Err(CqlError::invalid("ORDER BY ... ANN OF is not supported yet"));
-    }
     if restrictions.index.is_some() {
         return Err(CqlError::invalid(
             "ORDER BY with 2ndary indexes is not supported, except for ANN queries.",
@@ -306,6 +333,7 @@ fn read_columns(
     selection: &Selection,
     restrictions: &Restrictions,
     distinct: bool,
+    nearest: Option<&Nearest>,
 ) -> ColumnSelection {
     let filtered = restrictions
         .filters
@@ -315,6 +343,7 @@ fn read_columns(
         .used
         .iter()
         .chain(filtered)
+        .chain(nearest.map(|nearest| &nearest.column))
         .filter_map(|index| table.columns().get(*index))
         .filter(|column| !column.is_primary_key())
         .map(|column| column.id)

@@ -237,7 +237,7 @@ impl Candidates {
 /// The index answers a restriction of this kind on the column.
 fn answers(index: &Index, column: &Column, ask: Ask) -> bool {
     let definition = &index.definition;
-    if definition.column != column.name {
+    if definition.column != column.name || index.vectors().is_some() {
         return false;
     }
     let is_attached = definition.is_storage_attached();

@@ -116,6 +116,9 @@ impl Restrictions {
         {
             check_primary_key_only(table, &merged)?;
         }
+        if matches!(kind, StatementKind::Select { .. }) {
+            crate::prepare::nearest::check_restricted(table, merged.columns())?;
+        }
         let candidates = match kind {
             StatementKind::Select { .. } if !table.indexes().is_empty() => {
                 Some(Candidates::of(table, &merged)).filter(Candidates::has_any)

@@ -1,6 +1,7 @@
 //! CREATE INDEX and DROP INDEX.
 
 use super::type_use::uses_duration;
+use super::vector_index::{VECTOR_OPTIONS, check_vectors};
 use super::{Action, SchemaChange, keyspace, names};
 use crate::CqlError;
 use crate::ast::{CreateIndex, Drop, IndexTargetKind, Properties};
@@ -16,8 +17,8 @@ use uuid::Uuid;
 
 /// The class that USING names for what is made without it.
 const LEGACY: &str = "legacy_local_table";
-/// Options of a storage-attached index; those of vectors do not count for other columns.
-const STORAGE_ATTACHED_OPTIONS: [&str; 3] = ["case_sensitive", "normalize", "ascii"];
+/// Options of a storage-attached index of texts.
+const TEXT_OPTIONS: [&str; 3] = ["case_sensitive", "normalize", "ascii"];
 
 #[derive(Clone, Debug)]
 pub(super) struct CreateIndexChange {
@@ -79,7 +80,7 @@ fn options(create: &CreateIndex) -> Result<BTreeMap<String, String>, CqlError> {
     let unknown: Vec<&str> = written
         .keys()
         .map(String::as_str)
-        .filter(|name| !STORAGE_ATTACHED_OPTIONS.contains(name))
+        .filter(|name| !TEXT_OPTIONS.contains(name) && !VECTOR_OPTIONS.contains(name))
         .collect();
     if !unknown.is_empty() {
         return Err(CqlError::Config(format!(
@@ -87,7 +88,10 @@ fn options(create: &CreateIndex) -> Result<BTreeMap<String, String>, CqlError> {
             unknown.join(", ")
         )));
     }
-    for (name, value) in &written {
+    for (name, value) in written
+        .iter()
+        .filter(|(name, _)| TEXT_OPTIONS.contains(&name.as_str()))
+    {
         if !["true", "false"].contains(&value.trim().to_ascii_lowercase().as_str()) {
             return Err(CqlError::Invalid(format!(
                 "Illegal value for boolean option '{name}': {value}"
@@ -161,13 +165,19 @@ pub(super) fn create(
     let (column, kind) = target;
     check_target(table, column, kind)?;
     let mut options = change.options.clone();
-    if !options.is_empty() {
-        check_storage_attached(table, column, kind, &options)?;
-    }
     let name = match &create.name {
         Some(name) => name.clone(),
         None => available_name(keyspace, &table.to_builder(), &change.table, &column.name),
     };
+    if !options.is_empty() {
+        check_storage_attached(table, column, kind, &options)?;
+        check_vectors(&name, column, &options)?;
+    } else if matches!(column.cql_type, CqlType::Vector { .. }) {
+        return Err(CqlError::Invalid(format!(
+            "Cannot create index on vector column {}: only a storage-attached one (USING 'sai') finds what is near",
+            quote_identifier(&column.name)
+        )));
+    }
     options.insert(TARGET.to_owned(), target_text(&column.name, kind));
     let is_same = |index: &&Arc<ceto_model::Index>| index.definition.options == options;
     if let Some(same) = table.indexes().iter().find(is_same) {
@@ -333,11 +343,6 @@ fn check_target(table: &Table, column: &Column, kind: IndexTarget) -> Result<(),
     if matches!(column.cql_type, CqlType::Udt { .. }) && column.cql_type.is_multicell() {
         return refuse(format!("Cannot create index on non-frozen UDT column {name}"));
     }
-    if matches!(column.cql_type, CqlType::Vector { .. }) {
-        return refuse(format!(
-            "Cannot create index on vector column {name}: indexes of vectors (ANN) are not supported yet"
-        ));
-    }
     Ok(())
 }
 
@@ -372,10 +377,7 @@ fn check_storage_attached(
             return Err(CqlError::Invalid(format!("Unsupported type: {cql_type}")));
         }
     }
-    if STORAGE_ATTACHED_OPTIONS
-        .iter()
-        .any(|name| options.contains_key(*name))
-    {
+    if TEXT_OPTIONS.iter().any(|name| options.contains_key(*name)) {
         if table.column(&column.name).is_some_and(Column::is_primary_key) {
             return Err(CqlError::Invalid(format!(
                 "Cannot specify index analyzer on primary key column: {}",

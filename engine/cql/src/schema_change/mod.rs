@@ -26,6 +26,7 @@ pub(crate) mod tests;
 mod type_use;
 pub(crate) mod types;
 mod user_type;
+mod vector_index;
 mod view;
 
 pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};

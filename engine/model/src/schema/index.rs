@@ -12,6 +12,65 @@ pub const TARGET: &str = "target";
 /// Name of the option that says which class of index it is.
 pub const CLASS_NAME: &str = "class_name";
 
+/// Name of the option that says how vectors are compared.
+pub const SIMILARITY_FUNCTION: &str = "similarity_function";
+
+/// How alike two vectors are: between 0 and 1 as in Cassandra (a dot product of vectors that are not of length one may lie
+/// outside).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Similarity {
+    /// By the angle between them.
+    #[default]
+    Cosine,
+    /// By the dot product.
+    DotProduct,
+    /// By the distance.
+    Euclidean,
+}
+
+impl Similarity {
+    /// Every one, by name.
+    pub const ALL: [(&'static str, Similarity); 3] = [
+        ("COSINE", Self::Cosine),
+        ("DOT_PRODUCT", Self::DotProduct),
+        ("EUCLIDEAN", Self::Euclidean),
+    ];
+
+    /// By its name, in any case of letters.
+    pub fn parse(name: &str) -> Option<Similarity> {
+        let found = Self::ALL
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name.trim()));
+        found.map(|(_, similarity)| *similarity)
+    }
+
+    /// Of two vectors of the same length; None for the angle to a vector of length zero.
+    pub fn of(self, left: &[f32], right: &[f32]) -> Option<f32> {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        Some(match self {
+            Self::Euclidean => {
+                let squares: f32 = left.iter().zip(right).map(|(a, b)| (a - b) * (a - b)).sum();
+                1.0 / (1.0 + squares)
+            }
+            Self::DotProduct => (1.0 + dot(left, right)) / 2.0,
+            Self::Cosine => {
+                let norms = (dot(left, left) * dot(right, right)).sqrt();
+                if norms == 0.0 {
+                    return None;
+                }
+                (1.0 + dot(left, right) / norms) / 2.0
+            }
+        })
+    }
+}
+
+/// The numbers of a `vector<float, n>` as it stands on the wire; None when it is not of so many floats.
+pub fn floats(wire: &[u8], dimension: usize) -> Option<Vec<f32>> {
+    let (numbers, rest) = wire.as_chunks::<4>();
+    let is_whole = rest.is_empty() && numbers.len() == dimension;
+    is_whole.then(|| numbers.iter().map(|bytes| f32::from_be_bytes(*bytes)).collect())
+}
+
 /// `CREATE INDEX`, as stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexDefinition {
@@ -107,6 +166,14 @@ impl IndexDefinition {
     /// Text is not compared as it is.
     pub fn is_analyzed(&self) -> bool {
         !self.is_case_sensitive() || self.flag("normalize", false) || self.flag("ascii", false)
+    }
+
+    /// `similarity_function` of an index of vectors; None when it is none that there is.
+    pub fn similarity(&self) -> Option<Similarity> {
+        match self.options.get(SIMILARITY_FUNCTION) {
+            None => Some(Similarity::Cosine),
+            Some(name) => Similarity::parse(name),
+        }
     }
 
     /// A value in the form in which it is compared.

@@ -8,7 +8,10 @@ mod keyspace;
 mod table;
 mod view;
 
-pub use index::{CLASS_NAME, IndexDefinition, IndexTarget, TARGET, is_storage_attached};
+pub use index::{
+    CLASS_NAME, IndexDefinition, IndexTarget, SIMILARITY_FUNCTION, Similarity, TARGET, floats,
+    is_storage_attached,
+};
 pub use keyspace::{Keyspace, ReplicationOptions};
 pub use table::{Column, ColumnKind, DroppedColumn, Table, TableBuilder, TableId, TableOptions};
 pub use view::ViewDefinition;

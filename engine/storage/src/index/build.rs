@@ -4,15 +4,18 @@
 //! whatever comes first the result is the same. Entries of a build are not in the commitlog: they are flushed, and only
 //! then the index counts as built.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ceto_env::TaskQueue;
 use ceto_model::key::Position;
-use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, ResumePoint, Slices};
-use ceto_model::{Mutation, PartitionRange, RingPosition, Slice, UnixSeconds};
+use ceto_model::read::{
+    ColumnSelection, PartitionResult, ReadCommand, ReadLimits, ReadTarget, ResumePoint, Slices,
+};
+use ceto_model::{Mutation, PartitionRange, RingPosition, Row, Slice, UnixSeconds};
 
-use super::IndexStore;
+use super::{IndexStore, VectorGraph};
 use crate::database::Database;
 use crate::error::Result;
 use crate::table::TableStore;
@@ -71,6 +74,18 @@ impl Database {
             let result = self.read(&command).await?;
             let (base, definition) = (table.definition().clone(), index.definition());
             for part in &result.partitions {
+                if let Some(vectors) = &index.vectors {
+                    if self.build_vectors(table, vectors, part).await {
+                        continue;
+                    }
+                    tracing::warn!(
+                        "index {}: its vectors need more than half of the shard's memory; queries compare all rows \
+                         instead (raise memory_limit, then nodetool rebuild_index)",
+                        index.store.name()
+                    );
+                    index.is_building.set(false);
+                    return Ok(());
+                }
                 if let Some(entries) = definition.entries(&base, &part.key, &part.partition) {
                     let mut mutation = Mutation::new(definition.id(), definition.key());
                     mutation.partition = entries;
@@ -95,6 +110,29 @@ impl Database {
         self.finish_build(table, index).await?;
         tracing::info!("index {}: built from {rows} rows", index.store.name());
         Ok(())
+    }
+
+    /// Takes a partition's rows into a graph, and gives way between them: each takes as long as many reads. False: the
+    /// graph was given up.
+    async fn build_vectors(
+        &self,
+        table: &TableStore,
+        vectors: &RefCell<VectorGraph>,
+        part: &PartitionResult,
+    ) -> bool {
+        let content = &part.partition;
+        let mut row = Mutation::new(table.id, part.key.clone());
+        row.partition.static_row = content.static_row.clone();
+        vectors.borrow_mut().apply(&row);
+        row.partition.static_row = Row::default();
+        for (key, content) in &content.rows {
+            row.partition.rows = vec![(key.clone(), content.clone())];
+            vectors.borrow_mut().apply(&row);
+            if let Some(turn) = self.env.tasks().yield_if_due() {
+                turn.await;
+            }
+        }
+        !vectors.borrow().is_given_up()
     }
 
     fn build_command(
@@ -139,6 +177,9 @@ impl Database {
     /// Builds an index anew from the start, while what it has goes on to be used.
     pub(crate) async fn rebuild(&self, table: &Rc<TableStore>, index: &Rc<IndexStore>) -> Result<()> {
         index.distrust(&*self.env.disk()).await?;
+        if let Some(vectors) = &index.vectors {
+            vectors.borrow_mut().try_again();
+        }
         self.build(table, index).await
     }
 
@@ -147,7 +188,7 @@ impl Database {
         loop {
             let room = self.room.listen();
             self.poison.check()?;
-            if self.memory.get() < self.options.memtable_space {
+            if self.memory.get() < self.memtable_limit.get() {
                 return Ok(());
             }
             self.flushes.check_disk()?;

@@ -9,6 +9,8 @@
 //! - A read walks over entries and reads the rows that they point at ([`read`]). Entries that tell no truth any more are
 //!   deleted then.
 //!
+//! An index of vectors has no entries: it is a graph in memory ([`vector`]), built anew after each start.
+//!
 //! One partition for each index, ordered by value, and not one for each value: so a range of values is a slice, and an
 //! index is one thing to build, check and drop. Sstables have row indexes within partitions, so a slice of a large
 //! partition costs what a partition of its own would, but for the bloom filter.
@@ -19,7 +21,9 @@
 //! have no such file: after a crash nobody could say which entries are missing.
 
 mod build;
+mod nearest;
 mod read;
+mod vector;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -36,9 +40,12 @@ use crate::recovery::TableFiles;
 use crate::sstable::remove_files;
 use crate::table::{TableStore, add, table_dir};
 use crate::truncation::Truncation;
+pub(crate) use vector::VectorGraph;
 
 /// Largest file that says that an index is built, in bytes.
 const BUILT_SIZE_MAX: u64 = 64;
+/// The graph of one index of vectors may have one part in this many of a shard's memory.
+const VECTORS_PART: usize = 2;
 
 /// An index of a table on one shard.
 pub(crate) struct IndexStore {
@@ -48,6 +55,8 @@ pub(crate) struct IndexStore {
     /// Has an entry for everything in the table.
     pub(crate) is_built: Cell<bool>,
     pub(crate) is_building: Cell<bool>,
+    /// Of an index of vectors: what it has in place of entries.
+    pub(crate) vectors: Option<RefCell<VectorGraph>>,
 }
 
 impl IndexStore {
@@ -99,6 +108,10 @@ impl Database {
         }
         let base = table.definition();
         for index in &*indexes {
+            if let Some(vectors) = &index.vectors {
+                self.insert_vectors(index, &mut vectors.borrow_mut(), mutation);
+                continue;
+            }
             // A replay: it has the entries already.
             if position.is_some_and(|position| position < index.store.flushed_through.get()) {
                 continue;
@@ -110,6 +123,28 @@ impl Database {
                 self.insert_quietly(&index.store, mutation, position);
             }
         }
+    }
+
+    /// Takes the vectors of a write into a graph. One that comes to need too much memory is given up.
+    fn insert_vectors(&self, index: &IndexStore, vectors: &mut VectorGraph, mutation: &Mutation) {
+        vectors.apply(mutation);
+        if vectors.is_given_up() {
+            index.is_built.set(false);
+        }
+        // In the next second all of them are added up.
+        let memory = self.vector_memory.get().max(vectors.memory());
+        self.vector_memory.set(memory);
+    }
+
+    /// Adds up the memory of the graphs of vectors.
+    pub(crate) fn measure_vectors(&self) {
+        let tables = self.tables.borrow();
+        let of_table = |table: &Rc<TableStore>| -> usize {
+            let indexes = table.indexes.borrow();
+            let graphs = indexes.iter().filter_map(|index| index.vectors.as_ref());
+            graphs.map(|graph| graph.borrow().memory()).sum()
+        };
+        self.vector_memory.set(tables.values().map(of_table).sum());
     }
 
     /// Applies to a hidden table's memtable.
@@ -138,8 +173,13 @@ impl Database {
         }
         let store = self.open_table(&index.table).await?;
         store.is_durable.set(is_durable);
+        let vectors = index.vectors().map(|(column, dimension, similarity)| {
+            let memory_max = self.options.memory_space / VECTORS_PART;
+            RefCell::new(VectorGraph::new(column, dimension, similarity, memory_max))
+        });
         Ok(Rc::new(IndexStore {
             definition: RefCell::new(index.clone()),
+            vectors,
             store,
             is_built: Cell::new(is_built),
             is_building: Cell::new(false),
@@ -231,7 +271,7 @@ impl Database {
 
     /// What an index has is on its way to disk with what its table has: a later start may trust it.
     pub(crate) async fn trust_index(&self, table: &TableStore, index: &IndexStore) -> Result<()> {
-        if !table.is_durable.get() || index.store.is_dropped.get() {
+        if !table.is_durable.get() || index.store.is_dropped.get() || index.vectors.is_some() {
             return Ok(());
         }
         index

@@ -4,17 +4,19 @@
 //! them picks the first [`GATHERED_MAX`] in that order, so memory is bounded, and a read that goes on later passes
 //! again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use ceto_model::evaluate::slices_of;
 use ceto_model::index::{Entry, removal};
 use ceto_model::read::{
     ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadLimits, ResumePoint, Slices,
 };
 use ceto_model::{
-    ClusteringKey, DecoratedKey, Index, Mutation, PartitionRange, ReadCommand, ReadResult, ReadTarget,
-    RingPosition, Row, Slice, Table,
+    ClusteringKey, ColumnData, DecoratedKey, Index, Mutation, PartitionRange, ReadCommand, ReadResult,
+    ReadTarget, RingPosition, Row, Slice, Table,
 };
 
 use super::IndexStore;
@@ -30,14 +32,16 @@ const GROUP_MAX: usize = 64;
 const GATHERED_MAX: usize = 10_000;
 
 /// An entry with its reasons.
-struct Hit {
-    at: ClusteringKey,
-    entry: Entry,
-    reasons: Row,
+pub(super) struct Hit {
+    pub(super) at: ClusteringKey,
+    pub(super) entry: Entry,
+    pub(super) reasons: Row,
+    /// Of an index of vectors: the vector, as on the wire.
+    pub(super) vector: Bytes,
 }
 
 /// Hits in the order of the base.
-struct Hits<'a> {
+pub(super) struct Hits<'a> {
     index: Rc<IndexStore>,
     definition: std::sync::Arc<Index>,
     command: &'a ReadCommand,
@@ -48,6 +52,10 @@ struct Hits<'a> {
     is_sorted: bool,
     /// More was found than could be sorted: this one is behind it.
     is_cut: bool,
+    /// Hits that told no truth any more.
+    pub(super) refuted: Cell<u64>,
+    /// Nothing is wanted but to know that.
+    pub(super) only_tests: bool,
 }
 
 impl Database {
@@ -62,8 +70,22 @@ impl Database {
             return Ok(None);
         };
         add(&index.store.counters.reads, 1);
+        if let IndexTerms::Nearest { vector, count } = &search.terms {
+            let result = self.read_nearest(table, &index, search, (vector, *count), command);
+            return Box::pin(result).await;
+        }
+        let mut hits = Hits::new(index, search, command);
+        self.read_hits(table, &mut hits, command).await.map(Some)
+    }
+
+    /// Reads the rows that hits point at.
+    pub(super) async fn read_hits(
+        &self,
+        table: &Rc<TableStore>,
+        hits: &mut Hits<'_>,
+        command: &ReadCommand,
+    ) -> Result<ReadResult> {
         let base = table.definition().clone();
-        let mut hits = Hits::new(index.clone(), search, command);
         let mut result = ReadResult::default();
         let mut limits = command.limits;
         let mut in_partition = 0;
@@ -72,12 +94,12 @@ impl Database {
             let group = hits.next_group(self, &mut result).await?;
             let Some(first) = group.first() else {
                 result.resume = last.filter(|_| hits.is_cut).map(place_behind);
-                return Ok(Some(result));
+                return Ok(result);
             };
             let key = first.entry.key.clone();
             if limits.rows == 0 || limits.bytes == 0 || limits.partitions == 0 {
                 result.resume = Some(place_before(&result, &key));
-                return Ok(Some(result));
+                return Ok(result);
             }
             let is_same = result.partitions.last().is_some_and(|last| last.key == key);
             if !is_same {
@@ -93,8 +115,11 @@ impl Database {
             // The static row is read before all others.
             let finds_partitions = hits.definition.finds_partitions(&base);
             let is_cut = matches!(resume, Some(ResumePoint::Row(..))) && !finds_partitions;
-            let part = self.judge(&hits, &base, &group, part, is_cut, command, &mut result);
+            let part = self.judge(hits, &base, &group, part, is_cut, command, &mut result);
             let is_refuted = finds_partitions && part.is_none();
+            if hits.only_tests {
+                continue;
+            }
             if let Some(part) = part {
                 let rows = part.partition.rows.len() as u64;
                 let is_static = rows == 0 && part.partition.static_row.has_live_cell(command.now);
@@ -119,7 +144,7 @@ impl Database {
                 && !is_refuted
             {
                 result.resume = resume;
-                return Ok(Some(result));
+                return Ok(result);
             }
             last = group.last().map(|hit| hit.entry.clone());
             if in_partition >= command.limits.rows_per_partition {
@@ -127,7 +152,7 @@ impl Database {
             }
             if tombstones >= command.limits.tombstones {
                 result.resume = last.map(place_behind);
-                return Ok(Some(result));
+                return Ok(result);
             }
         }
     }
@@ -168,6 +193,13 @@ impl Database {
                 confirmed.push(hit.entry.row.clone());
             } else if !is_cut {
                 stale.push(hit);
+                if let Some(vectors) = &hits.index.vectors {
+                    let cell = definition.column().and_then(|id| match row?.column(id)? {
+                        ColumnData::Cell(cell) => Some(cell),
+                        ColumnData::Collection(_) => None,
+                    });
+                    vectors.borrow_mut().refute(&hit.entry, &hit.vector, cell);
+                }
             }
         }
         if definition.finds_partitions(base) {
@@ -183,12 +215,15 @@ impl Database {
             }
         }
         result.work.tombstones += stale.len() as u64;
-        self.delete_entries(&hits.index, definition, &stale, command);
+        hits.refuted.set(hits.refuted.get() + stale.len() as u64);
+        if hits.index.vectors.is_none() {
+            self.delete_entries(&hits.index, definition, &stale, command);
+        }
         part
     }
 
     fn delete_entries(&self, index: &IndexStore, definition: &Index, stale: &[&Hit], command: &ReadCommand) {
-        let may_write = !self.is_closed.get() && self.memory.get() < self.options.memtable_space;
+        let may_write = !self.is_closed.get() && self.memory.get() < self.memtable_limit.get();
         if stale.is_empty() || !may_write || self.poison.check().is_err() {
             return;
         }
@@ -252,7 +287,7 @@ fn base_command(
 }
 
 impl<'a> Hits<'a> {
-    fn new(index: Rc<IndexStore>, search: &IndexSearch, command: &'a ReadCommand) -> Hits<'a> {
+    pub(super) fn new(index: Rc<IndexStore>, search: &IndexSearch, command: &'a ReadCommand) -> Hits<'a> {
         let range = match &command.target {
             ReadTarget::Range(range) => range.clone(),
             ReadTarget::Partition(key) => PartitionRange {
@@ -275,6 +310,14 @@ impl<'a> Hits<'a> {
                 };
                 (slice, false)
             }
+            // They come all at once.
+            IndexTerms::Nearest { .. } => {
+                let nothing = Slice {
+                    start: ceto_model::Position::after_all(),
+                    end: ceto_model::Position::after_all(),
+                };
+                (nothing, true)
+            }
         };
         Hits {
             definition: index.definition(),
@@ -285,7 +328,21 @@ impl<'a> Hits<'a> {
             ready: std::collections::VecDeque::new(),
             is_sorted,
             is_cut: false,
+            refuted: Cell::new(0),
+            only_tests: false,
         }
+    }
+
+    /// Of hits that are known already, in the order of the base.
+    pub(super) fn known(
+        index: Rc<IndexStore>,
+        search: &IndexSearch,
+        command: &'a ReadCommand,
+        hits: impl IntoIterator<Item = Hit>,
+    ) -> Hits<'a> {
+        let mut known = Hits::new(index, search, command);
+        known.ready.extend(hits);
+        known
     }
 
     /// The next hits of one partition; none when there are no more.
@@ -321,7 +378,7 @@ impl<'a> Hits<'a> {
     }
 
     /// The entry points at something that is asked for.
-    fn is_wanted(&self, entry: &Entry) -> bool {
+    pub(super) fn is_wanted(&self, entry: &Entry) -> bool {
         let is_inside = self.range.contains(&entry.key);
         let is_in_slices = || match &entry.row {
             None => true,
@@ -407,7 +464,12 @@ impl<'a> Hits<'a> {
         let rows = found.partitions.into_iter().flat_map(|part| part.partition.rows);
         let hits = rows.filter_map(|(at, reasons)| {
             let entry = self.definition.parse(&at)?;
-            Some(Hit { at, entry, reasons })
+            Some(Hit {
+                at,
+                entry,
+                reasons,
+                vector: Bytes::new(),
+            })
         });
         let hits = hits.filter(|hit| self.is_wanted(&hit.entry));
         Ok(Some(hits.collect()))

@@ -18,6 +18,7 @@ mod row_cache;
 mod snapshot;
 mod together;
 mod truncation;
+mod vector;
 mod workload;
 
 use std::collections::BTreeMap;
