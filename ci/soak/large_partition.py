@@ -28,9 +28,10 @@ class Failure(Exception):
 
 
 class LimitedServer(Server):
-    def __init__(self, data, limit_mib, shards):
+    def __init__(self, data, limit_mib, shards, segment_mib=8):
         super().__init__(data, shards=shards)
         self.limit_mib = limit_mib
+        self.segment_mib = segment_mib
 
     def command(self):
         folder = pathlib.Path(self.data)
@@ -41,8 +42,8 @@ shards: {self.shards}
 data_file_directories:
     - {self.data}
 memory_limit: {self.limit_mib}MiB
-commitlog_segment_size: 8MiB
-commitlog_total_space: {max(64, self.limit_mib)}MiB
+commitlog_segment_size: {self.segment_mib}MiB
+commitlog_total_space: {max(8 * self.segment_mib, self.limit_mib)}MiB
 listen_address: 127.0.0.1
 rpc_address: 127.0.0.1
 native_transport_port: {self.native_port}

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::governor::GovernorFigures;
 use crate::process;
 use crate::shards::{ShardGone, Shards};
 
@@ -33,11 +34,17 @@ pub struct Admin {
     options: Arc<NodeOptions>,
     started: SystemTime,
     is_serving: Arc<AtomicBool>,
+    memory: Arc<GovernorFigures>,
 }
 
 impl Admin {
     /// Answers for this node; `is_serving` tells whether clients are accepted.
-    pub fn new(shards: Shards, options: Arc<NodeOptions>, is_serving: Arc<AtomicBool>) -> Admin {
+    pub fn new(
+        shards: Shards,
+        options: Arc<NodeOptions>,
+        is_serving: Arc<AtomicBool>,
+        memory: Arc<GovernorFigures>,
+    ) -> Admin {
         #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
         let started = SystemTime::now();
         Admin {
@@ -45,6 +52,7 @@ impl Admin {
             options,
             started,
             is_serving,
+            memory,
         }
     }
 
@@ -220,7 +228,7 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "generation": generation,
         "uptime_seconds": admin.uptime().as_secs(),
         "memory_used_bytes": figures.resident_bytes,
-        "memory_limit_bytes": memory_limit(),
+        "memory_limit_bytes": admin.memory.limit(),
         "off_heap_bytes": memtables,
         "datacenter": options.datacenter,
         "rack": options.rack,
@@ -237,14 +245,6 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "shards": admin.shards.count(),
         "write_refusals": refusal_documents(&admin.write_refusals().await?),
     })))
-}
-
-/// Memory of the machine, bytes.
-fn memory_limit() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok())
-        .map_or(0, |kib| kib << 10)
 }
 
 async fn status(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {

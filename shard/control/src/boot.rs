@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use crate::admin::Admin;
+use crate::governor::{self, MemoryBounds};
 use crate::metrics;
 use crate::schema::SchemaService;
 use crate::shards::Shards;
@@ -48,6 +49,8 @@ pub struct ControlOptions {
     pub metrics: SocketAddr,
     /// How long requests in flight may take at the end.
     pub drain_timeout: Duration,
+    /// What the governor keeps the process to.
+    pub memory: MemoryBounds,
 }
 
 /// Why the node did not start, or ended; one line.
@@ -85,12 +88,18 @@ async fn serve(
 ) -> Result<(), BootError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let is_serving = Arc::new(AtomicBool::new(false));
-    let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone());
+    let memory = governor::start(control.memory, shards.clone());
+    let admin = Admin::new(
+        shards.clone(),
+        options.clone(),
+        is_serving.clone(),
+        memory.clone(),
+    );
     start_http(control.admin, "api_port", admin.router()).await?;
     start_http(
         control.metrics,
         "prometheus_port",
-        metrics::router(shards.clone()),
+        metrics::router(shards.clone(), memory),
     )
     .await?;
     let schema = boot(&shards, &options).await?;

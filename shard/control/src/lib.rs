@@ -11,6 +11,7 @@ pub mod admin;
 mod backup;
 pub mod boot;
 mod compaction;
+pub mod governor;
 pub mod metrics;
 mod passwords;
 pub mod process;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -13,12 +14,15 @@ use axum::routing::get;
 use ceto_node::metrics::{Sample, SampleKind, Samples};
 use serde::Deserialize;
 
+use crate::governor::GovernorFigures;
 use crate::process;
 use crate::shards::Shards;
 
 /// The metrics server's routes.
-pub fn router(shards: Shards) -> Router {
-    Router::new().route("/metrics", get(scrape)).with_state(shards)
+pub fn router(shards: Shards, memory: Arc<GovernorFigures>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state((shards, memory))
 }
 
 #[derive(Deserialize)]
@@ -26,7 +30,10 @@ struct Parameters {
     aggregate: Option<String>,
 }
 
-async fn scrape(State(shards): State<Shards>, Query(parameters): Query<Parameters>) -> Response {
+async fn scrape(
+    State((shards, memory)): State<(Shards, Arc<GovernorFigures>)>,
+    Query(parameters): Query<Parameters>,
+) -> Response {
     let per_node = match parameters.aggregate.as_deref() {
         None => false,
         Some("node") => true,
@@ -35,14 +42,18 @@ async fn scrape(State(shards): State<Shards>, Query(parameters): Query<Parameter
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
     };
-    match exposition(&shards, per_node).await {
+    match exposition(&shards, &memory, per_node).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, format!("{gone}\n")).into_response(),
     }
 }
 
 /// The text of a scrape.
-async fn exposition(shards: &Shards, per_node: bool) -> Result<String, crate::shards::ShardGone> {
+async fn exposition(
+    shards: &Shards,
+    memory: &GovernorFigures,
+    per_node: bool,
+) -> Result<String, crate::shards::ShardGone> {
     let per_shard = shards
         .on_all(|node| Box::pin(async move { node.samples() }))
         .await?;
@@ -53,15 +64,16 @@ async fn exposition(shards: &Shards, per_node: bool) -> Result<String, crate::sh
             .into_iter()
             .for_each(|sample| families.add(sample, label.as_deref()));
     }
-    process_samples()
+    process_samples(memory)
         .into_iter()
         .for_each(|sample| families.add(sample, None));
     Ok(families.text())
 }
 
-fn process_samples() -> Vec<Sample> {
+fn process_samples(memory: &GovernorFigures) -> Vec<Sample> {
     let figures = process::figures();
     let mut samples = Samples::default();
+    memory.add_to(&mut samples);
     let gauge = |samples: &mut Samples, name, help, value| samples.gauge(name, help, &[], value);
     gauge(
         &mut samples,

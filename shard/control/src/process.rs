@@ -24,6 +24,16 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Page size for statm.
 const PAGE_SIZE: u64 = 4096;
 
+/// Bytes resident, by the shortest way.
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|field| field.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_SIZE
+}
+
 /// Reads /proc/self; what cannot be read is zero.
 pub fn figures() -> ProcessFigures {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
@@ -67,6 +77,7 @@ mod tests {
     fn the_figures_of_a_live_process_are_not_zero() {
         let figures = super::figures();
         assert!(figures.resident_bytes > 1 << 20, "{figures:?}");
+        assert!(super::resident_bytes() > 1 << 20);
         assert!(figures.threads >= 1 && figures.open_files >= 3, "{figures:?}");
     }
 }

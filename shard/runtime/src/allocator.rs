@@ -2,6 +2,9 @@
 //!
 //! The crate `mimalloc` asks for an alignment in every call, which costs about 75 instructions more per allocation than
 //! a plain call. A plain call aligns to [`PLAIN_ALIGNMENT`] whatever is at least as large; nearly everything is.
+//!
+//! Freed memory goes back to the kernel after [`PURGE_DELAY`]: with mimalloc's own second a node under 96 MiB that writes
+//! 16 MiB/s has 14 MiB more resident (75 instead of 61), and is no faster.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_void;
@@ -13,7 +16,18 @@ use libmimalloc_sys::{
 /// What mimalloc aligns blocks to that are at least so large (`MI_MAX_ALIGN_SIZE`); smaller ones to their size.
 const PLAIN_ALIGNMENT: usize = 16;
 
+/// Milliseconds for which freed memory is kept, in case it is wanted again. The variable MIMALLOC_PURGE_DELAY overrides
+/// it.
+const PURGE_DELAY: i64 = 100;
+/// What mimalloc has for it; also the proof that [`OPTION_PURGE_DELAY`] is the option that it is taken for.
+const MIMALLOC_PURGE_DELAY: i64 = 1000;
+/// `mi_option_purge_delay`
+const OPTION_PURGE_DELAY: i32 = 15;
+
 unsafe extern "C" {
+    // Both are behind a feature that brings another dependency.
+    fn mi_option_set_default(option: i32, value: std::ffi::c_long);
+    fn mi_option_get(option: i32) -> std::ffi::c_long;
     // The crate declares it behind a feature that brings another dependency.
     fn mi_collect(force: bool);
 }
@@ -22,6 +36,17 @@ unsafe extern "C" {
 pub(crate) fn give_back_freed() {
     // SAFETY: may be called at any time by any thread; without blocks of mimalloc's it does nothing.
     unsafe { mi_collect(true) }
+}
+
+/// Sets how long freed memory is kept. Once, at the start of the process.
+pub fn set_up_allocator() {
+    // SAFETY: plain calls with an option that there is; they change and read one number.
+    unsafe {
+        // What it is by default tells whether the environment has set it; a number that is none of ours is left alone.
+        if mi_option_get(OPTION_PURGE_DELAY) == MIMALLOC_PURGE_DELAY {
+            mi_option_set_default(OPTION_PURGE_DELAY, PURGE_DELAY);
+        }
+    }
 }
 
 /// mimalloc.
@@ -76,6 +101,15 @@ unsafe impl GlobalAlloc for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_purge_delay_is_set() {
+        set_up_allocator();
+        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+            // SAFETY: reads a number.
+            assert_eq!(unsafe { mi_option_get(OPTION_PURGE_DELAY) }, PURGE_DELAY);
+        }
+    }
 
     #[test]
     fn giving_back_leaves_blocks_that_are_used_alone() {

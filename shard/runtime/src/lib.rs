@@ -29,7 +29,7 @@ mod stack;
 mod start;
 mod watchdog;
 
-pub use allocator::Allocator;
+pub use allocator::{Allocator, set_up_allocator};
 pub use error::Error;
 pub use limits::{connections_within, raise_open_files_limit};
 pub use mailbox::{ControlHandle, Origin, Receiver};

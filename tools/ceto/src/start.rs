@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ceto_control::boot::{BootError, ControlOptions};
+use ceto_control::governor::MemoryBounds;
 use ceto_node::guardrails::{Guardrails, Threshold};
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
 use ceto_node::options::{CommitlogSync, Limits, NodeOptions, StorageSettings};
@@ -52,13 +53,20 @@ impl fmt::Display for StartError {
 pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     #[allow(clippy::disallowed_methods)] // the process starts here
     let started = Instant::now();
+    ceto_runtime::set_up_allocator();
     logging::start(config.log_format, log_level);
     let max_sockets = max_sockets();
     let data = &config.data_file_directories[0];
     std::fs::create_dir_all(data).map_err(|error| StartError::file("create", data, &error))?;
     let _lock = identity::lock(data)?;
     let identity = Identity::load_or_create(data, &config.cluster_name, config.num_tokens)?;
-    let mut options = node_options(config, &identity);
+    let shards = match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
+        shards => shards,
+    };
+    let memory = MemorySplit::of(config, shards);
+    tracing::info!(?memory, "memory");
+    let mut options = node_options(config, &identity, &memory);
     // Some sockets more than connections: for those that are told why they are refused.
     let max_connections = max_sockets - max_sockets / 8;
     if options.limits.max_connections > max_connections {
@@ -69,10 +77,6 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
         options.limits.max_connections = max_connections;
     }
     let options = Arc::new(options);
-    let shards = match config.shards {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
-        shards => shards,
-    };
     let runtime_options = RuntimeOptions {
         shards,
         pin: config.pin_shards,
@@ -88,7 +92,11 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     })
     .map_err(|error| StartError::Failed(error.to_string()))?;
     let door = shard_door(&runtime.control());
-    let control = control_options(config);
+    let bounds = MemoryBounds {
+        limit: memory.limit,
+        storage: memory.storage,
+    };
+    let control = control_options(config, bounds);
     let announce = move |native: SocketAddr, shard_aware: SocketAddr| {
         announce(&control_texts(native, shard_aware), started)
     };
@@ -168,19 +176,20 @@ fn shard_door(control: &ceto_runtime::ControlHandle<ShardMessage>) -> ShardDoor 
     }
 }
 
-fn control_options(config: &Config) -> ControlOptions {
+fn control_options(config: &Config, memory: MemoryBounds) -> ControlOptions {
     ControlOptions {
         admin: SocketAddr::new(config.api_address, config.api_port),
         metrics: SocketAddr::new(config.prometheus_address, config.prometheus_port),
         drain_timeout: Duration::from_secs(30),
+        memory,
     }
 }
 
-fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
+fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> NodeOptions {
     let data = &config.data_file_directories[0];
     let size = |size: crate::config::DataSize| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     let connections = config.native_transport_max_concurrent_connections;
-    let memory = MemorySplit::of(config);
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     NodeOptions {
         cluster_name: config.cluster_name.clone(),
         datacenter: config.datacenter.clone(),
@@ -202,9 +211,9 @@ fn node_options(config: &Config, identity: &Identity) -> NodeOptions {
             max_requests_per_connection: config.native_transport_max_requests_per_connection as usize,
             max_requests_per_shard: config.native_transport_max_requests_per_shard as usize,
             max_output_per_connection: size(config.native_transport_max_output_per_connection),
-            max_response_memory: size(config.native_transport_max_response_data_in_flight),
-            max_request_memory: size(config.native_transport_max_request_data_in_flight),
-            max_request_memory_per_address: size(config.native_transport_max_request_data_in_flight_per_ip),
+            max_response_memory: bytes(memory.responses),
+            max_request_memory: bytes(memory.requests),
+            max_request_memory_per_address: bytes(memory.requests_per_address),
             max_prepared_statements: config.prepared_statements_cache_entries as usize,
             read_timeout: config.read_request_timeout.duration(),
             range_timeout: config.range_request_timeout.duration(),

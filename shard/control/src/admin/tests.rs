@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::boot::boot;
+use crate::governor::MemoryBounds;
 use crate::schema::SchemaService;
 
 struct Alone;
@@ -125,7 +126,12 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
         let (shards, orders) = shard();
         let is_serving = Arc::new(AtomicBool::new(false));
         let options = Arc::new(options());
-        let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone());
+        let bounds = MemoryBounds {
+            limit: 1 << 30,
+            storage: 1 << 29,
+        };
+        let memory = Arc::new(GovernorFigures::new(bounds));
+        let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone(), memory);
         let state = || State(admin.clone());
         let schema = boot(&shards, &options).await.unwrap();
         assert_eq!(

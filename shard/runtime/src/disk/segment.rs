@@ -3,7 +3,12 @@
 //! A write is a copy into the page cache: the bytes are the kernel's when it returns, and survive the process. Because
 //! the blocks exist, a full disk shows when the segment is made, and not later as a fault under a copy. Because they
 //! were written once, a sync writes data only, no block map.
+//!
+//! What was written stays in the page cache, as any file's bytes do, but not in the process: a mapping lets go of its
+//! pages [`RESIDENT_STEP`] by step behind the writer, so that its share of the process's memory is that and no more,
+//! whatever the size of a segment.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +26,11 @@ use super::file::OpenFile;
 /// Zeros written per call. Small on purpose: the page cache keeps what one call wrote as one folio, and a copy into a
 /// mapping dirties the whole folio, which the next sync then writes (with a mebibyte a sync takes many times as long).
 const ZEROS: usize = 16 << 10;
+/// Bytes of a segment that are written before the mapping lets go of their pages. Letting go of one such step takes the
+/// shard 20 us or so.
+const RESIDENT_STEP: usize = 1 << 20;
+/// Pages are let go of at multiples of this (of the kernel's page size, whichever that is).
+const PAGE: usize = 64 << 10;
 
 /// Makes (or takes over) the file of a segment: exactly `size` bytes, all reserved, all zero. Blocks.
 pub(super) fn prepare(path: &Path, size: u64, create: bool) -> io::Result<File> {
@@ -99,6 +109,21 @@ impl Mapping {
         let memory = NonNull::new(memory.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { memory, length })
     }
+
+    /// Takes the pages of a range out of this process's memory. They stay in the page cache with what was written to
+    /// them, and come back when they are touched.
+    fn let_go(&self, start: usize, end: usize) {
+        debug_assert!(start <= end && end <= self.length && start.is_multiple_of(PAGE));
+        // SAFETY: the range is inside the mapping, which is shared with a file: no byte of it is lost. It is advice: when
+        // it fails, the pages stay.
+        unsafe {
+            libc::madvise(
+                self.memory.as_ptr().add(start).cast(),
+                end - start,
+                libc::MADV_DONTNEED,
+            )
+        };
+    }
 }
 
 impl Drop for Mapping {
@@ -115,6 +140,8 @@ pub(super) struct MappedSegment {
     mapping: Option<Mapping>,
     file: Rc<OpenFile>,
     pool: BlockingPool,
+    /// The pages before this offset were let go of.
+    let_go: Cell<usize>,
 }
 
 impl MappedSegment {
@@ -127,7 +154,21 @@ impl MappedSegment {
             mapping: Some(mapping),
             file,
             pool,
+            let_go: Cell::new(0),
         })
+    }
+
+    /// Lets go of what lies behind the writer, when it is enough.
+    fn let_go_behind(&self, offset: usize) {
+        let from = self.let_go.get();
+        if offset < from {
+            // Written again from an earlier place on.
+            self.let_go.set(offset / PAGE * PAGE);
+        } else if offset - from >= RESIDENT_STEP {
+            let until = offset / PAGE * PAGE;
+            self.mapping().let_go(from, until);
+            self.let_go.set(until);
+        }
     }
 
     fn mapping(&self) -> &Mapping {
@@ -149,6 +190,7 @@ impl Segment for MappedSegment {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), mapping.memory.as_ptr().add(start), bytes.len())
         };
+        self.let_go_behind(end);
     }
 
     fn sync(&self) -> LocalFuture<'_, Result<(), DiskError>> {
@@ -171,5 +213,43 @@ impl Drop for MappedSegment {
     fn drop(&mut self) {
         let mapping = self.mapping.take();
         self.pool.run(move || drop(mapping));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resident(mapping: &Mapping) -> usize {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("on Linux");
+        let start = format!("{:x}-", mapping.memory.as_ptr().addr());
+        let own = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let line = own
+            .skip(1)
+            .find(|line| line.starts_with("Rss:"))
+            .expect("each mapping has it");
+        let kibibytes = line.split_whitespace().nth(1).expect("a number");
+        kibibytes.parse::<usize>().expect("a number") << 10
+    }
+
+    #[test]
+    fn what_was_let_go_of_is_neither_in_memory_nor_lost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("segment");
+        let size = 4 << 20;
+        let file = prepare(&path, size as u64, true).expect("room for it");
+        let mapping = Mapping::new(&file, size as u64).expect("a mapping");
+        // SAFETY: within the mapping, which nobody else uses.
+        unsafe { mapping.memory.as_ptr().write_bytes(7, size) };
+        assert!(resident(&mapping) >= size);
+        mapping.let_go(0, size - PAGE);
+        assert!(resident(&mapping) <= PAGE, "{}", resident(&mapping));
+        drop(mapping);
+        assert!(
+            std::fs::read(&path)
+                .expect("it is there")
+                .iter()
+                .all(|byte| *byte == 7)
+        );
     }
 }
