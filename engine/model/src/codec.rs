@@ -90,6 +90,10 @@ impl Decoder {
     }
 
     fn long_varint(&mut self, what: &'static str) -> Decoded<u64> {
+        if let Some((value, length)) = long_varint(&self.input) {
+            self.input.advance(length);
+            return Ok(value);
+        }
         let mut value = 0u64;
         for (i, byte) in self.input.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -126,6 +130,11 @@ impl Decoder {
             return self.error(what);
         }
         Ok(self.input.split_to(length))
+    }
+
+    /// What is left, to be looked at.
+    pub fn rest(&self) -> &Bytes {
+        &self.input
     }
 
     /// Passes over exactly `length` bytes.
@@ -344,8 +353,51 @@ const CELL_LIVE: u8 = 0;
 const CELL_EXPIRING: u8 = 1;
 const CELL_TOMBSTONE: u8 = 2;
 
+/// Bytes of varints that are read and written as one word.
+const WORD: usize = 8;
+/// The bit of each byte that says that another one follows.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
+/// Reads a varint of at most [`WORD`] bytes, with as many bytes behind its beginning: its value and length. None: it is
+/// longer, or too little is left.
+#[inline]
+pub fn long_varint(input: &[u8]) -> Option<(u64, usize)> {
+    let word = u64::from_le_bytes(*input.first_chunk::<WORD>()?);
+    let ends = !word & MORE;
+    if ends == 0 {
+        return None;
+    }
+    let length = ends.trailing_zeros() as usize / 8 + 1;
+    let word = word & (u64::MAX >> (64 - 8 * length)) & !MORE;
+    // Groups of seven bits move together: in pairs, then in fours, then in eights.
+    let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+    let word = (word & 0x0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4;
+    Some((word, length))
+}
+
 /// Appends an unsigned varint.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+#[inline]
+pub fn put_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else {
+        put_long_varint(out, value);
+    }
+}
+
+fn put_long_varint(out: &mut Vec<u8>, mut value: u64) {
+    if value < 1 << (7 * WORD) {
+        let length = (63 - value.leading_zeros() as usize) / 7 + 1;
+        let word = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+        let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x0fff_c000_0fff_c000) << 2;
+        let word = (word & 0x007f_007f_007f_007f) | (word & 0x3f80_3f80_3f80_3f80) << 1;
+        let word = word | MORE & ((1 << (8 * (length - 1))) - 1);
+        let end = out.len() + length;
+        out.extend_from_slice(&word.to_le_bytes());
+        out.truncate(end);
+        return;
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -389,15 +441,56 @@ pub fn put_range_tombstone(out: &mut Vec<u8>, tombstone: &RangeTombstone) {
     put_deletion(out, &tombstone.deletion);
 }
 
+/// A timestamp that is written several times over, as by the cells of a row: only the first time is it encoded.
+struct Repeated {
+    timestamp: Timestamp,
+    /// Where the encoded bytes stand in the output, and how many they are; 0: nowhere yet.
+    at: usize,
+    length: usize,
+}
+
+impl Repeated {
+    fn new() -> Repeated {
+        Repeated {
+            timestamp: Timestamp(0),
+            at: 0,
+            length: 0,
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, out: &mut Vec<u8>, timestamp: Timestamp) {
+        if self.length == WORD
+            && self.timestamp == timestamp
+            && let Some(bytes) = out.get(self.at..).and_then(|bytes| bytes.first_chunk::<WORD>())
+        {
+            let bytes = *bytes;
+            out.extend_from_slice(&bytes);
+            return;
+        }
+        let at = out.len();
+        put_signed(out, timestamp.0);
+        *self = Repeated {
+            timestamp,
+            at,
+            length: out.len() - at,
+        };
+    }
+}
+
 /// Appends a cell.
 pub fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
+    put_cell_after(out, cell, &mut Repeated::new());
+}
+
+fn put_cell_after(out: &mut Vec<u8>, cell: &Cell, timestamps: &mut Repeated) {
     let kind = match &cell.state {
         CellState::Live(_) => CELL_LIVE,
         CellState::Expiring { .. } => CELL_EXPIRING,
         CellState::Tombstone { .. } => CELL_TOMBSTONE,
     };
     out.push(kind);
-    put_signed(out, cell.timestamp.0);
+    timestamps.put(out, cell.timestamp);
     match &cell.state {
         CellState::Live(value) => put_bytes(out, value),
         CellState::Expiring { value, expiry } => {
@@ -418,8 +511,9 @@ pub fn put_row(out: &mut Vec<u8>, row: &Row) {
         flags |= HAS_DELETION;
     }
     out.push(flags);
+    let timestamps = &mut Repeated::new();
     if let Some(liveness) = &row.liveness {
-        put_signed(out, liveness.timestamp.0);
+        timestamps.put(out, liveness.timestamp);
         if let Some(expiry) = &liveness.expiry {
             put_expiry(out, expiry);
         }
@@ -430,15 +524,15 @@ pub fn put_row(out: &mut Vec<u8>, row: &Row) {
     put_varint(out, row.columns.len() as u64);
     for (id, data) in &row.columns {
         put_varint(out, u64::from(id.0));
-        put_column_data(out, data);
+        put_column_data(out, data, timestamps);
     }
 }
 
-fn put_column_data(out: &mut Vec<u8>, data: &ColumnData) {
+fn put_column_data(out: &mut Vec<u8>, data: &ColumnData, timestamps: &mut Repeated) {
     match data {
         ColumnData::Cell(cell) => {
             out.push(COLUMN_CELL);
-            put_cell(out, cell);
+            put_cell_after(out, cell, timestamps);
         }
         ColumnData::Collection(collection) => {
             out.push(
@@ -455,7 +549,7 @@ fn put_column_data(out: &mut Vec<u8>, data: &ColumnData) {
             put_varint(out, collection.cells.len() as u64);
             for (path, cell) in &collection.cells {
                 put_bytes(out, path);
-                put_cell(out, cell);
+                put_cell_after(out, cell, timestamps);
             }
         }
     }
@@ -493,4 +587,52 @@ pub fn put_mutation(out: &mut Vec<u8>, mutation: &Mutation) {
     out.extend_from_slice(mutation.table.0.as_bytes());
     put_bytes(out, &mutation.key.key.0);
     put_partition(out, &mutation.partition);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// As the format says, byte by byte.
+    fn plain_varint(mut value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    #[test]
+    fn varints_are_written_and_read_as_the_format_says() {
+        let around = |bits: u32| {
+            let power = 1u64.checked_shl(bits).unwrap_or(0);
+            [
+                power.wrapping_sub(1),
+                power,
+                power.wrapping_add(1),
+                power ^ 0x5555_5555_5555_5555,
+            ]
+        };
+        for value in (0..=64).flat_map(around) {
+            let expected = plain_varint(value);
+            let mut written = vec![7];
+            put_varint(&mut written, value);
+            assert_eq!(written[1..], expected, "{value:#x}");
+            for behind in [0, 1, 20] {
+                let mut input = expected.clone();
+                input.resize(expected.len() + behind, 0xff);
+                let mut decoder = Decoder::new(input.into());
+                assert_eq!(decoder.varint("number"), Ok(value), "{value:#x}");
+                assert_eq!(decoder.remaining(), behind);
+            }
+            for length in 0..expected.len() {
+                let mut decoder = Decoder::new(Bytes::copy_from_slice(&expected[..length]));
+                assert!(decoder.varint("number").is_err(), "{value:#x}");
+            }
+        }
+    }
 }

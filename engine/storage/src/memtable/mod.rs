@@ -168,7 +168,7 @@ impl Memtable {
                 answer.start(key.clone(), None);
                 let (key, row) = packed.row();
                 let is_wanted = scan.slices.iter().any(|slice| slice.contains(&key));
-                if !is_wanted || answer.push(Fragment::Row(key, row)) == Flow::Continue {
+                if !is_wanted || answer.plain_row(key, row) == Flow::Continue {
                     answer.end();
                 }
                 return true;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ceto_model::{CellState, ClusteringKey, ColumnData, Partition, Row};
 
 use super::partition::{MemtablePartition, own_bytes};
-use crate::sstable::{EncodedPartition, encode_row, only_row};
+use crate::sstable::{EncodedPartition, encode_row, is_replaced_by, only_row};
 
 /// A partition as the memtable keeps it.
 pub(crate) enum Stored {
@@ -43,8 +43,13 @@ impl Stored {
             Stored::Packed(packed) => packed,
         };
         let before = packed.memory();
+        let written = only_row_of(&write).filter(|(_, row)| is_plain(row));
+        if let Some((key, row)) = written.filter(|(key, row)| is_replaced_by(&packed.0, key, row)) {
+            packed.write_over(key, row, scratch);
+            return packed.memory() - before;
+        }
         let (mut key, mut row) = packed.row();
-        if only_row_of(&write).is_some_and(|(written_key, written)| *written_key == key && is_plain(written))
+        if written.is_some_and(|(written_key, _)| *written_key == key)
             && let Some((_, written)) = write.rows.pop()
         {
             // Of two plain rows comes a plain one: nothing of them is copied on the way.
@@ -95,6 +100,20 @@ impl Packed {
         scratch.clear();
         encode_row(key, row, scratch);
         Some(Packed(Bytes::copy_from_slice(scratch)))
+    }
+
+    /// Puts a plain row in the place of the one it holds.
+    fn write_over(&mut self, key: &ClusteringKey, row: &Row, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        encode_row(key, row, scratch);
+        // Most rows stay as long as they are; the memory is there then, unless a reader holds it.
+        match std::mem::take(&mut self.0).try_into_mut() {
+            Ok(mut own) if own.len() == scratch.len() => {
+                own.copy_from_slice(scratch);
+                self.0 = own.freeze();
+            }
+            _ => self.0 = Bytes::copy_from_slice(scratch),
+        }
     }
 
     fn memory(&self) -> isize {

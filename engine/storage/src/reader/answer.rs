@@ -10,8 +10,8 @@
 use ceto_model::key::DecoratedKey;
 use ceto_model::read::{ColumnSelection, PartitionResult, ReadCommand, ResumePoint};
 use ceto_model::{
-    ClusteringKey, Collection, ColumnData, Deletion, Partition, Position, RangeTombstone, ReadResult,
-    ReadTarget, RingPosition, Row, Slice, Table, Timestamp, UnixSeconds,
+    ClusteringKey, Collection, ColumnData, ColumnId, Deletion, Partition, Position, RangeTombstone,
+    ReadResult, ReadTarget, RingPosition, Row, Slice, Table, Timestamp, UnixSeconds,
 };
 
 use super::{Fragment, after_row, before_row};
@@ -151,6 +151,25 @@ impl<'a> Answer<'a> {
             row.map_or_else(|| Err(key.clone()), |row| Ok((key.clone(), row))),
             is_live,
         )
+    }
+
+    /// [`Answer::plain_row`] spares work: nothing is to be looked for in such a row.
+    pub(crate) fn takes_plain_rows(&self) -> bool {
+        !self.command.keep_tombstones && self.definition.dropped.is_empty()
+    }
+
+    /// The column was asked for.
+    pub(crate) fn wants(&self, id: ColumnId) -> bool {
+        self.command.columns.contains(id)
+    }
+
+    /// Takes a row in which nothing is deleted and nothing expires, and which is not empty.
+    pub(crate) fn plain_row(&mut self, key: ClusteringKey, mut row: Row) -> Flow {
+        if !self.takes_plain_rows() {
+            return self.row(key, row);
+        }
+        self.select_columns(&mut row);
+        self.take(Ok((key, row)), true)
     }
 
     fn row(&mut self, key: ClusteringKey, row: Row) -> Flow {
@@ -309,12 +328,17 @@ impl<'a> Answer<'a> {
         if row.liveness.is_none() && row.columns.is_empty() {
             return (None, false);
         }
+        self.select_columns(&mut row);
+        (Some(row), true)
+    }
+
+    /// Drops columns that were not asked for.
+    fn select_columns(&self, row: &mut Row) {
         if let ColumnSelection::Only(ids) = &self.command.columns
-            && row.columns.iter().any(|(id, _)| ids.binary_search(id).is_err())
+            && !row.columns.iter().map(|(id, _)| id).eq(ids)
         {
             row.columns.retain(|(id, _)| ids.binary_search(id).is_ok());
         }
-        (Some(row), true)
     }
 }
 

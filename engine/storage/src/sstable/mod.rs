@@ -72,7 +72,7 @@ pub(crate) use compression::{Compressor, decompress};
 pub use descriptor::{Component, Descriptor, Generation};
 pub(crate) use dictionary::Dictionary;
 pub(crate) use head::unknown_version;
-pub(crate) use plain::{EncodedPartition, encode_row, only_row};
+pub(crate) use plain::{EncodedPartition, encode_row, is_replaced_by, only_row};
 pub(crate) use reader::SstableReader;
 pub use serialization_header::{HeaderColumn, SerializationHeader};
 pub use statistics::{Origin, Statistics};

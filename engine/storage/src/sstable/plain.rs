@@ -9,12 +9,12 @@
 //! could touch.
 
 use bytes::Bytes;
-use ceto_model::codec::{Decoder, put_bytes};
-use ceto_model::{ClusteringKey, Row, Timestamp};
+use ceto_model::codec::{long_varint, put_bytes};
+use ceto_model::key::KEY_END;
+use ceto_model::{Cell, ClusteringKey, ColumnData, ColumnId, Liveness, Row, Timestamp};
 
 use super::items::{ITEM_END, ITEM_ROW, put_length, put_row_item};
-use super::parse::{Item, row_content};
-use super::row::{Base, KIND_LIVE, ROW_LIVENESS, SAME_TIMESTAMP, TimeWriter};
+use super::row::{Base, CAPACITY_MAX, KIND_LIVE, ROW_LIVENESS, SAME_TIMESTAMP, TimeWriter};
 
 /// A whole partition as it lies in a block: neither deletion nor static row, and these items, the end among them.
 #[derive(Clone, Copy, Debug)]
@@ -41,19 +41,99 @@ pub(crate) fn encode_row(key: &ClusteringKey, row: &Row, out: &mut Vec<u8>) {
     out.push(ITEM_END);
 }
 
-/// The row of a partition that [`encode_row`] wrote; its values share the memory.
+/// The row of a partition that [`encode_row`] wrote, which must be plain; its values share the memory.
 ///
 /// # Panics
 /// When the bytes come from elsewhere.
 pub(crate) fn only_row(items: &Bytes) -> (ClusteringKey, Row) {
-    let mut decoder = Decoder::new(items.clone());
-    let row = match Item::read(&mut decoder, Base::default()) {
-        Ok(Item::Row(key, length)) => {
-            row_content(&mut decoder, length, Base::default()).map(|row| (key, row))
-        }
-        _ => unreachable!("a packed partition begins with its row"),
+    let row = || {
+        let mut rest = Rest(items);
+        let is_row = rest.u8()? == ITEM_ROW;
+        let (key, key_end) = (rest.bytes()?, items.len() - rest.0.len());
+        let key = match key {
+            // Of all tables without clustering columns.
+            [KEY_END] => Bytes::from_static(&[KEY_END]),
+            key => items.slice(key_end - key.len()..key_end),
+        };
+        rest.varint()?;
+        let (row, _) = plain_row(items, items.len() - rest.0.len(), Base::default())?;
+        is_row.then_some((ClusteringKey(key), row))
     };
-    row.expect("the memtable's own bytes are well formed")
+    row().expect("the memtable's own bytes are well formed")
+}
+
+/// Nothing is left of a partition that [`encode_row`] wrote when this row, which must be plain, is merged in.
+pub(crate) fn is_replaced_by(items: &[u8], key: &ClusteringKey, row: &Row) -> bool {
+    let replaced = || {
+        let mut rest = Rest(items);
+        let is_row = rest.u8()? == ITEM_ROW && *rest.bytes()? == *key.0;
+        rest.varint()?;
+        let mut timestamp = None;
+        match rest.u8()? {
+            _ if !is_row => return None,
+            0 => {}
+            _ => {
+                timestamp = Some(rest.signed()?);
+                row.liveness.filter(|own| Some(own.timestamp.0) >= timestamp)?;
+            }
+        }
+        let mut columns = row.columns.iter();
+        for _ in 0..rest.varint()? {
+            let column = rest.varint()?;
+            if rest.u8()? & SAME_TIMESTAMP == 0 {
+                timestamp = Some(rest.signed()?);
+            }
+            rest.bytes()?;
+            let (id, data) = columns.find(|(id, _)| u64::from(id.0) >= column)?;
+            match data {
+                ColumnData::Cell(cell) if u64::from(id.0) == column && Some(cell.timestamp.0) > timestamp => {
+                }
+                _ => return None,
+            }
+        }
+        Some(())
+    };
+    replaced().is_some()
+}
+
+/// Reads a row from a place on when it is plain; its values share the memory. With the place behind it. None: it is not,
+/// or it is malformed.
+pub(super) fn plain_row(input: &Bytes, from: usize, base: Base) -> Option<(Row, usize)> {
+    let mut rest = Rest(input.get(from..)?);
+    let time = |rest: &mut Rest<'_>| Some(Timestamp(base.timestamp.wrapping_add(rest.signed()?)));
+    let mut timestamp = match rest.u8()? {
+        0 => None,
+        ROW_LIVENESS => Some(time(&mut rest)?),
+        _ => return None,
+    };
+    let liveness = timestamp.map(|timestamp| Liveness {
+        timestamp,
+        expiry: None,
+    });
+    let count = usize::try_from(rest.varint()?).ok()?;
+    let mut columns: Vec<(ColumnId, ColumnData)> =
+        Vec::with_capacity(count.min(rest.0.len()).min(CAPACITY_MAX));
+    for _ in 0..count {
+        let id = ColumnId(u32::try_from(rest.varint()?).ok()?);
+        if columns.last().is_some_and(|(last, _)| *last >= id) {
+            return None;
+        }
+        let timestamp = match rest.u8()? {
+            KIND_LIVE => *timestamp.insert(time(&mut rest)?),
+            kind if kind == KIND_LIVE | SAME_TIMESTAMP => timestamp?,
+            _ => return None,
+        };
+        let length = rest.bytes()?.len();
+        let end = input.len() - rest.0.len();
+        let cell = Cell::live(timestamp, input.slice(end - length..end));
+        columns.push((id, ColumnData::Cell(cell)));
+    }
+    let row = Row {
+        liveness,
+        deletion: None,
+        columns,
+    };
+    Some((row, input.len() - rest.0.len()))
 }
 
 /// What was copied.
@@ -174,16 +254,23 @@ impl<'a> Rest<'a> {
 
     #[inline]
     fn varint(&mut self) -> Option<u64> {
-        match self.u8()? {
-            byte if byte & 0x80 == 0 => Some(u64::from(byte)),
-            byte => self.long_varint(byte),
+        match self.0.split_first()? {
+            (byte, rest) if byte & 0x80 == 0 => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
         }
     }
 
-    fn long_varint(&mut self, first: u8) -> Option<u64> {
-        let mut value = u64::from(first & 0x7f);
+    fn long_varint(&mut self) -> Option<u64> {
+        if let Some((value, length)) = long_varint(self.0) {
+            self.0 = self.0.get(length..)?;
+            return Some(value);
+        }
+        let mut value = 0;
         // The tenth byte of a varint holds one bit; no number here needs it.
-        for shift in (7..63).step_by(7) {
+        for shift in (0..63).step_by(7) {
             let byte = self.u8()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
@@ -211,6 +298,9 @@ impl<'a> Rest<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use ceto_model::codec::Decoder;
+
+    use super::super::parse::{Item, row_content};
     use super::*;
     use crate::testing::*;
 

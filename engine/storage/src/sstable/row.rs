@@ -22,6 +22,8 @@ use ceto_model::codec::{DecodeError, Decoder, put_bytes, put_signed, put_varint}
 use ceto_model::row::{Collection, ColumnData, Liveness};
 use ceto_model::{Cell, CellState, ColumnId, Deletion, Expiry, Row, Timestamp, Ttl, UnixSeconds};
 
+use super::plain::plain_row;
+
 type Parsed<T> = std::result::Result<T, DecodeError>;
 
 const HAS_DELETION: u8 = 1;
@@ -38,7 +40,7 @@ pub(super) const SAME_TIMESTAMP: u8 = 4;
 const SAME_TIME: u8 = 8;
 
 /// Capacity taken ahead for a count that the input claims.
-const CAPACITY_MAX: usize = 64;
+pub(super) const CAPACITY_MAX: usize = 64;
 
 /// What the times of a block are relative to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,6 +107,11 @@ impl Base {
 
     /// A row.
     pub(crate) fn row(self, decoder: &mut Decoder) -> Parsed<Row> {
+        // Most are plain; what is malformed is found below.
+        if let Some((row, end)) = plain_row(decoder.rest(), 0, self) {
+            decoder.skip(end, "row")?;
+            return Ok(row);
+        }
         RowReader {
             base: self,
             before: Before::default(),
