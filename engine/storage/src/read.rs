@@ -13,7 +13,7 @@ use crate::cache::{CacheLookup, CacheReader, DiskSide, RestScan};
 use crate::database::Database;
 use crate::error::Result;
 use crate::memtable::MemtableReader;
-use crate::reader::{Answer, Flow, FragmentSource, Merge, Scan, Step};
+use crate::reader::{Answer, Flow, Fragment, FragmentSource, Merge, Scan, Step};
 use crate::sstable::{Sstable, SstableReader};
 use crate::table::{TableStore, View, add};
 use crate::wait::Pace;
@@ -83,20 +83,39 @@ impl Database {
             merged(sources, command.reversed)
         };
         let mut pace = Pace::default();
+        let mut is_between_partitions = matches!(command.target, ReadTarget::Range(_));
         loop {
-            match source.step()? {
-                Step::End => break,
-                Step::Load => source.load().await?,
-                Step::Fragment(fragment) => match answer.push(fragment) {
-                    Flow::Continue => {}
-                    Flow::NextPartition => source.skip_partition(),
-                    Flow::Stop => break,
-                },
-            }
+            let run = match is_between_partitions {
+                true => source.run(None, &mut answer)?,
+                false => None,
+            };
+            let turn = if let Some(flow) = run {
+                if flow == Flow::Stop {
+                    break;
+                }
+                self.env.tasks().yield_if_due()
+            } else {
+                match source.step()? {
+                    Step::End => break,
+                    Step::Load => source.load().await?,
+                    Step::Fragment(fragment) => {
+                        is_between_partitions = fragment == Fragment::PartitionEnd;
+                        match answer.push(fragment) {
+                            Flow::Continue => {}
+                            Flow::NextPartition => {
+                                source.skip_partition();
+                                is_between_partitions = true;
+                            }
+                            Flow::Stop => break,
+                        }
+                    }
+                }
+                pace.step(self.env.tasks())
+            };
             if !permit.hold(answer.memory()) && answer.cut_short() {
                 permit.note_cut();
             }
-            if let Some(turn) = pace.step(self.env.tasks()) {
+            if let Some(turn) = turn {
                 turn.await;
             }
         }

@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use ceto_model::key::{BOUND_AFTER, BOUND_BEFORE, KEY_END};
-use ceto_model::{Deletion, Row};
+use ceto_model::{CellState, ColumnData, Deletion, Row};
 
 use super::eviction::SlotNumber;
 
@@ -73,6 +73,44 @@ impl Entries {
             Entries::Few(entries) => entries.len(),
             Entries::Many(entries) => entries.len(),
         }
+    }
+
+    /// They are few, and all gaps before them are known.
+    pub(super) fn are_few_and_known(&self) -> bool {
+        match self {
+            Entries::Few(entries) => entries.iter().all(|(_, entry)| entry.gap != Gap::Unknown),
+            Entries::Many(_) => false,
+        }
+    }
+
+    /// The only place, when there is one and it is that of a row that no range deletion covers or adjoins.
+    pub(super) fn only_row(&self) -> Option<(&Bytes, &Entry)> {
+        match self {
+            Entries::Few(entries) => match &entries[..] {
+                [(place, entry)]
+                    if entry.row.is_some() && entry.covering.is_none() && entry.gap == Gap::Known(None) =>
+                {
+                    Some((place, entry))
+                }
+                _ => None,
+            },
+            Entries::Many(_) => None,
+        }
+    }
+
+    /// Looks at a byte of each value of the first place.
+    pub(super) fn touch(&self) -> usize {
+        let Entries::Few(entries) = self else { return 0 };
+        let columns = entries.first().and_then(|(_, entry)| entry.row.as_ref());
+        let cells = columns.into_iter().flat_map(|row| &row.columns);
+        let bytes = cells.map(|(_, data)| match data {
+            ColumnData::Cell(ceto_model::Cell {
+                state: CellState::Live(value) | CellState::Expiring { value, .. },
+                ..
+            }) => value.first().map_or(0, |byte| usize::from(*byte)),
+            _ => 0,
+        });
+        bytes.sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -23,6 +23,7 @@ mod eviction;
 mod fill;
 mod partition;
 mod reader;
+mod run;
 mod table;
 mod update;
 mod walk;

@@ -59,6 +59,16 @@ impl State {
             && self.tail == Gap::Known(None)
     }
 
+    /// All of it is known, and it has few places.
+    pub(super) fn is_small_and_known(&self) -> bool {
+        !self.is_detached && self.tail != Gap::Unknown && self.entries.are_few_and_known()
+    }
+
+    /// Looks at a byte of each of its parts (see `run`).
+    pub(super) fn touch(&self) -> usize {
+        self.entries.touch()
+    }
+
     /// The gap in which a place lies that is not in the cache.
     fn gap_around(&self, place: &[u8]) -> Gap {
         match self.entries.after(place).next() {

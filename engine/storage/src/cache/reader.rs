@@ -15,13 +15,16 @@ use super::partition::CachedPartition;
 use super::table::TableCache;
 use super::walk::{Cursor, Met, Walked, walk};
 use crate::error::Result;
-use crate::reader::{Fragment, FragmentSource, Merge, Scan, Step, slices_of};
+use crate::reader::{Answer, Flow, Fragment, FragmentSource, Merge, Scan, Step, slices_of};
 use crate::sstable::{Sstable, SstableReader};
 
 /// Places taken at first.
 const BATCH_MIN: usize = 32;
 /// Places taken at most at once.
 const BATCH_MAX: usize = 512;
+/// Partitions of a range taken in one go, at first (a read may want few) and at most.
+const RUN_MIN: usize = 8;
+const RUN_MAX: usize = 64;
 
 /// Where a reader goes when the cache does not know.
 pub(crate) struct DiskSide<'a> {
@@ -69,6 +72,8 @@ enum State<'a> {
 struct Cached<'a> {
     /// Where a range scan goes on.
     ring: Option<RingPosition>,
+    /// Partitions to take in one go next.
+    run: usize,
     current: Option<Current<'a>>,
     /// It has told something.
     has_told: bool,
@@ -113,6 +118,7 @@ impl<'a> CacheReader<'a> {
             disk,
             state: State::Cached(Cached {
                 ring,
+                run: RUN_MIN,
                 current: None,
                 has_told: false,
             }),
@@ -286,6 +292,28 @@ impl FragmentSource for CacheReader<'_> {
                 State::NeedsDisk => return Ok(Step::Load),
                 State::End => return Ok(Step::End),
             }
+        }
+    }
+
+    fn run(&mut self, before: Option<&DecoratedKey>, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        let is_valid = self.is_cache_valid();
+        match &mut self.state {
+            State::Disk(disk) if self.buffer.is_empty() && disk.joint.is_none() && disk.filler.is_none() => {
+                disk.source.run(before, answer)
+            }
+            State::Cached(Cached {
+                ring: Some(ring),
+                run,
+                current: None,
+                has_told,
+            }) if is_valid && self.buffer.is_empty() => {
+                let size = *run;
+                *run = (size * 2).min(RUN_MAX);
+                let flow = self.table.answer_run(&self.scan, ring, before, size, answer);
+                *has_told |= flow.is_some();
+                Ok(flow)
+            }
+            _ => Ok(None),
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) enum CacheLookup {
 pub(crate) struct TableCache {
     pub(super) cache: Rc<RowCache>,
     this: Weak<TableCache>,
-    partitions: RefCell<BTreeMap<DecoratedKey, Rc<CachedPartition>>>,
+    pub(super) partitions: RefCell<BTreeMap<DecoratedKey, Rc<CachedPartition>>>,
     /// No partition lies behind the last one in the cache.
     is_end_known: Cell<bool>,
     /// Grows with each flush and whenever the table is emptied.
@@ -237,14 +237,8 @@ impl TableCache {
     /// What is next in the cache behind a point of the ring, and whether nothing else can lie between.
     pub(super) fn next(&self, point: &RingPosition) -> (Option<Rc<CachedPartition>>, bool) {
         let partitions = self.partitions.borrow();
-        let lower = match point {
-            RingPosition::BeforeToken(token) => Bound::Excluded(bound(*token)),
-            RingPosition::AfterToken(token) => match token.0.checked_add(1) {
-                Some(next) => Bound::Excluded(bound(Token(next))),
-                None => return (None, true),
-            },
-            RingPosition::BeforeKey(key) => Bound::Included(key.clone()),
-            RingPosition::AfterKey(key) => Bound::Excluded(key.clone()),
+        let Some(lower) = lower_bound(point) else {
+            return (None, true);
         };
         match partitions.range((lower, Bound::Unbounded)).next() {
             Some((key, next)) => {
@@ -300,6 +294,16 @@ impl TableCache {
             ReadTarget::Partition(_) => None,
         }
     }
+}
+
+/// Where partitions behind a point of the ring begin. None: none does.
+pub(super) fn lower_bound(point: &RingPosition) -> Option<Bound<DecoratedKey>> {
+    Some(match point {
+        RingPosition::BeforeToken(token) => Bound::Excluded(bound(*token)),
+        RingPosition::AfterToken(token) => Bound::Excluded(bound(Token(token.0.checked_add(1)?))),
+        RingPosition::BeforeKey(key) => Bound::Included(key.clone()),
+        RingPosition::AfterKey(key) => Bound::Excluded(key.clone()),
+    })
 }
 
 /// The point before all keys of a token.

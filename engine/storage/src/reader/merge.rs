@@ -9,7 +9,7 @@ use ceto_env::LocalFuture;
 use ceto_model::{DecoratedKey, Deletion, Row};
 use smallvec::SmallVec;
 
-use super::{Fragment, FragmentSource, Step};
+use super::{Answer, Flow, Fragment, FragmentSource, Step};
 use crate::error::Result;
 use crate::sstable::EncodedPartition;
 use crate::wait::join_all;
@@ -243,6 +243,29 @@ impl FragmentSource for Merge<'_> {
             if let Some(fragment) = fragment {
                 return Ok(Step::Fragment(fragment));
             }
+        }
+    }
+
+    fn run(&mut self, before: Option<&DecoratedKey>, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        if self.state != State::BetweenPartitions {
+            return Ok(None);
+        }
+        // What one input has before the next partition of all others is its alone.
+        let (mut before, mut next) = (before, None);
+        for (at, input) in self.inputs.iter().enumerate() {
+            match &input.head {
+                Head::Unknown if next.is_none() => next = Some(at),
+                Head::Unknown | Head::Load => return Ok(None),
+                Head::Fragment(Fragment::PartitionStart(key, _)) => {
+                    before = Some(before.map_or(key, |before| before.min(key)));
+                }
+                Head::Fragment(_) | Head::End => {}
+            }
+        }
+        let before = before.cloned();
+        match next.and_then(|at| self.inputs.get_mut(at)) {
+            Some(input) => input.source.run(before.as_ref(), answer),
+            None => Ok(None),
         }
     }
 

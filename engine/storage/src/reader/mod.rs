@@ -80,6 +80,11 @@ pub(crate) trait FragmentSource {
     fn load(&mut self) -> LocalFuture<'_, Result<()>>;
     /// Goes on behind the end of the current partition: the next fragment is a partition start.
     fn skip_partition(&mut self);
+    /// Between two partitions: hands whole partitions that lie before a key (None: anywhere) to the answer, several in one
+    /// go, when that is cheaper than fragment by fragment. None: there is nothing of the kind, and `step` goes on.
+    fn run(&mut self, _before: Option<&DecoratedKey>, _answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        Ok(None)
+    }
     /// Right behind a partition's start: all that the source has of the partition, when it lies in one piece. Whoever
     /// takes it skips the partition.
     fn encoded(&self) -> Option<EncodedPartition<'_>> {

@@ -13,7 +13,7 @@ use ceto_model::*;
 use super::purge::fresh_write;
 use super::{Model, apply};
 use crate::testing::*;
-use crate::{Database, RowCacheStats, StorageOptions};
+use crate::{Applied, Database, RowCacheStats, StorageOptions};
 
 fn cached_options(row_cache_size: usize) -> StorageOptions {
     StorageOptions {
@@ -252,6 +252,75 @@ fn the_cache_never_changes_an_answer() {
         all.row_evictions > 1000 && all.partition_evictions > 100,
         "{all:?}"
     );
+}
+
+#[test]
+fn runs_of_small_partitions_are_what_the_sstables_say() {
+    let mut hits = 0;
+    for seed in 0..40 {
+        let (_, env) = machine(seed);
+        let own = env.clone();
+        let work = async move {
+            let database = open_cached(&own, 1 << 20).await;
+            let mut dice = Dice::new(seed);
+            for round in 0..4 {
+                for _ in 0..100 {
+                    let shape = Shape {
+                        partitions: 60,
+                        rows: 1 + dice.below(1 + seed % 3) as u16,
+                        // Some rows are too long to be copied.
+                        value_size: if dice.one_in(4) { 900 } else { 20 },
+                        timestamps: 1000,
+                        deletions: dice.one_in(8),
+                    };
+                    if let Applied::Later(done) = database.apply(random_write(&mut dice, shape)).unwrap() {
+                        done.await.unwrap();
+                    }
+                }
+                if round < 3 {
+                    database.flush(None).await.unwrap();
+                }
+                for number in 0..30 {
+                    let mut command = random_command(&mut dice, &own);
+                    command.target = ReadTarget::Range(PartitionRange {
+                        start: match dice.below(3) {
+                            0 => RingPosition::BeforeToken(Token::MIN),
+                            1 => RingPosition::BeforeKey(key(dice.below(60))),
+                            _ => RingPosition::AfterKey(key(dice.below(60))),
+                        },
+                        end: match dice.below(3) {
+                            0 => RingPosition::BeforeKey(key(dice.below(60))),
+                            1 => RingPosition::AfterKey(key(dice.below(60))),
+                            _ => RingPosition::AfterToken(Token::MAX),
+                        },
+                    });
+                    command.limits.rows = if dice.one_in(2) {
+                        1 + dice.below(60)
+                    } else {
+                        u64::MAX
+                    };
+                    if dice.one_in(4) {
+                        command.limits.partitions = 1 + dice.below(40);
+                        command.limits.rows_per_partition = 1 + dice.below(2);
+                    }
+                    command.bypass_cache = true;
+                    let expected = database.read(&command).await.unwrap();
+                    command.bypass_cache = false;
+                    for _ in 0..2 {
+                        let found = database.read(&command).await.unwrap();
+                        let context = format!("seed {seed}, round {round}, read {number}");
+                        assert_eq!(found.partitions, expected.partitions, "{context}");
+                        assert_eq!(found.resume, expected.resume, "{context}");
+                        assert_eq!(found.work.live_rows, expected.work.live_rows, "{context}");
+                    }
+                }
+            }
+            row_cache(&database).hits
+        };
+        hits += env.block_on(work).unwrap();
+        env.kill();
+    }
+    assert!(hits > 1000, "{hits}");
 }
 
 /// `count` partitions of one row, on disk and nowhere else.
