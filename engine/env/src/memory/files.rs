@@ -21,15 +21,52 @@ const SECTOR: usize = 512;
 
 pub(super) type Inode = Rc<RefCell<File>>;
 
+/// Some sectors of a file, a bit for each: every write of a log goes through here.
+#[derive(Default)]
+struct Sectors(Vec<u64>);
+
+impl Sectors {
+    fn insert(&mut self, at: usize) {
+        if self.0.len() <= at / 64 {
+            self.0.resize(at / 64 + 1, 0);
+        }
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(word) = self.0.get_mut(at / 64) {
+            *word &= !(1 << (at % 64));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// In ascending order.
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let some = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
+        some.flat_map(|(at, word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| at * 64 + bit)
+        })
+    }
+}
+
 /// A file's bytes.
 #[derive(Default)]
 pub(super) struct File {
     pub(super) kernel: Vec<u8>,
     device: Vec<u8>,
     /// Sectors that the next sync will write.
-    dirty: BTreeSet<usize>,
+    dirty: Sectors,
     /// Sectors that no sync will write.
-    dropped: BTreeSet<usize>,
+    dropped: Sectors,
     /// Syncs begun so far, and of each sector the one whose bytes the device has: of two that overlap, the later wins.
     syncs: u64,
     synced_by: BTreeMap<usize, u64>,
@@ -59,7 +96,7 @@ impl File {
         self.kernel[offset..end].copy_from_slice(bytes);
         for at in offset / SECTOR..=(end - 1) / SECTOR {
             self.dirty.insert(at);
-            self.dropped.remove(&at);
+            self.dropped.remove(at);
         }
     }
 
@@ -88,7 +125,7 @@ impl File {
             number: self.syncs,
             length: self.kernel.len(),
             sectors: sectors
-                .map(|at| (*at, Self::sector(&self.kernel, *at).to_vec()))
+                .map(|at| (at, Self::sector(&self.kernel, at).to_vec()))
                 .collect(),
         }
     }
@@ -103,7 +140,7 @@ impl File {
             self.synced_by.insert(at, sync.number);
             self.write_device(at, &bytes);
             if Self::sector(&self.kernel, at) == bytes {
-                self.dirty.remove(&at);
+                self.dirty.remove(at);
             }
         }
     }
@@ -121,7 +158,7 @@ impl File {
             } else {
                 self.dropped.insert(at);
             }
-            self.dirty.remove(&at);
+            self.dirty.remove(at);
         }
     }
 
@@ -137,7 +174,7 @@ impl File {
         if self.dropped.is_empty() || random.toss() {
             return;
         }
-        for at in std::mem::take(&mut self.dropped) {
+        for at in std::mem::take(&mut self.dropped).iter() {
             self.restore(at);
         }
     }
@@ -152,11 +189,11 @@ impl File {
     }
 
     fn lose_power(&mut self, fate: Fate, random: &Random) {
-        for at in std::mem::take(&mut self.dropped) {
+        for at in std::mem::take(&mut self.dropped).iter() {
             self.restore(at);
         }
         let is_touched = !self.dirty.is_empty();
-        for at in std::mem::take(&mut self.dirty) {
+        for at in std::mem::take(&mut self.dirty).iter() {
             let is_lost = match fate {
                 Fate::Nothing => true,
                 Fate::Everything => false,
