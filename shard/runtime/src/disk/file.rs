@@ -1,7 +1,7 @@
 //! Files through the shard's ring: read at random offsets, or written front to back, past the page cache.
 //!
-//! O_DIRECT wants offsets, lengths and memory in whole blocks; both sides here align to [`ALIGNMENT`] and hide it. Where a
-//! file system refuses O_DIRECT, the same code runs through the page cache.
+//! O_DIRECT wants offsets, lengths and memory in whole blocks; both sides here hide it. Memory and writes are aligned to
+//! [`ALIGNMENT`], reads to what the file wants, which may be less. Where a file system refuses O_DIRECT, the same code runs through the page cache.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -95,15 +95,15 @@ impl DiskAccess {
         unsafe { self.ring.start(entry, Held::Buffer(buffer, Rc::clone(file))) }
     }
 
-    /// Fills `buffer[from..]` from the file at `offset`. Returns the buffer and the bytes read.
+    /// Fills `buffer[from..to]` from the file at `offset`. Returns the buffer and the bytes read.
     async fn read(
         &self,
         file: &Rc<OpenFile>,
         buffer: AlignedBuffer,
-        from: usize,
+        (from, to): (usize, usize),
         offset: u64,
     ) -> io::Result<(AlignedBuffer, usize)> {
-        let rest = &buffer.as_slice()[from..];
+        let rest = &buffer.as_slice()[from..to];
         let length = u32::try_from(rest.len()).unwrap_or(1 << 30);
         let entry = opcode::Read::new(types::Fd(file.descriptor()), rest.as_ptr().cast_mut(), length)
             .offset(offset)
@@ -157,11 +157,18 @@ pub(super) struct DirectReader {
     access: Rc<DiskAccess>,
     file: Rc<OpenFile>,
     size: u64,
+    /// Of offsets and lengths; a page is a multiple of it.
+    alignment: usize,
 }
 
 impl DirectReader {
-    pub(super) fn new(access: Rc<DiskAccess>, file: Rc<OpenFile>, size: u64) -> Self {
-        Self { access, file, size }
+    pub(super) fn new(access: Rc<DiskAccess>, file: Rc<OpenFile>, size: u64, alignment: usize) -> Self {
+        Self {
+            access,
+            file,
+            size,
+            alignment,
+        }
     }
 
     async fn read_exactly(&self, offset: u64, length: usize) -> io::Result<Bytes> {
@@ -172,16 +179,17 @@ impl DirectReader {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let start = offset - offset % ALIGNMENT as u64;
+        let start = offset - offset % self.alignment as u64;
         let wanted = (end - start) as usize;
+        let whole = wanted.next_multiple_of(self.alignment);
         let mut buffer = AlignedBuffer::spare(wanted);
         let mut have = 0;
         while have < wanted {
             // A short read is taken up again at its last whole block.
-            let from = have - have % ALIGNMENT;
+            let from = have - have % self.alignment;
             let (back, read) = self
                 .access
-                .read(&self.file, buffer, from, start + from as u64)
+                .read(&self.file, buffer, (from, whole), start + from as u64)
                 .await?;
             buffer = back;
             if from + read <= have {

@@ -10,6 +10,7 @@ mod segment;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use ceto_env::disk::DirEntry;
 use ceto_env::{Disk, DiskError, LocalFuture, ReadFile, Segment, WriteFile};
 
+use crate::aligned::ALIGNMENT;
 use crate::handle::ShardHandle;
 use crate::metrics::RuntimeMetrics;
 use crate::ring::Ring;
@@ -145,12 +147,14 @@ impl Disk for LinuxDisk {
             if metadata.is_dir() {
                 return Err(io::ErrorKind::IsADirectory.into());
             }
-            Ok((file, metadata.len()))
+            let alignment = read_alignment(&file);
+            Ok((file, metadata.len(), alignment))
         });
         Box::pin(async move {
-            let (file, size) = opened.await?;
+            let (file, size, alignment) = opened.await?;
             let file = self.access.open_file(file, path.to_path_buf());
-            Ok(Rc::new(DirectReader::new(Rc::clone(&self.access), file, size)) as Rc<dyn ReadFile>)
+            let reader = DirectReader::new(Rc::clone(&self.access), file, size, alignment);
+            Ok(Rc::new(reader) as Rc<dyn ReadFile>)
         })
     }
 
@@ -209,11 +213,37 @@ impl LinuxDisk {
     }
 }
 
+/// Devices have no smaller sectors, in bytes.
+const SECTOR_MIN: usize = 512;
+
 /// Opens past the page cache where the file system allows it.
 fn open_direct(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     match options.custom_flags(libc::O_DIRECT).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.custom_flags(0).open(path),
         outcome => outcome,
+    }
+}
+
+/// What offsets and lengths of direct reads of a file must be multiples of: the device's sectors where the kernel says so
+/// (Linux 6.1), else a page. A block that lies across two pages is read in fewer bytes so.
+fn read_alignment(file: &File) -> usize {
+    // SAFETY: a statx is plain numbers, for which all zeros is a value.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, the path is an empty string, and the call fills the structure.
+    let outcome = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &raw mut status,
+        )
+    };
+    let is_known = outcome == 0 && status.stx_mask & libc::STATX_DIOALIGN != 0;
+    let alignment = status.stx_dio_offset_align as usize;
+    match is_known && alignment.is_power_of_two() && alignment >= SECTOR_MIN {
+        true => alignment.min(ALIGNMENT),
+        false => ALIGNMENT,
     }
 }
 
