@@ -345,9 +345,11 @@ impl ConnectionState {
                 .borrow_mut()
                 .set_dialect(Dialect::new(envelope.header.version));
         }
-        let message = match RequestMessage::decode(self.dialect(), envelope) {
+        // Large, and so not moved again.
+        let mut decoded = RequestMessage::decode(self.dialect(), envelope);
+        let message = match &mut decoded {
             Ok(message) => message,
-            Err(violation) => return self.respond(stream, &ErrorMessage::from(&violation).into()),
+            Err(violation) => return self.respond(stream, &ErrorMessage::from(&*violation).into()),
         };
         let is_handshake = matches!(message.request, Request::Startup(_) | Request::Options);
         if self.stage.get() == Stage::Connected && !is_handshake {
@@ -365,11 +367,11 @@ impl ConnectionState {
             );
             return self.protocol_error(stream, text);
         }
-        match message.request {
+        match &message.request {
             Request::Options => {
                 self.respond(stream, &Response::Supported(self.node.supported_options()).into())
             }
-            Request::Startup(startup) => self.start_up(stream, &startup),
+            Request::Startup(startup) => self.start_up(stream, startup),
             Request::Register(types) => {
                 let mask = types
                     .iter()
@@ -378,7 +380,7 @@ impl ConnectionState {
                 self.respond(stream, &Response::Ready.into());
             }
             Request::AuthResponse(token) if self.stage.get() == Stage::Authenticating => {
-                self.log_in(stream, token);
+                self.log_in(stream, token.clone());
             }
             Request::AuthResponse(_) => {
                 self.protocol_error(
@@ -405,7 +407,12 @@ impl ConnectionState {
 
     /// Starts a request that runs statements. What needs no wait is answered here; the rest is polled once before it
     /// becomes a task.
-    fn start_request(self: &Rc<Self>, stream: i16, message: RequestMessage, bytes: Option<RequestBytes>) {
+    fn start_request(
+        self: &Rc<Self>,
+        stream: i16,
+        message: &mut RequestMessage,
+        bytes: Option<RequestBytes>,
+    ) {
         let node = &self.node;
         if node.is_draining() {
             let message = "The node is shutting down".to_owned();

@@ -180,15 +180,20 @@ impl ceto_cql::RandomSource for NodeRandom<'_> {
 }
 
 /// Starts a QUERY, PREPARE, EXECUTE or BATCH. An EXECUTE goes as far as it can without a wait, and without a future.
-pub(crate) fn start(node: &Rc<Node>, connection: &Rc<ConnectionState>, message: RequestMessage) -> Started {
-    match message.request {
+/// The message is large, so it is only looked at, and taken when there is to be a future.
+pub(crate) fn start(
+    node: &Rc<Node>,
+    connection: &Rc<ConnectionState>,
+    message: &mut RequestMessage,
+) -> Started {
+    match &message.request {
         ceto_native::Request::Execute(execute) if !message.tracing => {
             let dialect = connection.dialect();
             start_execute(node, connection, dialect, execute, None)
                 .unwrap_or_else(|error| Started::Done(Err(error)))
         }
-        request => {
-            let message = RequestMessage { request, ..message };
+        _ => {
+            let message = std::mem::replace(message, RequestMessage::new(ceto_native::Request::Options));
             Started::later(execute(node.clone(), connection.clone(), message))
         }
     }
@@ -213,7 +218,7 @@ async fn execute(
             run_query(node, connection, &session, query, trace.clone()).await
         }
         ceto_native::Request::Execute(execute) => {
-            match start_execute(node, connection, session.dialect, execute, trace.clone()) {
+            match start_execute(node, connection, session.dialect, &execute, trace.clone()) {
                 Ok(started) => started.outcome().await,
                 Err(error) => Err(error),
             }
@@ -289,7 +294,7 @@ fn start_execute(
     node: &Rc<Node>,
     connection: &Rc<ConnectionState>,
     dialect: Dialect,
-    execute: Execute,
+    execute: &Execute,
     trace: Option<Rc<Trace>>,
 ) -> Result<Started, ErrorMessage> {
     node.metrics.executes.increment();
@@ -299,7 +304,13 @@ fn start_execute(
         trace.parameter("query", &*entry.text);
     }
     let values = bind(&entry.statement, &execute.parameters.values)?;
-    start_statement(context, connection, entry, &values, execute.result_metadata_id)
+    start_statement(
+        context,
+        connection,
+        entry,
+        &values,
+        execute.result_metadata_id.as_ref(),
+    )
 }
 
 /// Parses and prepares a text against the present schema.
@@ -342,7 +353,11 @@ fn bind(statement: &Prepared, values: &Values) -> Result<smallvec::SmallVec<[Bou
         ceto_native::BoundValue::Value(bytes) => BoundValue::Bytes(bytes),
     };
     if !values.is_named() {
-        return Ok(values.iter().map(convert).collect());
+        let mut bound = smallvec::SmallVec::with_capacity(values.len());
+        for value in values.iter() {
+            bound.push(convert(value));
+        }
+        return Ok(bound);
     }
     let named = |variable: &ceto_cql::ColumnSpecification| {
         let value = values.index_of(&variable.name).and_then(|at| values.get(at));
@@ -419,7 +434,7 @@ fn start_statement(
     connection: &Rc<ConnectionState>,
     entry: Rc<Entry>,
     values: &[BoundValue],
-    client_metadata_id: Option<Bytes>,
+    client_metadata_id: Option<&Bytes>,
 ) -> Result<Started, ErrorMessage> {
     check_permissions(connection, &entry.statement)?;
     check_features(&context.node, &entry.statement)?;

@@ -28,7 +28,7 @@ pub(crate) fn start(
     connection: &Rc<ConnectionState>,
     entry: Rc<Entry>,
     plan: Box<SelectPlan>,
-    client_metadata_id: Option<Bytes>,
+    client_metadata_id: Option<&Bytes>,
 ) -> Result<Started, ErrorMessage> {
     validate_for_read(context.consistency).map_err(invalid)?;
     if let Some(warning) = plan.warning() {
@@ -36,26 +36,17 @@ pub(crate) fn start(
     }
     check_guardrails(&context, &plan)?;
     let estimate = estimate(&context, &entry, &plan);
-    let begin = move |share| {
-        let rows = Rows::begin(&context, &entry, client_metadata_id.as_deref());
-        RunningSelect {
-            context,
-            entry,
-            plan,
-            rows,
-            work: Walked::default(),
-            reads: 0,
-            share,
-        }
-    };
     let Some(share) = Share::try_take(connection, estimate) else {
-        let connection = connection.clone();
+        let (connection, client_metadata_id) = (connection.clone(), client_metadata_id.cloned());
         return Ok(Started::later(async move {
             let share = Share::take(&connection, estimate).await?;
-            begin(share).run().await
+            let metadata_id = client_metadata_id.as_ref();
+            RunningSelect::begin(context, entry, plan, metadata_id, share)
+                .run()
+                .await
         }));
     };
-    let mut select = begin(share);
+    let mut select = RunningSelect::begin(context, entry, plan, client_metadata_id, share);
     Ok(match select.advance()? {
         true => Started::Done(select.finish()),
         false => Started::later(select.run()),
@@ -106,6 +97,25 @@ struct RunningSelect {
 }
 
 impl RunningSelect {
+    fn begin(
+        context: RequestContext,
+        entry: Rc<Entry>,
+        plan: Box<SelectPlan>,
+        client_metadata_id: Option<&Bytes>,
+        share: Share,
+    ) -> RunningSelect {
+        let rows = Rows::begin(&context, &entry, client_metadata_id.map(|id| &id[..]));
+        RunningSelect {
+            context,
+            entry,
+            plan,
+            rows,
+            work: Walked::default(),
+            reads: 0,
+            share,
+        }
+    }
+
     /// The plan's next read; one that may end its page early walks over no more tombstones than are left.
     fn command(&self) -> Option<Cow<'_, ReadCommand>> {
         let command = self.plan.command()?;

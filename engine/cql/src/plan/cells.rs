@@ -85,6 +85,19 @@ impl RowTarget<'_> {
             .iter()
             .filter(|operation| operation.is_static == self.row.is_none());
         for operation in own {
+            // What most statements do, without the detour.
+            if let OperationKind::Set(Expression::Bind(index)) = &operation.kind
+                && let Some(BoundValue::Bytes(value)) = self.evaluation.values.get(*index)
+                && row
+                    .columns
+                    .last()
+                    .is_none_or(|(last, _)| *last < operation.column)
+                && !operation.cql_type.is_multicell()
+            {
+                let cell = self.parameters.live(value.clone());
+                row.columns.push((operation.column, ColumnData::Cell(cell)));
+                continue;
+            }
             if let Some(data) = self.apply(operation, row)? {
                 put(row, operation.column, data);
             }

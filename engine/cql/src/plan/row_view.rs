@@ -109,9 +109,14 @@ impl<'a> RowView<'a> {
     }
 
     fn data(&self, column: &Column) -> Option<&'a ColumnData> {
-        match column.kind {
-            ColumnKind::Static => self.static_row.column(column.id),
-            _ => self.row?.column(column.id),
+        let row = match column.kind {
+            ColumnKind::Static => self.static_row,
+            _ => self.row?,
+        };
+        // Where it stands when the row has all columns.
+        match row.columns.get(usize::from(column.position)) {
+            Some((id, data)) if *id == column.id => Some(data),
+            _ => row.column(column.id),
         }
     }
 }

@@ -347,6 +347,7 @@ impl SelectPlan {
         self.select.restrictions.partition.is_range()
     }
 
+    #[inline]
     fn make_command(
         &self,
         target: ReadTarget,
@@ -396,13 +397,15 @@ impl SelectPlan {
     fn advance_key(&mut self, now: UnixSeconds) {
         let key = self.keys.get(self.next_key).cloned();
         self.next_key += 1;
-        self.command = key.map(|key| {
+        // Commands are large: none is moved more often than it must be.
+        self.command = None;
+        if let Some(key) = key {
             let slices = match self.next_key < self.keys.len() {
                 true => self.slices.clone(),
                 false => std::mem::take(&mut self.slices),
             };
-            self.make_command(ReadTarget::Partition(key), slices, None, now)
-        });
+            self.command = Some(self.make_command(ReadTarget::Partition(key), slices, None, now));
+        }
     }
 
     fn set_range(&mut self, range: PartitionRange, first: Option<Slices>, now: UnixSeconds) {
