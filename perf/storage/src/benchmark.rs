@@ -6,10 +6,11 @@ use serde_json::json;
 
 use crate::child::EngineProcess;
 use crate::figures::{Rounds, figures_of};
-use crate::protocol::{Command, Durability, Engine, Report, Setup};
+use crate::protocol::{Command, Durability, Engine, PARTITION_ROWS, Report, Setup};
 use crate::rows::KEY_SIZE;
 
-
+/// Large partitions, at most.
+const PARTITIONS_MAX: u64 = 1000;
 const COST: [&str; 2] = ["operations_per_second", "cpu_us_per_operation"];
 const READ: [&str; 3] = [
     "operations_per_second",
@@ -84,6 +85,8 @@ pub(crate) struct Arguments {
 /// One step of a round: a name when it is measured, and what figures count.
 struct Step {
     name: Option<&'static str>,
+    /// When it is not measured: the workloads that need it. Empty: all do.
+    serves: &'static [&'static str],
     figures: &'static [&'static str],
     command: Command,
     engines: Option<Engine>,
@@ -92,15 +95,25 @@ struct Step {
 fn silent(command: Command) -> Step {
     Step {
         name: None,
+        serves: &[],
         figures: &[],
         command,
         engines: None,
     }
 }
 
+/// As [`silent`], for some workloads only.
+fn ahead_of(serves: &'static [&'static str], command: Command) -> Step {
+    Step {
+        serves,
+        ..silent(command)
+    }
+}
+
 fn measured(name: &'static str, figures: &'static [&'static str], command: Command) -> Step {
     Step {
         name: Some(name),
+        serves: &[],
         figures,
         command,
         engines: None,
@@ -261,21 +274,31 @@ fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<
         rows: 1000,
         seed,
     };
+    // So many that every partition is cached when it is measured.
+    let partitions = (rows / PARTITION_ROWS).clamp(1, PARTITIONS_MAX);
+    let scan_partitions = Command::ScanPartitions {
+        operations: partitions * 4,
+        partitions,
+        seed,
+    };
     let all = vec![
         open(data_size / 10, kernel),
         measured("load", &WRITE, Command::Load { from: 0, to: rows }),
         silent(Command::Close),
         // Enough for everything in every form.
         open(data_size * 12, kernel),
-        silent(read(fill, 32)),
-        silent(read(reads / 4, 1)),
+        ahead_of(&["read-cached", "scan-cached"], read(fill, 32)),
+        ahead_of(&["read-cached"], read(reads / 4, 1)),
         measured("read-cached", &COST, read(reads, 1)),
         // The same scans before, so that what they take is cached in the form that scans want it in.
-        silent(scan.clone()),
+        ahead_of(&["scan-cached"], scan.clone()),
         measured("scan-cached", &COST, scan.clone()),
         silent(Command::Close),
         open(data_size / 10, kernel),
-        silent(read(disk_reads, 16)),
+        ahead_of(
+            &["read-disk", "read-disk-16", "scan-disk", "tail"],
+            read(disk_reads, 16),
+        ),
         measured("read-disk", &READ, read(disk_reads / 2, 1)),
         measured("read-disk-16", &READ, read(disk_reads, 16)),
         measured("scan-disk", &READ, scan),
@@ -317,6 +340,15 @@ fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<
             },
         ),
         silent(Command::Close),
+        // Large partitions, which would change what the workloads above compact.
+        open(data_size * 12, kernel),
+        ahead_of(
+            &["scan-partitions-cached"],
+            Command::LoadPartitions { partitions },
+        ),
+        ahead_of(&["scan-partitions-cached"], scan_partitions.clone()),
+        measured("scan-partitions-cached", &COST, scan_partitions),
+        silent(Command::Close),
         Step {
             engines: Some(Engine::Ceto),
             ..measured(
@@ -328,15 +360,13 @@ fn steps(arguments: &Arguments, rows: u64, value_size: usize, seed: u64) -> Vec<
             )
         },
     ];
+    let is_named = |name: &str| {
+        let wanted = &arguments.workloads;
+        name == "load" || wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
+    };
     let is_wanted = |step: &Step| match step.name {
-        None | Some("load") => true,
-        Some(name) => {
-            arguments.workloads.is_empty()
-                || arguments
-                    .workloads
-                    .iter()
-                    .any(|wanted| name.starts_with(wanted.as_str()))
-        }
+        Some(name) => is_named(name),
+        None => step.serves.is_empty() || step.serves.iter().any(|name| is_named(name)),
     };
     all.into_iter().filter(is_wanted).collect()
 }

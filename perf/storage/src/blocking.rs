@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cost::{Moment, REMOVAL, disk_bytes};
 use crate::latency::{Latencies, Schedule};
-use crate::protocol::{Answer, Command, Durability, Engine, Report, Setup};
+use crate::protocol::{Answer, Command, Durability, Engine, PARTITION_ROWS, Report, Setup};
 use crate::rows::{Dice, Key, Values, check, key};
 
 type Outcome<T> = Result<T, String>;
@@ -99,6 +99,11 @@ fn perform(setup: &Setup, open: &mut Option<Box<dyn Store>>, command: Command) -
             rows,
             seed,
         } => scan(setup, store, operations, rows, seed)?,
+        Command::ScanPartitions { operations, seed, .. } => {
+            scan(setup, store, operations, PARTITION_ROWS, seed)?
+        }
+        // To a peer a range of rows is a range of rows.
+        Command::LoadPartitions { .. } => Report::default(),
         Command::Tail { rate, seconds, seed } => {
             tail(setup, store, rate, Duration::from_secs(seconds), seed)?
         }

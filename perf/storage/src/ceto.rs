@@ -31,6 +31,7 @@ use crate::cost::{Moment, REMOVAL, disk_bytes};
 use crate::protocol::{Answer, Command, Durability, Report, Setup};
 use crate::rows::{Dice, Values, check, key};
 
+mod partitions;
 mod tail;
 mod throughput;
 
@@ -218,6 +219,12 @@ impl Shard {
                 rows,
                 seed,
             } => client.scan(operations, rows, seed).await?,
+            Command::LoadPartitions { partitions } => partitions::load(&client, partitions, before).await?,
+            Command::ScanPartitions {
+                operations,
+                partitions,
+                seed,
+            } => partitions::scan(&client, (operations, partitions), seed).await?,
             Command::Tail { rate, seconds, seed } => tail::measure(&client, rate, seconds, seed).await?,
             Command::Close => {
                 drop(client);
@@ -249,6 +256,23 @@ fn schema(setup: &Setup) -> Arc<Schema> {
     let mut builder = TableBuilder::new(TABLE, "perf", "storage");
     builder.add_column("k", ColumnKind::PartitionKey, CqlType::Blob);
     builder.add_column("v", ColumnKind::Regular, CqlType::Blob);
+    set_options(&mut builder, setup);
+    let tables = [Arc::new(builder.build()), Arc::new(partitions::table(setup))];
+    let keyspace = Keyspace {
+        name: "perf".into(),
+        durable_writes: true,
+        replication: ReplicationOptions(indexmap::IndexMap::new()),
+        tables: tables
+            .into_iter()
+            .map(|table| (table.name.clone(), table))
+            .collect(),
+        types: Default::default(),
+        is_virtual: false,
+    };
+    Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))
+}
+
+fn set_options(builder: &mut TableBuilder, setup: &Setup) {
     let options = &mut builder.options;
     options.compaction = [("class".to_owned(), setup.compaction.clone())].into();
     options.compression = [
@@ -259,16 +283,6 @@ fn schema(setup: &Setup) -> Arc<Schema> {
         ),
     ]
     .into();
-    let table = Arc::new(builder.build());
-    let keyspace = Keyspace {
-        name: "perf".into(),
-        durable_writes: true,
-        replication: ReplicationOptions(indexmap::IndexMap::new()),
-        tables: [(table.name.clone(), table.clone())].into_iter().collect(),
-        types: Default::default(),
-        is_virtual: false,
-    };
-    Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))
 }
 
 fn random_rows(count: u64, seed: u64, rows: u64) -> impl Iterator<Item = u64> {
@@ -335,7 +349,7 @@ impl Client {
     }
 
     async fn settle(&self) -> Outcome<()> {
-        let flushed = self.database.flush(Some(TABLE)).await;
+        let flushed = self.database.flush(None).await;
         flushed.map_err(|error| error.to_string())?;
         loop {
             let stats = self.database.stats();

@@ -60,6 +60,9 @@ pub(crate) enum Durability {
     Device,
 }
 
+/// Rows of a large partition.
+pub(crate) const PARTITION_ROWS: u64 = 1000;
+
 /// What to do next.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "do")]
@@ -88,6 +91,14 @@ pub(crate) enum Command {
     },
     /// Reads that many rows in the order of the engine from random places.
     Scan { operations: u64, rows: u64, seed: u64 },
+    /// Ours only: writes rows of partitions of [`PARTITION_ROWS`] rows each, until nothing is left to flush or to compact.
+    LoadPartitions { partitions: u64 },
+    /// As Scan, but ours reads a partition of [`PARTITION_ROWS`] rows each time; to the peers both are the same.
+    ScanPartitions {
+        operations: u64,
+        partitions: u64,
+        seed: u64,
+    },
     /// Reads rows chosen at random at a fixed rate while nothing else runs, then while everything is compacted.
     Tail { rate: u64, seconds: u64, seed: u64 },
     /// Ours only: flush and compaction beside a bare loop.
