@@ -317,6 +317,11 @@ impl Ring {
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
     }
 
+    /// There is something to submit.
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        !self.uring.borrow_mut().submission().is_empty()
+    }
+
     /// Completions are posted or about to be.
     pub(crate) fn has_completions(&self) -> bool {
         let mut uring = self.uring.borrow_mut();

@@ -38,6 +38,19 @@ use turn::TurnClock;
 
 /// A task that has run this long gives its turn away at its next [`Executor::yield_if_due`].
 pub(crate) const YIELD_AFTER: Duration = Duration::from_micros(200);
+/// The same for work that no client waits for: a request meets it up to three times, at its arrival, at its disk read and at
+/// that one's completion.
+const YIELD_BACKGROUND_AFTER: Duration = Duration::from_micros(100);
+
+/// No client waits for what this queue's tasks do.
+fn is_background(queue: TaskQueue) -> bool {
+    match queue {
+        TaskQueue::Statement | TaskQueue::Control => false,
+        TaskQueue::MemtableFlush | TaskQueue::Compaction | TaskQueue::Streaming | TaskQueue::Maintenance => {
+            true
+        }
+    }
+}
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Executor>>> = const { RefCell::new(None) };
@@ -53,6 +66,8 @@ pub(crate) struct Executor {
     timers: RefCell<Timers>,
     /// When the task being polled was started.
     task_started: Cell<Instant>,
+    /// How long it may run.
+    slice: Cell<Duration>,
     /// The task being polled gave its turn away.
     yielded: Cell<bool>,
     clock: TurnClock,
@@ -79,6 +94,7 @@ impl Executor {
             queues: RefCell::new(queues::RunQueues::new()),
             timers: RefCell::default(),
             task_started: Cell::new(Instant::now()),
+            slice: Cell::new(YIELD_AFTER),
             yielded: Cell::new(false),
             network: OnceCell::new(),
             mailbox: OnceCell::new(),
@@ -141,9 +157,9 @@ impl Executor {
         }
     }
 
-    /// The task being polled has run for [`YIELD_AFTER`].
+    /// The task being polled has run for its slice.
     pub(crate) fn yield_is_due(&self) -> bool {
-        self.task_started.get().elapsed() >= YIELD_AFTER
+        self.task_started.get().elapsed() >= self.slice.get()
     }
 
     /// Lets the loop take a turn before the task goes on.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ceto_env::TaskQueue;
 
-use super::{Executor, YIELD_AFTER};
+use super::{Executor, YIELD_AFTER, YIELD_BACKGROUND_AFTER, is_background};
 use crate::metrics::{Activity, queue_index};
 use crate::ring::{Completion, Kind};
 
@@ -191,6 +191,10 @@ impl Executor {
             let Some(queue) = self.queues.borrow_mut().next() else {
                 return;
             };
+            if is_background(queue) && self.ring.has_unsubmitted() {
+                // The disk reads of statements do not wait for a slice of something else.
+                self.check(self.ring.submit());
+            }
             let started = self.clock.now();
             let ended = self.run_slice(queue, started);
             let ran = ended - started;
@@ -208,9 +212,13 @@ impl Executor {
 
     /// Polls tasks of one queue until it is empty or its slice is over. Returns the time.
     fn run_slice(self: &Rc<Self>, queue: TaskQueue, started: Instant) -> Instant {
+        self.slice.set(match is_background(queue) {
+            true => YIELD_BACKGROUND_AFTER,
+            false => YIELD_AFTER,
+        });
         let mut now = started;
         let mut polled = 0;
-        while now - started < YIELD_AFTER && !self.yielded.get() {
+        while now - started < self.slice.get() && !self.yielded.get() {
             let Some(id) = self.queues.borrow_mut().pop(queue) else {
                 break;
             };
@@ -226,6 +234,7 @@ impl Executor {
             }
             now = self.clock.read();
         }
+        self.slice.set(YIELD_AFTER);
         self.handle.metrics.tasks_polled[queue_index(queue)].add(polled);
         now
     }
