@@ -148,7 +148,7 @@ def test_views_agree_with_the_base(session, seed):
     compare(session)
 
 
-def test_a_build_beside_writes(session):
+def test_a_build_beside_writes(server, session):
     create_base(session)
     insert = session.prepare("INSERT INTO t (p, c, v, w, s) VALUES (?, ?, ?, ?, ?)")
     for number in range(2000):
@@ -171,6 +171,9 @@ def test_a_build_beside_writes(session):
     time.sleep(4)
     compare(session)
     assert not list(session.execute("SELECT * FROM system.view_builds_in_progress"))
+    text = f"SELECT status FROM system_distributed.view_build_status WHERE keyspace_name = '{session.keyspace}'"
+    assert {row.status for row in session.execute(text + " AND view_name = 'by_v'")} == {"SUCCESS"}
+    assert server.nodetool("viewbuildstatus", session.keyspace, "by_v").endswith("by_v has finished building\n")
 
 
 def test_reads(session):

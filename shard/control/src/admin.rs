@@ -69,6 +69,7 @@ impl Admin {
             .route("/v1/node/drain", post(drain))
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
+            .merge(crate::views::routes())
             .with_state(self)
     }
 
@@ -104,6 +105,11 @@ impl Admin {
         Ok(refusals
             .filter_map(|(shard, refusal)| Some((shard, refusal?)))
             .collect())
+    }
+
+    /// The node's address, as nodetool shows it.
+    pub(crate) fn address(&self) -> String {
+        self.options.rpc_address.to_string()
     }
 
     /// The shards behind it.

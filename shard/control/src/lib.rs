@@ -17,3 +17,4 @@ mod passwords;
 pub mod process;
 pub mod schema;
 pub mod shards;
+mod views;

@@ -22,6 +22,7 @@
 //! POST /v1/compaction/throughput?bytes_per_second=N Done; 0 for no limit
 //! GET  /v1/compaction/automatic[?keyspace=K[&table=T]]                  AutomaticCompactions
 //! POST /v1/compaction/automatic?enabled=true|false[&keyspace=K[&table=T]]  Done
+//! GET  /v1/views/build?keyspace=K&view=V             ViewBuild
 //! POST /v1/node/drain                               Done, once everything is flushed and no client is served
 //! ```
 //!
@@ -424,6 +425,18 @@ pub struct RunningCompaction {
     pub written_bytes: u64,
     /// Since its start.
     pub elapsed_ms: u64,
+}
+
+/// Answer of `GET /v1/views/build`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ViewBuild {
+    /// The node's address.
+    pub host: String,
+    /// `SUCCESS`, `STARTED` or `UNKNOWN`.
+    pub status: String,
+    /// Rows of the base that the build has gone over since the node started, while it runs.
+    pub rows: Option<u64>,
 }
 
 /// Answer of `GET /v1/compaction/history`, the latest first.

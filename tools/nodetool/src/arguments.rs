@@ -143,12 +143,25 @@ pub(crate) enum Verb {
     Refresh(RefreshArguments),
     /// Import new SSTables to the system
     Import(ImportArguments),
+    /// Show progress of a materialized view build
+    Viewbuildstatus(ViewBuildStatusArguments),
     /// Enable incremental backup
     Enablebackup,
     /// Disable incremental backup
     Disablebackup,
     /// Status of incremental backup
     Statusbackup,
+}
+
+/// `viewbuildstatus`
+#[derive(Args, Debug)]
+pub(crate) struct ViewBuildStatusArguments {
+    /// Keyspace, or keyspace.view
+    #[arg(value_name = "KEYSPACE")]
+    pub(crate) keyspace: String,
+    /// The view
+    #[arg(value_name = "VIEW")]
+    pub(crate) view: Option<String>,
 }
 
 /// What `stop` may name: nodetool's types of operations, of which the last ones never run here.

@@ -21,5 +21,6 @@ mod info;
 mod run;
 mod status;
 mod tablestats;
+mod views;
 
 pub use run::run;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{backup, compaction, info, status, tablestats};
+use crate::{backup, compaction, info, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -107,6 +107,10 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         }
         Verb::Import(arguments) => {
             text = backup::import(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Viewbuildstatus(arguments) => {
+            text = views::build_status(&client, arguments)?;
             Ok(())
         }
         Verb::Enablebackup => fetch(client.post::<Done>("/v1/backup/enable", &[])).map(|_| Ok(()))?,

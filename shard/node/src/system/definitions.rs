@@ -26,15 +26,20 @@ pub const SYSTEM_SCHEMA: &str = "system_schema";
 pub const SYSTEM_AUTH: &str = "system_auth";
 /// Keyspace of traces.
 pub const SYSTEM_TRACES: &str = "system_traces";
+/// What nodes tell each other of their maintenance.
+pub const SYSTEM_DISTRIBUTED: &str = "system_distributed";
+/// How far each node is with the build of each materialized view.
+pub const VIEW_BUILD_STATUS: &str = "view_build_status";
 /// Keyspace that describes the virtual tables.
 pub const SYSTEM_VIRTUAL_SCHEMA: &str = "system_virtual_schema";
 /// Keyspace of virtual tables for operators.
 pub const SYSTEM_VIEWS: &str = "system_views";
 
 /// Every keyspace that no client may change.
-pub const SYSTEM_KEYSPACES: [&str; 6] = [
+pub const SYSTEM_KEYSPACES: [&str; 7] = [
     SYSTEM,
     SYSTEM_AUTH,
+    SYSTEM_DISTRIBUTED,
     SYSTEM_SCHEMA,
     SYSTEM_TRACES,
     SYSTEM_VIRTUAL_SCHEMA,
@@ -111,6 +116,9 @@ const TRACES_TABLES: &[&str] = &[
      thread text",
 ];
 
+const DISTRIBUTED_TABLES: &[&str] =
+    &["view_build_status: keyspace_name text!, view_name text!, host_id uuid+, status text"];
+
 const VIRTUAL_SCHEMA_TABLES: &[&str] = &[
     "keyspaces: keyspace_name text!",
     "tables: keyspace_name text!, table_name text+, comment text",
@@ -132,6 +140,7 @@ pub fn system_schema() -> Schema {
         (SYSTEM_SCHEMA, SCHEMA_TABLES, "LocalStrategy", false),
         (SYSTEM_AUTH, AUTH_TABLES, "SimpleStrategy", false),
         (SYSTEM_TRACES, TRACES_TABLES, "LocalStrategy", false),
+        (SYSTEM_DISTRIBUTED, DISTRIBUTED_TABLES, "LocalStrategy", false),
         (
             SYSTEM_VIRTUAL_SCHEMA,
             VIRTUAL_SCHEMA_TABLES,

@@ -21,7 +21,7 @@ use ceto_model::{
 use tracing::{info, warn};
 
 use crate::node::Node;
-use crate::system::definitions::{BUILT_VIEWS, SYSTEM, VIEW_BUILDS};
+use crate::system::definitions::{BUILT_VIEWS, SYSTEM, SYSTEM_DISTRIBUTED, VIEW_BUILD_STATUS, VIEW_BUILDS};
 use crate::system::row::{StoredRow, SystemRow, text};
 
 /// Rows of one page.
@@ -194,6 +194,7 @@ impl Node {
             range.start = RingPosition::AfterToken(token);
         } else {
             self.note_build(&schema, view, None, 0).await?;
+            self.announce_build(&schema, view, Some("STARTED")).await?;
         }
         info!(%keyspace, view = %name, "the build of a materialized view starts");
         let mut first_slices = None;
@@ -387,6 +388,7 @@ impl Node {
             .with("status_replicated", Value::Boolean(true))
             .with("view_id", Value::Uuid(view.0));
         self.write_system_row(schema, BUILT_VIEWS, &row, true).await?;
+        self.announce_build(schema, view, Some("SUCCESS")).await?;
         let row = progress_row(schema, view)?;
         self.write_system_row(schema, VIEW_BUILDS, &row, false).await
     }
@@ -394,11 +396,26 @@ impl Node {
     async fn forget_build(self: &Rc<Self>, schema: &Schema, view: TableId) -> Result<(), String> {
         let row = built_row(schema, view)?;
         self.write_system_row(schema, BUILT_VIEWS, &row, false).await?;
+        self.announce_build(schema, view, None).await?;
         let row = progress_row(schema, view)?;
         self.write_system_row(schema, VIEW_BUILDS, &row, false).await
     }
 
-    /// Writes or deletes a row of a table of `system`, durably, on the shard that owns it.
+    /// What other nodes, and operators, are told.
+    async fn announce_build(
+        self: &Rc<Self>,
+        schema: &Schema,
+        view: TableId,
+        status: Option<&str>,
+    ) -> Result<(), String> {
+        let row = built_row(schema, view)?
+            .with("host_id", Value::Uuid(self.options.host_id))
+            .with("status", status.map(text));
+        self.write_system_row(schema, VIEW_BUILD_STATUS, &row, status.is_some())
+            .await
+    }
+
+    /// Writes or deletes a row of a system table, durably, on the shard that owns it.
     async fn write_system_row(
         self: &Rc<Self>,
         schema: &Schema,
@@ -406,8 +423,12 @@ impl Node {
         row: &SystemRow,
         is_there: bool,
     ) -> Result<(), String> {
-        let Some(table) = schema.table(SYSTEM, name) else {
-            return Err(format!("system.{name} is missing"));
+        let keyspace = match name {
+            VIEW_BUILD_STATUS => SYSTEM_DISTRIBUTED,
+            _ => SYSTEM,
+        };
+        let Some(table) = schema.table(keyspace, name) else {
+            return Err(format!("{keyspace}.{name} is missing"));
         };
         let (timestamp, now) = (
             Timestamp(self.next_timestamp()),

@@ -41,6 +41,12 @@ impl Node {
             }
         }
         self.note_timestamp(last);
+        if !notes.is_empty() {
+            tracing::info!(
+                writes = notes.len(),
+                "finishing the view updates that were under way when the node ended"
+            );
+        }
         for ((base, key), (clusterings, rows)) in notes {
             self.views.replayed.increment();
             self.put_right(base, &key, rows).await?;

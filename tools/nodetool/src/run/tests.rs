@@ -575,3 +575,30 @@ fn sstables_are_loaded_from_every_directory() {
     );
     assert!(out.contains("deprecated"), "{out}");
 }
+
+#[test]
+fn viewbuildstatus() {
+    let path = "GET /v1/views/build?keyspace=k&view=v";
+    let done = r#"{"host": "127.0.0.1", "status": "SUCCESS"}"#;
+    for words in ["viewbuildstatus k v", "viewbuildstatus k.v"] {
+        let (code, out, _) = against(&[(path, 200, done)], words);
+        assert_eq!((code, out.as_str()), (0, "k.v has finished building\n"));
+    }
+    let running = r#"{"host": "127.0.0.1", "status": "STARTED", "rows": 5}"#;
+    let (code, _, errors) = against(&[(path, 200, running)], "viewbuildstatus k v");
+    let expected = "\
+nodetool: k.v has not finished building; node status is below.
+
+Host      Info
+127.0.0.1 STARTED
+";
+    assert_eq!((code, errors.as_str()), (1, expected));
+    let (code, _, errors) = against(&[], "viewbuildstatus k");
+    assert_eq!(
+        (code, errors.as_str()),
+        (
+            1,
+            "nodetool: viewbuildstatus requires keyspace and view name arguments\n"
+        )
+    );
+}
