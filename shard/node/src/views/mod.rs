@@ -9,7 +9,7 @@
 //!
 //! **A crash** in the middle leaves the note. At the next start, before clients are served, the view rows in it are
 //! compared with the base as it is, and put right ([`replay`]). The note names rows and holds no content: it does not
-//! matter whether the base's write survived, nor how often it is replayed.
+//! matter how often it is replayed. Views are written when the base's write is as safe as `commitlog_sync` makes it.
 //!
 //! **A build** ([`build`]) goes over the base once, page by page, beside the writes: under the same locks, and all that it
 //! writes is what the base has at that moment.
