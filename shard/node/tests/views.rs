@@ -99,11 +99,13 @@ fn whatever_of_a_write_survives_the_views_show_what_the_base_has() {
         let note_key = encode_clustering(notes.clustering_types(), &note_key).unwrap();
         let mut note = Mutation::new(notes.id, key.clone());
         let note_row = note.partition.row_mut(ClusteringKey(note_key));
+        // Above the deletion of the note of the first write.
+        let timestamp = Timestamp(i64::MAX / 2);
         note_row.liveness = Some(Liveness {
-            timestamp: Timestamp(1),
+            timestamp,
             expiry: None,
         });
-        let cell = Cell::live(Timestamp(1), noted.into());
+        let cell = Cell::live(timestamp, noted.into());
         note_row.merge_column(notes.column("view_rows").unwrap().id, ColumnData::Cell(cell));
         let mut mutations = vec![note];
         let mut write = Mutation::new(base.id, key.clone());
