@@ -66,8 +66,8 @@ fn content(world: &World, cells: &[(&str, i32, i64)]) -> Partition {
 
 #[test]
 fn whatever_of_a_write_survives_the_views_show_what_the_base_has() {
-    // Bits: the base's write, and each of the views' mutations.
-    for survives in 0..16u32 {
+    // Bits: the base's write, and each of the views' mutations, which are written behind it.
+    for survives in (0..16u32).filter(|survives| *survives == 0 || survives & 1 != 0) {
         let world = world();
         let schema = world.node.schema();
         let base = schema.table("ks", "t").unwrap();
@@ -140,10 +140,8 @@ fn whatever_of_a_write_survives_the_views_show_what_the_base_has() {
         );
         let filtered = format!("SELECT * FROM ks.by_v WHERE v = {there} AND w = {w} ALLOW FILTERING");
         assert_eq!(count(filtered), 1, "{survives:b}");
-        if survives & 1 != 0 || survives >> 1 == 0 {
-            let filtered = format!("SELECT * FROM ks.turned WHERE c = 2 AND w = {w} ALLOW FILTERING");
-            assert_eq!(count(filtered), 1, "{survives:b}");
-        }
+        let filtered = format!("SELECT * FROM ks.turned WHERE c = 2 AND w = {w} ALLOW FILTERING");
+        assert_eq!(count(filtered), 1, "{survives:b}");
         assert_eq!(count("SELECT * FROM system.view_updates".to_owned()), 0);
         assert_eq!(world.metric("ceto_view_updates_replayed_total"), 1.0);
     }
