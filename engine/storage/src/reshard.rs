@@ -73,7 +73,11 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         work.replay_segments(&segments, options).await?;
         let files = segments.iter().chain(&free).map(|segment| &segment.path);
         for path in files.chain(temporary.iter().map(|(_, path)| path)) {
-            disk.remove_file(path).await?;
+            match disk.remove_file(path).await {
+                // A copy that a crash left, which the replay has just made again and put in its place.
+                Err(error) if error.is_not_found() => {}
+                removed => removed?,
+            }
             disk.sync_dir(&options.commitlog_dir).await?;
         }
         work.split_sstables().await?;
