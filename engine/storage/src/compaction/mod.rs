@@ -170,6 +170,17 @@ impl Job {
         }
     }
 
+    /// One sstable goes to another level as it is.
+    fn moves(&self) -> bool {
+        let is_alone = self.inputs.borrow().len() == 1 && self.outputs.borrow().is_empty();
+        self.kind == Kind::Level && is_alone
+    }
+
+    /// Inputs are read and outputs written.
+    fn rewrites(&self) -> bool {
+        self.kind != Kind::Expired && !self.moves()
+    }
+
     fn keeps(&self, key: &DecoratedKey) -> bool {
         self.keeps.as_ref().is_none_or(|keeps| keeps(key))
     }

@@ -173,7 +173,7 @@ impl Database {
         let all = job.inputs.borrow().clone();
         match job.kind {
             Kind::Expired => {}
-            Kind::Level if all.len() == 1 => {
+            Kind::Level if job.moves() => {
                 let moved = self
                     .relevel(job, &all[0])
                     .await
@@ -238,10 +238,12 @@ impl Database {
         job.uncommitted
             .borrow_mut()
             .retain(|descriptor| !new.iter().any(|sstable| sstable.descriptor == *descriptor));
-        let bytes: u64 = old.iter().map(|sstable| sstable.data_size()).sum();
-        add(&table.counters.compacted_bytes, bytes);
-        let written: u64 = new.iter().map(|sstable| sstable.data_size()).sum();
-        add(&table.counters.compaction_written_bytes, written);
+        if job.rewrites() {
+            let bytes: u64 = old.iter().map(|sstable| sstable.data_size()).sum();
+            add(&table.counters.compacted_bytes, bytes);
+            let written: u64 = new.iter().map(|sstable| sstable.data_size()).sum();
+            add(&table.counters.compaction_written_bytes, written);
+        }
         if !table.is_in(&job.era) {
             // Truncated or dropped meanwhile: the inputs are on their way out already, the output follows.
             let until = Rc::new((pending, job.era.clone()));
