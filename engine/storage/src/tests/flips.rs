@@ -1,7 +1,7 @@
 //! The damage campaign: whichever byte of whichever file of a data folder is flipped, and wherever a file is cut, each answer
 //! is the right one or an error that names the file.
 //!
-//! A test takes a sample of the places of each file; with `CETO_EVERY_BYTE` set, all of them.
+//! A test takes a sample of the places of each file; with `CETO_EXHAUSTIVE` set, all of them.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,7 +25,7 @@ const ROWS: u16 = 120;
 
 /// Places of a file that are to be damaged, at most `sample` of them unless all are wanted.
 fn places(size: usize, sample: u64, dice: &mut Dice) -> Vec<usize> {
-    if std::env::var_os("CETO_EVERY_BYTE").is_some() || size as u64 <= sample {
+    if std::env::var_os("CETO_EXHAUSTIVE").is_some() || size as u64 <= sample {
         return (0..size).collect();
     }
     // Heads and ends hold what everything else hangs on.

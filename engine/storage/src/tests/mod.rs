@@ -19,6 +19,7 @@ mod snapshot;
 mod together;
 mod truncation;
 mod vector;
+mod upkeep;
 mod workload;
 
 use std::collections::BTreeMap;
