@@ -12,6 +12,7 @@ use ceto_storage::{Database, Error};
 use super::faults::{Nemesis, Trouble};
 use super::node::{Settings, Shards, within};
 use super::oracle::Oracle;
+use super::pairs::{PAIR_TABLES, Pairs};
 use super::workload::{PARTITIONS, Read, TABLES, Workload, found, key, table_id};
 use crate::oracle::Violation;
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub workload: RefCell<Workload>,
     /// Breaks.
     pub nemesis: RefCell<Nemesis>,
+    /// Writes of two tables.
+    pub pairs: RefCell<Pairs>,
     /// Options.
     pub settings: Settings,
     /// What must not have happened.
@@ -105,6 +108,17 @@ impl Shared {
             };
             self.env.tasks().spawn(TaskQueue::Statement, Box::pin(client));
         }
+        if self.pairs.borrow().is_on() {
+            let this = self.clone();
+            let client = async move {
+                while !this.is_ending.get() {
+                    let think = this.pairs.borrow_mut().below(300_000);
+                    this.env.tasks().sleep(Duration::from_micros(think)).await;
+                    this.write_pair().await;
+                }
+            };
+            self.env.tasks().spawn(TaskQueue::Statement, Box::pin(client));
+        }
         let this = self.clone();
         let watcher = async move {
             loop {
@@ -166,6 +180,60 @@ impl Shared {
                 self.violations.borrow_mut().extend(violation);
             }
             Some(Err(_)) | None => oracle.lose(id),
+        }
+    }
+
+    /// A write of two tables, now and then with a flush of one of them meanwhile.
+    async fn write_pair(&self) {
+        let now = self.env.clock().unix_micros();
+        let Some(pair) = self.pairs.borrow_mut().begin(now) else {
+            return;
+        };
+        let (_, database) = self.shards().of(pair.partition);
+        let flushed = self.pairs.borrow_mut().below(20) as usize;
+        if let Some(table) = PAIR_TABLES.get(flushed) {
+            let (database, table) = (database.clone(), table_id(*table));
+            // Its failure shows elsewhere.
+            let flush = async move { drop(database.flush(Some(table)).await) };
+            self.env.tasks().spawn(TaskQueue::MemtableFlush, Box::pin(flush));
+        }
+        let is_split = self.pairs.borrow().is_split;
+        let write = async {
+            if !is_split {
+                return database.write_together(pair.parts).await;
+            }
+            for part in pair.parts {
+                database.write(part).await?;
+            }
+            database.sync().await
+        };
+        let result = within(&*self.env, LONG_TIMEOUT, write).await;
+        self.note("a write of two tables", result.as_ref());
+        if let Some(Ok(())) = result {
+            self.pairs.borrow_mut().acknowledge(pair.number);
+        }
+    }
+
+    /// Compares what both tables have of such writes.
+    pub async fn check_pairs(&self) {
+        if !self.pairs.borrow().is_on() {
+            return;
+        }
+        for partition in 0..PARTITIONS {
+            let mut rows: [Vec<u8>; 2] = Default::default();
+            for (rows, table) in rows.iter_mut().zip(PAIR_TABLES) {
+                let read = Read {
+                    partition: Some(partition),
+                    rows: (0, u8::MAX),
+                    ..Read::whole(table)
+                };
+                match self.collect(&read, self.now()).await {
+                    Ok(values) => rows.extend(values.iter().filter_map(|(slot, ..)| slot.row)),
+                    Err(error) => self.violation(0, format!("a read failed without a cause: {error}")),
+                }
+            }
+            let wrong = self.pairs.borrow().check(partition, [&rows[0], &rows[1]]);
+            wrong.into_iter().for_each(|text| self.violation(7, text));
         }
     }
 

@@ -16,6 +16,7 @@ pub mod faults;
 pub mod load;
 pub mod node;
 pub mod oracle;
+pub mod pairs;
 pub mod sabotage;
 pub mod scenario;
 pub mod workload;

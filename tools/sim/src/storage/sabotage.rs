@@ -34,13 +34,15 @@ pub enum Sabotage {
     SkipsTruncationRecord,
     /// Purges what gc grace still protects, and expires what lives.
     AgesFast,
+    /// Writes the parts of what is one write one after the other.
+    SplitsPairs,
     /// Loses one row block of an sstable in many, with its checksum right: reads of another file.
     MixesFiles,
 }
 
 impl Sabotage {
     /// All but none, with what is broken.
-    pub const ALL: [Sabotage; 9] = [
+    pub const ALL: [Sabotage; 10] = [
         Self::SkipsLogSync,
         Self::HoldsLog,
         Self::IgnoresSyncErrors,
@@ -49,6 +51,7 @@ impl Sabotage {
         Self::LeavesInputs,
         Self::SkipsTruncationRecord,
         Self::AgesFast,
+        Self::SplitsPairs,
         Self::MixesFiles,
     ];
 }

@@ -13,6 +13,7 @@ use super::faults::{Nemesis, Trouble};
 use super::load::Shared;
 use super::node::{DATA, Settings, Shards, within};
 use super::oracle::{End, Oracle};
+use super::pairs::{PAIR_TABLES, Pairs};
 use super::sabotage::{Sabotage, SabotagedEnv};
 use super::workload::{Read, TABLES, TableShape, Workload, schema};
 use crate::oracle::Violation;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub sabotage: Sabotage,
     /// The only kind of trouble, often; None: what the seed picks.
     pub trouble: Option<Trouble>,
+    /// Writes of two tables that are one; None: in a third of the runs.
+    pub pairs: Option<bool>,
 }
 
 impl Default for Plan {
@@ -37,6 +40,7 @@ impl Default for Plan {
             load: Duration::from_secs(40),
             sabotage: Sabotage::None,
             trouble: None,
+            pairs: None,
         }
     }
 }
@@ -71,11 +75,20 @@ const SHARDS_MAX: u64 = 3;
 pub fn run(seed: u64, plan: Plan) -> Outcome {
     let disk = MemoryDisk::new(seed);
     let mut random = Random::salted(seed, "storage scenario");
-    let shapes: Vec<TableShape> = (0..TABLES).map(|_| TableShape::draw(&mut random)).collect();
+    let mut shapes: Vec<TableShape> = (0..TABLES).map(|_| TableShape::draw(&mut random)).collect();
+    let mut pairs = Pairs::default();
+    let mut others = Random::salted(seed, "storage pairs");
+    let has_pairs = others.chance(1, 3);
+    if plan.pairs.unwrap_or(has_pairs) {
+        pairs = Pairs::new(seed, plan.sabotage == Sabotage::SplitsPairs);
+        shapes.extend(PAIR_TABLES.map(|_| TableShape::draw(&mut others)));
+    }
     let env = MemoryEnv::new(disk.clone(), random.next());
     let mut run = Run {
         shards: random.between(1..=SHARDS_MAX) as u16,
         schema: schema(&shapes),
+        tables: shapes.len() as u8,
+        pairs,
         settings: Settings::new(seed),
         oracle: Oracle::default(),
         workload: Workload::new(seed),
@@ -115,6 +128,9 @@ struct Run {
     random: Random,
     shards: u16,
     schema: std::sync::Arc<ceto_model::Schema>,
+    /// Those of pairs too.
+    tables: u8,
+    pairs: Pairs,
     settings: Settings,
     oracle: Oracle,
     workload: Workload,
@@ -133,6 +149,7 @@ impl Run {
             env: self.env.clone(),
             oracle: RefCell::new(std::mem::take(&mut self.oracle)),
             workload: RefCell::new(std::mem::replace(&mut self.workload, Workload::new(0))),
+            pairs: RefCell::new(std::mem::take(&mut self.pairs)),
             nemesis: RefCell::new(std::mem::replace(&mut self.nemesis, Nemesis::new(0, None))),
             settings: self.settings.clone(),
             violations: RefCell::default(),
@@ -148,6 +165,7 @@ impl Run {
         self.oracle = std::mem::take(&mut *shared.oracle.borrow_mut());
         self.workload = std::mem::replace(&mut *shared.workload.borrow_mut(), Workload::new(0));
         self.nemesis = std::mem::replace(&mut *shared.nemesis.borrow_mut(), Nemesis::new(0, None));
+        self.pairs = std::mem::take(&mut *shared.pairs.borrow_mut());
         self.outcome.succeeded += shared.succeeded.get();
         self.outcome.failed += shared.failed.get();
         self.outcome
@@ -205,6 +223,7 @@ impl Run {
             for table in 0..TABLES {
                 shared.read_and_check(&Read::whole(table), true).await;
             }
+            shared.check_pairs().await;
         });
         let end = if !shared.violations.borrow().is_empty() {
             End::Killed
@@ -310,7 +329,7 @@ impl Run {
                     if let Err(error) = database.flush(None).await {
                         shared.violation(0, format!("a flush of a whole node failed: {error}"));
                     }
-                    for table in 0..TABLES {
+                    for table in 0..self.tables {
                         if let Err(error) = database.compact(super::workload::table_id(table)).await {
                             shared.violation(0, format!("a compaction of a whole node failed: {error}"));
                         }
@@ -323,7 +342,7 @@ impl Run {
             }
             self.check_all(shared).await;
             for database in &shards.databases {
-                for table in 0..TABLES {
+                for table in 0..self.tables {
                     if let Err(error) = database.verify(super::workload::table_id(table)).await {
                         shared.violation(0, format!("a whole node does not verify: {error}"));
                     }
@@ -351,13 +370,14 @@ impl Run {
                 shared.read_and_check(&read, false).await;
             }
         }
+        shared.check_pairs().await;
     }
 
     /// Nothing is left over: every file of a table belongs to a live sstable or is a record.
     fn check_files(&self, shared: &Shared, shards: &Shards) {
         let mut live = Vec::new();
         for database in &shards.databases {
-            for table in 0..TABLES {
+            for table in 0..self.tables {
                 let sstables = database.sstables(super::workload::table_id(table));
                 live.extend(
                     sstables

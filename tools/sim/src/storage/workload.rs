@@ -48,7 +48,8 @@ fn partition_of(key: &DecoratedKey) -> Option<u8> {
     key.key.0.get(1).copied()
 }
 
-fn clustering(row: u8) -> ClusteringKey {
+/// The key of a row.
+pub fn clustering(row: u8) -> ClusteringKey {
     ClusteringKey(Bytes::from(vec![COMPONENT, row, KEY_END]))
 }
 
