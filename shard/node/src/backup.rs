@@ -19,6 +19,8 @@ use crate::node::Node;
 
 /// Time between looks for expired snapshots.
 const EXPIRY_LOOK: Duration = Duration::from_secs(1);
+/// Milliseconds until snapshots that could not be removed are looked at again.
+const EXPIRY_RETRY: i64 = 60_000;
 /// Longest name of a snapshot, in bytes: it is a folder's name.
 const TAG_MAX: usize = 255;
 
@@ -263,7 +265,8 @@ impl Node {
                 if node.next_snapshot_expiry.get().is_some_and(|at| at <= now) {
                     node.next_snapshot_expiry.set(None);
                     if let Err(error) = node.expire_snapshots(now).await {
-                        error!(%error, "expired snapshots remain");
+                        error!(%error, "expired snapshots remain for now");
+                        node.note_expiry(now + EXPIRY_RETRY);
                     }
                 }
                 node.env.tasks().sleep(EXPIRY_LOOK).await;

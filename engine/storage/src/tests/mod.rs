@@ -18,8 +18,8 @@ mod row_cache;
 mod snapshot;
 mod together;
 mod truncation;
-mod vector;
 mod upkeep;
+mod vector;
 mod workload;
 
 use std::collections::BTreeMap;

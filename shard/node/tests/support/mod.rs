@@ -194,13 +194,18 @@ impl World {
 
     /// With an env that is made of the one in memory.
     pub(crate) fn boot_on(limits: Limits, wrap: impl Fn(Rc<MemoryEnv>) -> Rc<dyn Env>) -> World {
+        World::boot_as(options(limits), wrap)
+    }
+
+    /// With all options.
+    pub(crate) fn boot_as(options: NodeOptions, wrap: impl Fn(Rc<MemoryEnv>) -> Rc<dyn Env>) -> World {
         let env = MemoryEnv::new(MemoryDisk::new(1), 1);
         let network = Rc::new(MemoryNetwork::default());
         let parts = NodeParts {
             env: wrap(env.clone()),
             network: network.clone(),
             mailbox: Rc::new(Alone),
-            options: Arc::new(options(limits)),
+            options: Arc::new(options),
             settings: Arc::from([]),
             runtime_samples: Box::new(|_| {}),
         };
@@ -367,7 +372,7 @@ fn change_schema_by(node: &Rc<Node>, env: &Rc<MemoryEnv>) {
     }));
 }
 
-fn options(limits: Limits) -> NodeOptions {
+pub(crate) fn options(limits: Limits) -> NodeOptions {
     NodeOptions {
         cluster_name: "limits".to_owned(),
         datacenter: "datacenter1".to_owned(),
