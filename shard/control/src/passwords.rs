@@ -1,8 +1,9 @@
 //! Passwords and their bcrypt hashes, away from every event loop: one takes some fifty milliseconds of a processor.
 //!
-//! Bound: one hash at a time. Those that wait are at most one for each connection, and the clients' connect timeouts
-//! end them; more at a time would take processors from shards.
+//! Bounds: one hash at a time, since more would take processors from shards; [`WAITING_MAX`] comparisons that wait, and
+//! further ones are refused: clients that have not logged in yet cannot make the node work for ever.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -11,16 +12,25 @@ use tracing::error;
 /// Hashes take 2 to the power of this rounds, as Cassandra's.
 const COST: u32 = 10;
 
+/// Comparisons that may wait: some ten seconds of work, which is as long as clients wait for a connection.
+const WAITING_MAX: usize = 256;
+
+/// A hash of a password that nobody knows, compared where there is none: the time of a refusal does not tell whether
+/// there is such a role.
+const NOBODYS_HASH: &str = "$2a$10$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAO";
+
 /// Makes and compares hashes, one after the other.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     turn: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Passwords {
     pub(crate) fn new() -> Passwords {
         Passwords {
             turn: Arc::new(Semaphore::new(1)),
+            places: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }
 
@@ -37,15 +47,27 @@ impl Passwords {
             .map_err(|error| error.to_string())
     }
 
-    /// Whether `hash` is of `password`; false for what is no hash.
-    pub(crate) async fn is_right(&self, password: Box<str>, hash: Arc<str>) -> bool {
-        match self.run(move || bcrypt::verify(&*password, &hash)).await {
-            Ok(outcome) => outcome.unwrap_or(false),
-            Err(failure) => {
-                error!(%failure, "a password was not compared");
-                false
+    /// Whether `hash` is of `password`; false for what is no hash, and without one. None when too many wait.
+    pub(crate) fn compare(
+        &self,
+        password: Box<str>,
+        hash: Option<Arc<str>>,
+    ) -> Option<impl Future<Output = bool> + Send + use<>> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let passwords = self.clone();
+        Some(async move {
+            let has_hash = hash.is_some();
+            let hash = hash.unwrap_or_else(|| NOBODYS_HASH.into());
+            let compared = passwords.run(move || bcrypt::verify(&*password, &hash)).await;
+            drop(place);
+            match compared {
+                Ok(outcome) => outcome.unwrap_or(false) && has_hash,
+                Err(failure) => {
+                    error!(%failure, "a password was not compared");
+                    false
+                }
             }
-        }
+        })
     }
 
     async fn run<R: Send + 'static>(
@@ -70,12 +92,30 @@ mod tests {
         let passwords = Passwords::new();
         let hash: Arc<str> = passwords.hash("secret").await.unwrap().into();
         assert!(hash.starts_with("$2a$10$"));
-        assert!(passwords.is_right("secret".into(), hash.clone()).await);
-        assert!(!passwords.is_right("Secret".into(), hash.clone()).await);
-        assert!(!passwords.is_right("secret".into(), "no hash".into()).await);
+        let is_right = async |password: &str, hash: &str| {
+            let comparison = passwords.compare(password.into(), Some(hash.into()));
+            comparison.unwrap().await
+        };
+        assert!(is_right("secret", &hash).await);
+        assert!(!is_right("Secret", &hash).await);
+        assert!(!is_right("secret", "no hash").await);
         assert_ne!(*hash, *passwords.hash("secret").await.unwrap());
         // Of the test vectors that jBCrypt, which Cassandra uses, publishes.
         let of_jbcrypt = "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe";
-        assert!(passwords.is_right("a".into(), of_jbcrypt.into()).await);
+        assert!(is_right("a", of_jbcrypt).await);
+        // What is compared for roles that are not there is a hash, or its refusal would come sooner.
+        assert!(!bcrypt::verify("", NOBODYS_HASH).unwrap());
+        assert!(!passwords.compare("".into(), None).unwrap().await);
+    }
+
+    #[tokio::test]
+    async fn comparisons_that_wait_are_bounded() {
+        let passwords = Passwords::new();
+        let waiting: Vec<_> = std::iter::from_fn(|| passwords.compare("x".into(), Some("no hash".into())))
+            .take(WAITING_MAX + 1)
+            .collect();
+        assert_eq!(waiting.len(), WAITING_MAX);
+        drop(waiting);
+        assert!(passwords.compare("x".into(), None).is_some());
     }
 }

@@ -90,9 +90,12 @@ impl SchemaService {
                     from,
                     slot,
                 } => {
-                    let (passwords, shards) = (self.passwords.clone(), self.shards.clone());
+                    let (comparison, shards) = (self.passwords.compare(password, hash), self.shards.clone());
                     tokio::spawn(async move {
-                        let is_right = passwords.is_right(password, hash).await;
+                        let is_right = match comparison {
+                            Some(comparison) => Some(comparison.await),
+                            None => None,
+                        };
                         let told = shards.on(from, move |node| {
                             Box::pin(async move { node.password_compared(slot, is_right) })
                         });
@@ -194,7 +197,9 @@ impl SchemaService {
     /// Makes the roles known to every shard, and the first role where clients have to log in and there is none.
     pub async fn install_first_access(&mut self) -> Result<(), CqlError> {
         self.last = now_micros().max(self.last + 1);
-        let mut access = (*self.access).clone();
+        // A crash between a DROP and what it ends: a table of the same name must not find its permissions.
+        let pruned = self.access.after_schema_change(&self.schema, Vec::new(), None);
+        let mut access = pruned.unwrap_or_else(|| (*self.access).clone());
         if self.options.access.requires_login && access.roles.is_empty() {
             let hash = self.passwords.hash(DEFAULT_SUPERUSER).await;
             let hash = hash.map_err(CqlError::Invalid)?;

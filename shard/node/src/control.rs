@@ -38,8 +38,8 @@ pub enum ControlRequest {
     ComparePassword {
         /// What a client says.
         password: Box<str>,
-        /// What is stored.
-        hash: Arc<str>,
+        /// What is stored; None for a role that is not there or has none, which takes as long.
+        hash: Option<Arc<str>>,
         /// The shard that asks; told by [`Node::password_compared`](crate::Node::password_compared).
         from: u16,
         /// Its slot.

@@ -24,9 +24,6 @@ use crate::system::definitions::SYSTEM_AUTH;
 /// What AUTHENTICATE names: drivers choose their side by it.
 pub(crate) const AUTHENTICATOR: &str = "org.apache.cassandra.auth.PasswordAuthenticator";
 
-/// A hash that no password has, compared for roles that there are not, so that the time of a refusal does not tell.
-const NOBODYS_HASH: &str = "$2a$10$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
 /// Name and password of a token: an identity to act as, which is not looked at, then both, each after a zero.
 fn credentials(token: Option<&Bytes>) -> Result<(&str, &str), ErrorMessage> {
     let refusal = |message: &str| bad_credentials(message.to_owned());
@@ -70,19 +67,19 @@ async fn try_log_in(node: &Rc<Node>, token: Option<Bytes>) -> Result<Arc<str>, E
         let role = access.roles.get(name);
         role.and_then(|role| role.salted_hash.clone())
     };
-    let has_hash = hash.is_some();
     let (slot, answer) = node.logins.open();
     let request = ControlRequest::ComparePassword {
         password: password.into(),
-        hash: hash.unwrap_or_else(|| NOBODYS_HASH.into()),
+        hash,
         from: node.shard(),
         slot,
     };
+    let too_many = || overloaded("Too many logins are waiting; try again later");
     if node.ask_control(request).is_err() {
         node.logins.cancel(slot);
-        return Err(overloaded("Too many logins are waiting"));
+        return Err(too_many());
     }
-    if !answer.await || !has_hash {
+    if !answer.await.ok_or_else(too_many)? {
         return Err(bad_credentials(format!(
             "Provided username {name} and/or password are incorrect"
         )));
@@ -152,8 +149,8 @@ impl Node {
         Ok(stored)
     }
 
-    /// The control thread's answer to a comparison that this shard has asked for.
-    pub fn password_compared(&self, slot: u32, is_right: bool) {
+    /// The control thread's answer to a comparison that this shard has asked for; None when too many wait.
+    pub fn password_compared(&self, slot: u32, is_right: Option<bool>) {
         self.logins.answer(slot, is_right);
     }
 

@@ -101,7 +101,7 @@ pub struct Node {
     /// Locks held for other shards.
     pub(crate) held_locks: RefCell<Slab<PartitionGuard>>,
     /// Comparisons of passwords that this shard waits for.
-    pub(crate) logins: Slots<bool>,
+    pub(crate) logins: Slots<Option<bool>>,
     /// Roles and what is granted to them.
     pub(crate) access: RefCell<Arc<AccessControl>>,
     /// Changes of the schema, or of roles, that this shard waits for.
