@@ -85,7 +85,8 @@ pub trait Disk {
     fn create_dir_all<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>>;
     /// Entries of a folder, sorted by name.
     fn list_dir<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<Vec<DirEntry>, DiskError>>;
-    /// Removes a file.
+    /// Removes a file that nobody reads any more: when this was its only name, reads of it may find less than was there. The
+    /// name is gone at once; its space, when this returns.
     fn remove_file<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>>;
     /// Removes an empty folder.
     fn remove_dir<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>>;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ceto_env::{Env, LocalFuture, Mailbox, Network, TaskQueue};
 
-use crate::disk::{BlockingPool, BlockingThreads, LinuxDisk};
+use crate::disk::{BlockingPool, BlockingThreads, Freeing, FreeingThread, LinuxDisk};
 use crate::env::LinuxEnv;
 use crate::error::Error;
 use crate::executor::Executor;
@@ -92,6 +92,7 @@ pub struct Runtime<M> {
     control: ControlHandle<M>,
     shards: Vec<JoinHandle<Result<(), Error>>>,
     disk_threads: BlockingThreads,
+    freeing_thread: FreeingThread,
     watchdog: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -115,6 +116,7 @@ impl<M: Send> Runtime<M> {
             let _ = thread.join();
         }
         self.disk_threads.join();
+        self.freeing_thread.join();
         outcome
     }
 }
@@ -137,10 +139,12 @@ where
         })?;
     let seats = mesh(options.shards, options.mailbox_capacity);
     let control = ControlHandle::new(&seats, Arc::clone(&handles));
-    let (pool, disk_threads) = BlockingPool::start(DISK_THREADS).map_err(|source| Error::System {
+    let no_thread = |source| Error::System {
         what: "start a thread",
         source,
-    })?;
+    };
+    let (pool, disk_threads) = BlockingPool::start("disk", DISK_THREADS).map_err(no_thread)?;
+    let (freeing, freeing_thread) = Freeing::start().map_err(no_thread)?;
     let cores = cores_to_pin(options);
     let listeners = Arc::new(Listeners::default());
     let (ready, readiness) = sync_channel(usize::from(options.shards));
@@ -153,6 +157,7 @@ where
             options: options.clone(),
             handles: Arc::clone(&handles),
             pool: pool.clone(),
+            freeing: freeing.clone(),
             listeners: Arc::clone(&listeners),
         };
         let (main, ready) = (main.clone(), ready.clone());
@@ -171,7 +176,7 @@ where
             })?;
         shards.push(thread);
     }
-    drop((ready, pool));
+    drop((ready, pool, freeing));
     for _ in 0..options.shards {
         match readiness.recv() {
             Ok(Ok(())) => {}
@@ -190,6 +195,7 @@ where
         control,
         shards,
         disk_threads,
+        freeing_thread,
         watchdog,
     })
 }
@@ -218,6 +224,7 @@ struct ShardSetup<M> {
     options: RuntimeOptions,
     handles: Arc<[Arc<ShardHandle>]>,
     pool: BlockingPool,
+    freeing: Freeing,
     listeners: Arc<Listeners>,
 }
 
@@ -264,6 +271,7 @@ fn build<M: Send + 'static>(setup: ShardSetup<M>) -> Result<(Rc<Executor>, Shard
         options,
         handles,
         pool,
+        freeing,
         listeners,
     } = setup;
     if let Some(core) = core {
@@ -279,7 +287,7 @@ fn build<M: Send + 'static>(setup: ShardSetup<M>) -> Result<(Rc<Executor>, Shard
     )?;
     let handle = Arc::clone(&executor.handle);
     let metrics = Arc::clone(&handle.metrics);
-    let disk = LinuxDisk::new(ring, pool, handle);
+    let disk = LinuxDisk::new(ring, pool, freeing, handle);
     let port = Rc::new(Port::new(seat, shard, options.mailbox_overflow, handles));
     executor.attach(Rc::clone(&network), Rc::clone(&port) as Rc<dyn MailboxPort>);
     let context = ShardContext {

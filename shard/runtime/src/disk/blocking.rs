@@ -31,14 +31,15 @@ pub(crate) struct BlockingPool {
 pub(crate) struct BlockingThreads(Vec<JoinHandle<()>>);
 
 impl BlockingPool {
-    pub(crate) fn start(threads: usize) -> io::Result<(Self, BlockingThreads)> {
+    /// Threads that are called `ceto-NAME-NUMBER`.
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<(Self, BlockingThreads)> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..threads.max(1))
             .map(|number| {
                 let queue = Arc::clone(&queue);
                 std::thread::Builder::new()
-                    .name(format!("ceto-disk-{number}"))
+                    .name(format!("ceto-{name}-{number}"))
                     .spawn(move || serve(&queue))
             })
             .collect::<io::Result<Vec<_>>>()?;

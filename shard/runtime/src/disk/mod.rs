@@ -5,6 +5,7 @@
 
 mod blocking;
 mod file;
+mod removal;
 mod segment;
 
 use std::ffi::CString;
@@ -29,12 +30,14 @@ use blocking::call;
 pub(crate) use blocking::{BlockingDone, BlockingPool, BlockingThreads};
 pub(crate) use file::Held;
 use file::{DirectReader, DirectWriter, OpenFile};
+pub(crate) use removal::{Freeing, FreeingThread};
 use segment::MappedSegment;
 
 /// What every file of a shard needs.
 pub(crate) struct DiskAccess {
     ring: Rc<Ring>,
     pool: BlockingPool,
+    freeing: Freeing,
     handle: Arc<ShardHandle>,
 }
 
@@ -72,9 +75,19 @@ pub(crate) struct LinuxDisk {
 }
 
 impl LinuxDisk {
-    pub(crate) fn new(ring: Rc<Ring>, pool: BlockingPool, handle: Arc<ShardHandle>) -> Self {
+    pub(crate) fn new(
+        ring: Rc<Ring>,
+        pool: BlockingPool,
+        freeing: Freeing,
+        handle: Arc<ShardHandle>,
+    ) -> Self {
         Self {
-            access: Rc::new(DiskAccess { ring, pool, handle }),
+            access: Rc::new(DiskAccess {
+                ring,
+                pool,
+                freeing,
+                handle,
+            }),
         }
     }
 
@@ -105,7 +118,17 @@ impl Disk for LinuxDisk {
     }
 
     fn remove_file<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>> {
-        self.call("remove", path, |path| fs::remove_file(path))
+        let removed = self.call("remove", path, removal::remove);
+        Box::pin(async move {
+            if let Some(large) = removed.await? {
+                let freeing = self.access.freeing.clone();
+                call(&self.access.freeing.pool, &self.access.handle, move || {
+                    freeing.free(&large)
+                })
+                .await;
+            }
+            Ok(())
+        })
     }
 
     fn remove_dir<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<(), DiskError>> {

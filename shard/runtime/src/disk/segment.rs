@@ -26,6 +26,8 @@ use super::file::OpenFile;
 /// Zeros written per call. Small on purpose: the page cache keeps what one call wrote as one folio, and a copy into a
 /// mapping dirties the whole folio, which the next sync then writes (with a mebibyte a sync takes many times as long).
 const ZEROS: usize = 16 << 10;
+/// Zeros that are on their way to the device at a time.
+const WRITE_OUT: u64 = 1 << 20;
 /// Bytes of a segment that are written before the mapping lets go of their pages. Letting go of one such step takes the
 /// shard 20 us or so.
 const RESIDENT_STEP: usize = 1 << 20;
@@ -64,20 +66,39 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
     }
     let zeros = [0; ZEROS];
     let mut offset = 0;
+    let mut written_out = 0;
     while offset < size {
         let count = (size - offset).min(ZEROS as u64) as usize;
         file.write_all_at(&zeros[..count], offset)?;
         offset += count as u64;
+        if reserved && (offset - written_out >= WRITE_OUT || offset == size) {
+            // The zeros go to the device now, so that the first sync need not write them; and in pieces, because reads wait
+            // behind them.
+            write_out(file, written_out, offset - written_out);
+            written_out = offset;
+        }
     }
     if reserved {
-        // Start writing the zeros out, so that the first sync need not.
-        // SAFETY: a plain call on a descriptor that is open.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
         Ok(())
     } else {
         // Where nothing can be reserved, only written blocks are sure.
         file.sync_all()
     }
+}
+
+/// Has the kernel write a part of a file, and waits for it. What fails here fails again in a sync.
+fn write_out(file: &File, offset: u64, count: u64) {
+    let flags =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: a plain call on a descriptor that is open. (Sizes fit, see `fill`.)
+    unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            offset as libc::off64_t,
+            count as libc::off64_t,
+            flags,
+        )
+    };
 }
 
 /// A mapping of a whole file, shared with the page cache.
