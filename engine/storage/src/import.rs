@@ -5,7 +5,8 @@
 //! shard's partitions are written anew. What is taken in twice merges away, so a crash in between does no harm.
 //!
 //! Invariants: never takes what the table itself is writing, or is about to remove; never lets the commitlog
-//! positions of another node's sstable hide entries of this one's log.
+//! positions of another node's sstable hide entries of this one's log. `check_import` comes before, for every sstable of a
+//! request: where one is damaged, none is taken.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::recovery::TableFiles;
-use crate::snapshot::link_as;
+use crate::snapshot::{link_as, verify_notes};
 use crate::sstable::{
     Component, Descriptor, HeaderColumn, SerializationHeader, Sstable, SstableReader, SstableWriter,
     remove_files, write_toc,
@@ -61,14 +62,44 @@ impl Database {
         Ok(unknown.collect())
     }
 
-    /// Whole sstables in any folder.
-    pub async fn sstables_in(&self, dir: &Path) -> Result<Vec<Descriptor>> {
+    /// All sstables in a folder that `table` is to take. Error: one of them has no table of contents, or the folder is the
+    /// table's own.
+    pub async fn sstables_in(&self, table: TableId, dir: &Path) -> Result<Vec<Descriptor>> {
+        if self.table(table)?.dir == dir {
+            let text = format!("{} is the table's own folder: use refresh", dir.display());
+            return Err(Error::Layout(text.into()));
+        }
         let files = TableFiles::list(&*self.env.disk(), dir).await?;
+        if let Some(part) = files.incomplete().next() {
+            let toc = part.path(Component::Toc);
+            let text = format!(
+                "{} is missing: copy all files of the sstable, or take its others away",
+                toc.display()
+            );
+            return Err(Error::Layout(text.into()));
+        }
         Ok(files.sstables.into_iter().collect())
     }
 
-    /// Takes this shard's part of an sstable into a table. The files stay. With `verify` all of it is checked first.
-    pub async fn import_sstable(&self, table: TableId, from: &Descriptor, verify: bool) -> Result<()> {
+    /// What lies beside the sstables of a snapshot is whole: its manifest, and the schema that the manifest knows.
+    pub async fn check_snapshot_notes(&self, dir: &Path) -> Result<()> {
+        verify_notes(&*self.env.disk(), dir).await
+    }
+
+    /// Whether `import_sstable` may take an sstable: it opens, and its columns are the table's. With `verify` every block and
+    /// digest is checked.
+    pub async fn check_import(&self, table: TableId, from: &Descriptor, verify: bool) -> Result<()> {
+        let table = self.table(table)?;
+        let sstable = Sstable::open(self.env.clone(), from.clone(), self.cache.clone()).await?;
+        self.check_table(&table, &sstable)?;
+        if verify {
+            sstable.verify().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes this shard's part of an sstable into a table. The files stay.
+    pub async fn import_sstable(&self, table: TableId, from: &Descriptor) -> Result<()> {
         let table = self.table(table)?;
         self.poison.check()?;
         let sstable = Sstable::open(self.env.clone(), from.clone(), self.cache.clone()).await?;
@@ -77,9 +108,6 @@ impl Database {
         let is_of_this_layout = sstable.statistics.shard_count == count;
         if is_of_this_layout && sstable.first.token.shard(count) != self.options.shard {
             return Ok(());
-        }
-        if verify {
-            sstable.verify().await?;
         }
         let through = sstable.statistics.flushed_through.unwrap_or_default();
         let may_be_linked = is_of_this_layout
@@ -91,7 +119,8 @@ impl Database {
         let era = table.era();
         let taken = if may_be_linked {
             let descriptor = table.next_descriptor();
-            link_committed(&*self.env.disk(), from, &descriptor).await?;
+            let linked = link_committed(&*self.env.disk(), from, &descriptor).await;
+            self.or_removed(&descriptor, linked).await?;
             Some(descriptor)
         } else {
             self.rewrite(&table, &sstable).await?
@@ -156,11 +185,32 @@ impl Database {
         Err(Error::Layout(text.into()))
     }
 
+    /// What was begun under `descriptor` goes when it failed.
+    async fn or_removed<T>(&self, descriptor: &Descriptor, result: Result<T>) -> Result<T> {
+        if result.is_err()
+            && let Err(error) = remove_files(&*self.env.disk(), descriptor).await
+        {
+            tracing::warn!("{error}; the next start removes it");
+        }
+        result
+    }
+
     /// This shard's partitions of an sstable as a new one; None when there are none.
     async fn rewrite(&self, table: &TableStore, sstable: &Rc<Sstable>) -> Result<Option<Descriptor>> {
+        let descriptor = table.next_descriptor();
+        let rewritten = self.rewrite_as(table, sstable, descriptor.clone()).await;
+        self.or_removed(&descriptor, rewritten).await
+    }
+
+    async fn rewrite_as(
+        &self,
+        table: &TableStore,
+        sstable: &Rc<Sstable>,
+        descriptor: Descriptor,
+    ) -> Result<Option<Descriptor>> {
         let disk = self.env.disk();
         let options = self.writer_options(table, sstable.statistics.partitions, None);
-        let mut writer = SstableWriter::create(disk.clone(), table.next_descriptor(), options).await?;
+        let mut writer = SstableWriter::create(disk.clone(), descriptor, options).await?;
         let (target, slices) = (ReadTarget::Range(PartitionRange::full()), [Slice::full()]);
         let scan = Scan {
             target: &target,

@@ -390,6 +390,11 @@ impl TableFiles {
         self.transactions.iter().map(|(_, path)| path.as_path())
     }
 
+    /// Sstables without a table of contents.
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = &Descriptor> {
+        self.incomplete.iter()
+    }
+
     /// Finishes committed transactions and removes what does not count: of one shard, or of all.
     pub(crate) async fn finish_interrupted(
         self,

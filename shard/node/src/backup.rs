@@ -208,10 +208,12 @@ impl Node {
         options: ImportOptions,
     ) -> Result<usize, String> {
         let database = self.database().map_err(|failure| failure.message)?;
-        let sstables = database
-            .sstables_in(&dir)
-            .await
-            .map_err(|error| error.to_string())?;
+        if options.verify {
+            let checked = database.check_snapshot_notes(&dir).await;
+            checked.map_err(|error| error.to_string())?;
+        }
+        let found = database.sstables_in(table, &dir).await;
+        let sstables = found.map_err(|error| error.to_string())?;
         self.import_sstables(table, sstables, options).await
     }
 
@@ -223,13 +225,14 @@ impl Node {
     ) -> Result<usize, String> {
         let database = self.database().map_err(|failure| failure.message)?;
         let count = sstables.len();
+        self.check_imports(table, &sstables, options.verify).await?;
         for descriptor in sstables {
             let from = descriptor.clone();
             let taken = self.on_all_shards(move |node| {
                 let from = from.clone();
                 Box::pin(async move {
                     let database = node.database().map_err(|failure| failure.message)?;
-                    let taken = database.import_sstable(table, &from, options.verify).await;
+                    let taken = database.import_sstable(table, &from).await;
                     taken.map_err(|error| error.to_string())
                 })
             });
@@ -246,6 +249,29 @@ impl Node {
             self.rebuild_views_of(table).await?;
         }
         Ok(count)
+    }
+
+    /// Checks sstables before any of them is taken, each on one shard.
+    async fn check_imports(
+        self: &Rc<Self>,
+        table: TableId,
+        sstables: &[Descriptor],
+        verify: bool,
+    ) -> Result<(), String> {
+        let all = sstables.to_vec();
+        let checked = self.on_all_shards(move |node| {
+            let all = all.clone();
+            Box::pin(async move {
+                let database = node.database().map_err(|failure| failure.message)?;
+                let (first, step) = (usize::from(node.shard()), usize::from(node.shard_count()));
+                for descriptor in all.iter().skip(first).step_by(step) {
+                    let checked = database.check_import(table, descriptor, verify).await;
+                    checked.map_err(|error| format!("nothing was loaded: {error}"))?;
+                }
+                Ok(())
+            })
+        });
+        checked.await.into_iter().collect()
     }
 
     fn note_expiry(&self, at: i64) {

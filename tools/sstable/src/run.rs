@@ -178,6 +178,14 @@ async fn verify(env: &Rc<FileEnv>, paths: &Paths, out: &mut dyn Write) -> Result
             writeln!(out, "{fault}")?;
         }
     }
+    for path in &paths.paths {
+        if let Err(fault) = offline::verify_notes(&*env.disk(), path).await
+            && !is_missing(&fault)
+        {
+            status = EXIT_DAMAGED;
+            writeln!(out, "{fault}")?;
+        }
+    }
     Ok(status)
 }
 

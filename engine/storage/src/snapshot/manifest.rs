@@ -3,7 +3,8 @@
 //! ```text
 //! { "files": [Data file...], "created_at": "2026-01-31T12:00:00.000Z", "expires_at": null or likewise,
 //!   "ephemeral": false, "table_id": uuid, "shards": 2,
-//!   "token_ranges": [{"start": "-9", "end": "9"}...], "checksum": xxh3 in hex of the others, as JSON without spaces }
+//!   "token_ranges": [{"start": "-9", "end": "9"}...], "schema_checksum": xxh3 in hex of schema.cql,
+//!   "checksum": xxh3 in hex of the others, as JSON without spaces }
 //! ```
 //!
 //! A damaged one counts for nothing: above all no snapshot expires by it.
@@ -29,6 +30,8 @@ pub(crate) struct Manifest {
     shards: u16,
     token_ranges: Vec<TokenRange>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    schema_checksum: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
 }
 
@@ -53,6 +56,7 @@ impl Manifest {
             table_id: Some(table.id.0.to_string()),
             shards,
             token_ranges: note.token_ranges.iter().map(range).collect(),
+            schema_checksum: Some(sum_of(note.schema.as_bytes())),
             checksum: None,
         };
         manifest.checksum = Some(manifest.sum());
@@ -65,7 +69,14 @@ impl Manifest {
             ..self.clone()
         };
         let text = serde_json::to_string(&others).expect("a manifest is plain data");
-        format!("{:016x}", xxh3_64(text.as_bytes()))
+        sum_of(text.as_bytes())
+    }
+
+    /// Whether this is the schema that was noted; true of every one where none was.
+    pub(super) fn is_schema(&self, schema: &[u8]) -> bool {
+        self.schema_checksum
+            .as_ref()
+            .is_none_or(|noted| *noted == sum_of(schema))
     }
 
     /// Its text.
@@ -92,6 +103,10 @@ impl Manifest {
     pub(super) fn is_ephemeral(&self) -> bool {
         self.ephemeral
     }
+}
+
+fn sum_of(bytes: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(bytes))
 }
 
 const DAY_MILLIS: i64 = 86_400_000;

@@ -27,7 +27,7 @@ pub use manifest::instant_text;
 use manifest::{MANIFEST, Manifest};
 
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sstable::{Component, Descriptor, Sstable};
 use crate::table::{Flushing, TableStore};
 
@@ -35,7 +35,7 @@ use crate::table::{Flushing, TableStore};
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// Folder of incremental backups within a table's folder.
 pub(crate) const BACKUPS: &str = "backups";
-/// Largest manifest that is read, in bytes.
+/// Largest manifest or schema that is read, in bytes.
 const MANIFEST_MAX: u64 = 64 << 20;
 /// The statement that makes the table again.
 const SCHEMA: &str = "schema.cql";
@@ -233,6 +233,29 @@ pub(crate) async fn link_as(
         }
     }
     Ok(())
+}
+
+/// Checks the manifest in a folder, and the schema beside it. Nothing is wrong where neither is there. Error: the file that is
+/// not what the snapshot wrote.
+pub(crate) async fn verify_notes(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let path = dir.join(MANIFEST);
+    let bytes = match disk.read_file(&path, MANIFEST_MAX).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        bytes => bytes?,
+    };
+    let damaged = || Error::corrupt(&path, 0, "it differs from its checksum, or is no manifest");
+    let manifest = Manifest::decode(&bytes).ok_or_else(damaged)?;
+    let path = dir.join(SCHEMA);
+    match disk.read_file(&path, MANIFEST_MAX).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(schema) if manifest.is_schema(&schema) => Ok(()),
+        Ok(_) => Err(Error::corrupt(
+            &path,
+            0,
+            "it differs from the manifest's checksum",
+        )),
+    }
 }
 
 /// The manifest in a folder, when there is one and it is whole.

@@ -17,7 +17,7 @@ use ceto_model::*;
 use uuid::Uuid;
 
 use crate::testing::*;
-use crate::{Codec, Compression, Database, Error, Result, SnapshotNote, StorageOptions, reshard};
+use crate::{Codec, Compression, Database, Error, Result, SnapshotNote, StorageOptions, offline, reshard};
 
 const INDEX: TableId = TableId(Uuid::from_u128(0x2222_0001));
 /// Rows of the partition that has a row index.
@@ -362,6 +362,20 @@ fn damage_in_the_sstables_of_an_index_is_noticed_or_harmless() {
     assert!(noticed > 60, "{noticed}");
 }
 
+/// What reads a snapshot finds the damaged note `file`: a schema by any byte, a manifest where its meaning changed.
+fn check_notes(world: &World, file: &Path, context: &str) {
+    let env = MemoryEnv::new(world.disk.clone(), 9);
+    let noted = env.block_on(offline::verify_notes(&*env.disk(), file.parent().unwrap()));
+    env.kill();
+    match noted.expect("nothing stands still") {
+        Ok(()) => assert!(file.ends_with("manifest.json"), "{context}: nobody noticed"),
+        Err(error) => assert!(
+            error.to_string().contains(&*file.to_string_lossy()),
+            "{context}: {error}"
+        ),
+    }
+}
+
 /// Everything else that a data folder holds: records, notes, a transaction, the index's mark, the layout, a snapshot.
 #[test]
 fn damage_in_records_is_noticed_or_harmless() {
@@ -450,6 +464,12 @@ fn damage_in_records_is_noticed_or_harmless() {
                 let is_noticed = world.check(file, Some(damaged.clone()), &intact, &context);
                 assert!(is_noticed || !must_be_noticed, "{context}: nobody noticed");
                 world.restore(&saved);
+                let is_note = end == "manifest.json" || end == "schema.cql";
+                if is_note {
+                    world.disk.set_content(file, damaged.clone());
+                    check_notes(&world, file, &context);
+                    world.restore(&saved);
+                }
                 if end == "manifest.json" {
                     world.disk.set_content(file, damaged);
                     let found = snapshots(&world);

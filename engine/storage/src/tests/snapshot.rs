@@ -199,7 +199,7 @@ fn table_folder(disk: &MemoryDisk) -> PathBuf {
 async fn refresh(database: &Database) -> usize {
     let found = database.unknown_sstables(TABLE).await.unwrap();
     for descriptor in &found {
-        database.import_sstable(TABLE, descriptor, true).await.unwrap();
+        database.import_sstable(TABLE, descriptor).await.unwrap();
         database.remove_imported(descriptor).await.unwrap();
     }
     found.len()
@@ -292,9 +292,9 @@ fn sstables_of_another_layout_go_to_the_shards_that_own_their_partitions() {
         let mut all = 0;
         for shard in 0..2 {
             let database = open(&env, options(shard, 2)).await.unwrap();
-            let found = database.sstables_in(&dir).await.unwrap();
+            let found = database.sstables_in(TABLE, &dir).await.unwrap();
             assert_eq!(found.len(), 1);
-            database.import_sstable(TABLE, &found[0], true).await.unwrap();
+            database.import_sstable(TABLE, &found[0]).await.unwrap();
             let result = database.read(&read_all()).await.unwrap();
             let owned = |part: &ceto_model::read::PartitionResult| part.key.token.shard(2) == shard;
             assert!(result.partitions.iter().all(owned));
@@ -347,13 +347,11 @@ fn an_sstable_of_another_table_is_refused_unless_its_columns_are_the_same() {
             std::sync::Arc::new(another),
         ]);
         database.set_schema(schema).await.unwrap();
-        let found = database.sstables_in(&saved).await.unwrap();
-        let error = database
-            .import_sstable(narrow, &found[0], true)
-            .await
-            .unwrap_err();
+        let found = database.sstables_in(TABLE, &saved).await.unwrap();
+        let error = database.check_import(narrow, &found[0], true).await.unwrap_err();
         assert!(matches!(error, Error::Layout(_)), "{error}");
-        database.import_sstable(other, &found[0], true).await.unwrap();
+        database.check_import(other, &found[0], true).await.unwrap();
+        database.import_sstable(other, &found[0]).await.unwrap();
         let mut command = read_all();
         command.table = other;
         assert_eq!(database.read(&command).await.unwrap().partitions.len(), 1);
@@ -361,7 +359,59 @@ fn an_sstable_of_another_table_is_refused_unless_its_columns_are_the_same() {
         let data = found[0].path(crate::Component::Data);
         let size = disk.content(&data).unwrap().len();
         disk.flip(&data, size / 2, 1);
-        assert!(database.import_sstable(other, &found[0], true).await.is_err());
+        let error = database.check_import(other, &found[0], true).await.unwrap_err();
+        assert!(error.to_string().contains(&*data.to_string_lossy()), "{error}");
+    })
+    .unwrap();
+    env.kill();
+}
+
+#[test]
+fn a_part_that_was_taken_unverified_from_a_damaged_sstable_is_not_left_over() {
+    let (disk, env) = machine(13);
+    let dir = PathBuf::from("/elsewhere");
+    env.block_on(async {
+        // Of one shard, so that each of two takes its part by writing it anew.
+        let database = open(&env, options(0, 1)).await.unwrap();
+        for number in 0..300 {
+            let value = format!("value {number}").repeat(40);
+            database
+                .write(row_write(number, 1, 1, value.as_bytes()))
+                .await
+                .unwrap();
+        }
+        take(&database, "one", true).await;
+        env.disk().create_dir_all(&dir).await.unwrap();
+        copy_snapshot(&disk, "one", &dir);
+    })
+    .unwrap();
+    env.kill();
+    let (to, env) = machine(14);
+    for file in disk.files().iter().filter(|file| file.starts_with(&dir)) {
+        to.set_content(file, disk.content(file).unwrap());
+    }
+    env.block_on(async {
+        env.disk().create_dir_all(&dir).await.unwrap();
+        let database = open(&env, options(0, 2)).await.unwrap();
+        let before = to.files();
+        let found = database.sstables_in(TABLE, &dir).await.unwrap();
+        let data = found[0].path(crate::Component::Data);
+        to.flip(&data, to.content(&data).unwrap().len() * 3 / 4, 1);
+        database.check_import(TABLE, &found[0], false).await.unwrap();
+        let error = database.import_sstable(TABLE, &found[0]).await.unwrap_err();
+        let Error::Corrupt(corruption) = error else {
+            panic!("{error}");
+        };
+        assert!(corruption.file == data && corruption.offset > 0, "{corruption:?}");
+        assert_eq!(to.files(), before, "a part is left over");
+        assert!(database.read(&read_all()).await.unwrap().partitions.is_empty());
+        // One that is not there whole is not passed over.
+        let toc = found[0].path(crate::Component::Toc);
+        to.delete(&toc);
+        let error = database.sstables_in(TABLE, &dir).await.unwrap_err();
+        assert!(error.to_string().contains(&*toc.to_string_lossy()), "{error}");
+        let own = database.table(TABLE).unwrap().dir.clone();
+        assert!(database.sstables_in(TABLE, &own).await.is_err());
     })
     .unwrap();
     env.kill();

@@ -103,6 +103,12 @@ impl SstableFiles {
     }
 }
 
+/// Checks what a snapshot has noted beside its sstables: the manifest, and the schema by the manifest's checksum. A folder
+/// without a manifest is none of a snapshot.
+pub async fn verify_notes(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    crate::snapshot::verify_notes(disk, dir).await
+}
+
 /// The sstables that a path means: all that count in a table's folder, or the one that a file belongs to. Sorted by
 /// shard and generation.
 pub async fn find(disk: &dyn Disk, path: &Path) -> Result<Vec<Descriptor>> {
