@@ -15,6 +15,9 @@ use bytes::Bytes;
 
 use crate::LocalFuture;
 
+/// Bytes at the beginning of a recycled segment that are zeroed.
+pub const RECYCLED_HEAD: u64 = 4096;
+
 /// A failed disk call, with what was tried on which file.
 #[derive(Debug)]
 pub struct DiskError {
@@ -113,8 +116,8 @@ pub trait Disk {
         path: &'a Path,
         size: u64,
     ) -> LocalFuture<'a, Result<Rc<dyn Segment>, DiskError>>;
-    /// Takes an existing segment file into use again under a new name: content zeroed before it has that name, which is
-    /// durable when it returns.
+    /// Takes an existing segment file into use again under a new name, which is durable when it returns. Before it has that
+    /// name its first [`RECYCLED_HEAD`] bytes are zero on the device; the others keep what they held.
     fn recycle_segment<'a>(
         &'a self,
         from: &'a Path,

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 pub use clock::Clock;
-pub use disk::{Disk, DiskError, ReadFile, Segment, WriteFile};
+pub use disk::{Disk, DiskError, RECYCLED_HEAD, ReadFile, Segment, WriteFile};
 pub use mailbox::Mailbox;
 pub use network::{Acceptor, Network, Placement, Protocol, Socket};
 pub use task::{TaskQueue, Tasks};

@@ -10,7 +10,7 @@ use super::disk::MemoryDisk;
 use super::faults::Operation;
 use super::files::{Inode, State};
 use crate::disk::{DirEntry, DiskError};
-use crate::{Disk, LocalFuture, ReadFile, Segment, WriteFile};
+use crate::{Disk, LocalFuture, RECYCLED_HEAD, ReadFile, Segment, WriteFile};
 
 fn named<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T, DiskError> {
     result.map_err(|source| DiskError {
@@ -115,14 +115,14 @@ impl MemoryDisk {
     }
 
     async fn reuse_segment(&self, from: &Path, to: &Path, size: usize) -> io::Result<Inode> {
-        let zero = |state: &mut State| {
+        let recycle = |state: &mut State| {
             let file = state.file(from)?;
             let old = file.borrow().kernel.len();
             self.reserve(state, size.saturating_sub(old))?;
-            file.borrow_mut().zero(size);
+            file.borrow_mut().recycle(size, RECYCLED_HEAD as usize);
             Ok(file)
         };
-        let file = self.perform(Operation::Reserve, from, zero).await?;
+        let file = self.perform(Operation::Reserve, from, recycle).await?;
         self.sync(from, &file).await?;
         self.rename_file(from, to).await?;
         self.sync_folder(parent(to)).await?;

@@ -110,6 +110,16 @@ impl File {
         self.write(0, &vec![0; size]);
     }
 
+    /// Of this size, the first `head` bytes zeros, the others what they were (zeros where it grew); not synced.
+    pub(super) fn recycle(&mut self, size: usize, head: usize) {
+        let old = self.kernel.len();
+        self.kernel.truncate(size);
+        if old < size {
+            self.write(old, &vec![0; size - old]);
+        }
+        self.write(0, &vec![0; head.min(size)]);
+    }
+
     /// On the device as the kernel has it.
     pub(super) fn settle(&mut self) {
         self.device.clone_from(&self.kernel);

@@ -114,6 +114,27 @@ fn a_power_loss_may_tear_what_was_not_synced_at_sectors() {
 }
 
 #[test]
+fn a_recycled_segment_has_a_zero_head_and_its_old_content() {
+    let look = |disk: &MemoryDisk| {
+        let content = disk.content(Path::new("/d/log")).unwrap();
+        let [head, old, new] = [0, 4096, 8192].map(|at| &content[at..at + 4096]);
+        assert!(head.iter().all(|byte| *byte == 0) && old.iter().all(|byte| *byte == 1));
+        match new.iter().all(|byte| *byte == 0) {
+            true => "ok".to_owned(),
+            false => "not zero".to_owned(),
+        }
+    };
+    let recycled = async |disk: &MemoryDisk| {
+        let path = Path::new("/d/log");
+        let segment = disk.create_segment(path, 8192).await.unwrap();
+        segment.write(0, &[1; 8192]);
+        segment.sync().await.unwrap();
+        disk.recycle_segment(path, path, 12288).await.unwrap();
+    };
+    assert_eq!(after_power_loss(recycled, look), ["ok"]);
+}
+
+#[test]
 fn what_a_failed_sync_dropped_no_later_sync_saves() {
     let (mut lost, mut saved) = (0, 0);
     for seed in 0..40 {

@@ -1,7 +1,7 @@
 //! Bytes of a commitlog segment.
 //!
 //! ```text
-//! segment ::= header entry* zero*                     all integers little-endian
+//! segment ::= header entry* end old*                  all integers little-endian
 //!
 //! header   0       8    10     12            14   16   24    32     40    44  48
 //!          | magic | ver | shard | shard count | 0 | id | size | life | crc | 0 |
@@ -11,15 +11,20 @@
 //!
 //! length  ::= bytes of the payload | 1 << 31 when it is compressed | 1 << 30 when it is of several mutations
 //!
+//! end     ::= 16 zeros, or as many as are left
+//! old     ::= zeros, or what the file held as another segment
+//!
 //! payload ::= mutation+                                     not compressed
 //!           | codec:u8 size of mutation+:u32 compressed
 //! ```
 //!
 //! - Several mutations in one entry are written together: after a crash all of them are there or none. A replay sees by
 //!   the length alone that there are such, for it has to make them durable before it applies them.
-//! - An entry starts at a multiple of 8. A length of zero (and zero checksums) means: nothing was written here.
+//! - An entry starts at a multiple of 8. A length of zero (and zero checksums) means: nothing was written here. Each entry
+//!   is written together with the end behind it, which the next one overwrites.
 //! - The header checksum covers the segment's id, the entry's offset and the other three fields: an entry of a
-//!   segment that this file once was, or one that lies elsewhere, never passes.
+//!   segment that this file once was, or one that lies elsewhere, never passes. So a file that is used again is not
+//!   filled with zeros before, which would be as many bytes as the log's own.
 //! - *Synced through* is the offset up to which the segment was known to be on the device when the entry was
 //!   written. Damage below it is corruption; above it, it may be what a power loss left.
 //! - *Life* is the id of the first segment that the writing process made: within one life segments are synced in
@@ -148,6 +153,11 @@ pub(crate) fn seal_entry(entry: &mut Vec<u8>, at: ReplayPosition, synced_through
     entry.resize(entry_size(length), 0);
 }
 
+/// Puts the end of the segment behind a sealed entry, where `room` bytes are left.
+pub(crate) fn put_end(entry: &mut Vec<u8>, room: usize) {
+    entry.resize(entry.len() + room.min(ENTRY_HEADER_SIZE), 0);
+}
+
 fn header_crc(at: ReplayPosition, length: u32, synced_through: u32, payload_crc: u32) -> u32 {
     let mut covered = [0; 24];
     covered[..8].copy_from_slice(&at.segment.to_le_bytes());
@@ -237,6 +247,10 @@ impl Entries {
             offset: at as u32,
         };
         let (flagged, length) = (length, length & !(COMPRESSED | TOGETHER));
+        // The cheap test first: a search looks at old content every few bytes.
+        if length as usize > self.content.len() - at {
+            return Place::Damaged;
+        }
         if length == 0 || crc != header_crc(position, flagged, synced_through, payload_crc) {
             return Place::Damaged;
         }
@@ -347,6 +361,57 @@ mod tests {
     fn entries_of_another_segment_are_not_seen() {
         let mut walk = entries(segment(), ID + 1);
         assert!(payloads(&mut walk).is_empty());
+    }
+
+    #[test]
+    fn a_segment_that_was_another_ends_where_its_own_entries_end() {
+        let old = segment();
+        for own in 0..PAYLOADS.len() {
+            for has_end in [true, false] {
+                let mut content = old.clone();
+                let header = SegmentHeader {
+                    id: ID + 1,
+                    shard: 0,
+                    shard_count: 1,
+                    size: 4096,
+                    life: 70,
+                };
+                let mut at = SEGMENT_HEADER_SIZE as usize;
+                content[..at].copy_from_slice(&header.encode());
+                for payload in PAYLOADS.iter().rev().take(own) {
+                    let mut entry = vec![0; ENTRY_HEADER_SIZE];
+                    entry.extend_from_slice(payload);
+                    let position = ReplayPosition {
+                        segment: ID + 1,
+                        offset: at as u32,
+                    };
+                    seal_entry(&mut entry, position, SEGMENT_HEADER_SIZE, 0);
+                    let next = at + entry.len();
+                    if has_end {
+                        put_end(&mut entry, content.len() - next);
+                    }
+                    content[at..at + entry.len()].copy_from_slice(&entry);
+                    at = next;
+                }
+                let mut walk = entries(content, ID + 1);
+                let expected: Vec<_> = PAYLOADS.iter().rev().take(own).copied().collect();
+                assert_eq!(payloads(&mut walk), expected);
+                // Without an end the rest passes for what a power loss tore.
+                let is_torn = !has_end || own == 0;
+                assert_eq!(walk.damage, if is_torn { vec![at as u32] } else { vec![] });
+                assert_eq!(walk.has_torn_tail, is_torn);
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_fits_what_is_left() {
+        for room in 0..40 {
+            let mut entry = vec![1; 24];
+            put_end(&mut entry, room);
+            assert_eq!(entry.len(), 24 + room.min(16));
+            assert!(entry[24..].iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

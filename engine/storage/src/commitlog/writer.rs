@@ -11,7 +11,8 @@ use ceto_model::codec::put_mutation;
 
 use super::ReplayPosition;
 use super::format::{
-    COMPRESSED, ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, TOGETHER, compress_entry, entry_size, seal_entry,
+    COMPRESSED, ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE, TOGETHER, compress_entry, entry_size, put_end,
+    seal_entry,
 };
 use super::segments::{Closed, Spare};
 use crate::error::{Error, Result};
@@ -158,6 +159,7 @@ impl Commitlog {
         let flags =
             if is_compressed { COMPRESSED } else { 0 } | if mutations.len() > 1 { TOGETHER } else { 0 };
         seal_entry(entry, position, active.synced_through, flags);
+        put_end(entry, (active.size - active.offset - needed) as usize);
         active.segment.write(u64::from(position.offset), entry);
         active.offset += needed;
         self.end.set(ReplayPosition {

@@ -196,7 +196,7 @@ impl Disk for LinuxDisk {
         size: u64,
     ) -> LocalFuture<'a, Result<Rc<dyn Segment>, DiskError>> {
         let made = self.call("create segment", path, move |path| {
-            let file = segment::prepare(path, size, true)?;
+            let file = segment::create(path, size)?;
             sync_folder(parent(path))?;
             Ok(file)
         });
@@ -214,9 +214,7 @@ impl Disk for LinuxDisk {
     ) -> LocalFuture<'a, Result<Rc<dyn Segment>, DiskError>> {
         let target = to.to_path_buf();
         let made = self.call("recycle segment", from, move |from| {
-            let file = segment::prepare(from, size, false)?;
-            // Under its new name the file must never show its old content, not even after a power loss.
-            file.sync_data()?;
+            let file = segment::recycle(from, size)?;
             fs::rename(from, &target)?;
             sync_folder(parent(&target))?;
             Ok(file)

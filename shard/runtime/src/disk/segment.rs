@@ -17,7 +17,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use ceto_env::{DiskError, LocalFuture, Segment};
+use ceto_env::{DiskError, LocalFuture, RECYCLED_HEAD, Segment};
 
 use super::DiskAccess;
 use super::blocking::BlockingPool;
@@ -34,27 +34,44 @@ const RESIDENT_STEP: usize = 1 << 20;
 /// Pages are let go of at multiples of this (of the kernel's page size, whichever that is).
 const PAGE: usize = 64 << 10;
 
-/// Makes (or takes over) the file of a segment: exactly `size` bytes, all reserved, all zero. Blocks.
-pub(super) fn prepare(path: &Path, size: u64, create: bool) -> io::Result<File> {
+/// Makes the file of a segment: exactly `size` bytes, all reserved, all zero. Blocks.
+pub(super) fn create(path: &Path, size: u64) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create_new(create)
+        .create_new(true)
         .open(path)?;
-    let outcome = fill(&file, size);
-    if outcome.is_err() && create {
+    let outcome = fill(&file, 0, size);
+    if outcome.is_err() {
         // Half a segment is of no use, and on a full disk its space is.
         let _ = std::fs::remove_file(path);
     }
     outcome.map(|()| file)
 }
 
-fn fill(file: &File, size: u64) -> io::Result<()> {
+/// Takes over the file of a segment: exactly `size` bytes, all reserved; zero are its head and what it grew by. Blocks.
+pub(super) fn recycle(path: &Path, size: u64) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let old = file.metadata()?.len();
+    if old > size {
+        file.set_len(size)?;
+    } else if old < size {
+        fill(&file, old, size)?;
+    }
+    let head = vec![0; RECYCLED_HEAD.min(size) as usize];
+    file.write_all_at(&head, 0)?;
+    // Under its new name the file must never show its old head, not even after a power loss.
+    file.sync_data()?;
+    // What the page cache no longer has comes back now, and not as a fault under a copy.
+    // SAFETY: a plain call on a descriptor that is open; it is advice.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
+    Ok(file)
+}
+
+/// Reserves the bytes of a file up to `size`, and writes zeros from `from` on.
+fn fill(file: &File, from: u64, size: u64) -> io::Result<()> {
     if size == 0 || i64::try_from(size).is_err() {
         return Err(io::ErrorKind::InvalidInput.into());
-    }
-    if file.metadata()?.len() > size {
-        file.set_len(size)?;
     }
     // SAFETY: a plain call on a descriptor that is open. (A size above i64 was refused above.)
     let reserved = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size as libc::off_t) } == 0;
@@ -65,8 +82,8 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
         }
     }
     let zeros = [0; ZEROS];
-    let mut offset = 0;
-    let mut written_out = 0;
+    let mut offset = from;
+    let mut written_out = from;
     while offset < size {
         let count = (size - offset).min(ZEROS as u64) as usize;
         file.write_all_at(&zeros[..count], offset)?;
@@ -258,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("segment");
         let size = 4 << 20;
-        let file = prepare(&path, size as u64, true).expect("room for it");
+        let file = create(&path, size as u64).expect("room for it");
         let mapping = Mapping::new(&file, size as u64).expect("a mapping");
         // SAFETY: within the mapping, which nobody else uses.
         unsafe { mapping.memory.as_ptr().write_bytes(7, size) };
