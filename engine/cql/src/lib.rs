@@ -31,8 +31,8 @@ pub use error::CqlError;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
 pub use plan::ExpirationOverflow;
 pub use plan::{
-    BatchItem, ConditionalWrite, CounterUpdate, Outcome, Plan, PlanContext, RandomSource, RowIncrements,
-    RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
+    BatchItem, ConditionalWrite, CounterUpdate, FunctionRunner, Outcome, Plan, PlanContext, RandomSource,
+    RowIncrements, RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
 };
 pub use prepare::{Prepared, StatementFeatures, parse_and_prepare, result_metadata_id, statement_id};
 pub use restrictions::view::ViewFilter;

@@ -38,6 +38,7 @@ golden! {
     slices
     statics
     time
+    user_functions
     vector
     types
 }

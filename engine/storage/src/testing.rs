@@ -70,6 +70,7 @@ pub(crate) fn schema_of(tables: &[Arc<Table>]) -> Arc<Schema> {
             .map(|table| (table.name.clone(), table.clone()))
             .collect(),
         types: Default::default(),
+        functions: Default::default(),
         is_virtual: false,
     };
     Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))

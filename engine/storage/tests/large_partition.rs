@@ -38,6 +38,7 @@ fn schema(table: &Arc<Table>) -> Arc<Schema> {
         replication: ReplicationOptions::default(),
         tables: [(table.name.clone(), table.clone())].into(),
         types: Default::default(),
+        functions: Default::default(),
         is_virtual: false,
     };
     Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))

@@ -227,5 +227,6 @@ fn options() -> NodeOptions {
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
         access: Default::default(),
+        functions: Default::default(),
     }
 }

@@ -267,6 +267,7 @@ fn schema(setup: &Setup) -> Arc<Schema> {
             .map(|table| (table.name.clone(), table))
             .collect(),
         types: Default::default(),
+        functions: Default::default(),
         is_virtual: false,
     };
     Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))

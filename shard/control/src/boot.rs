@@ -23,6 +23,7 @@ use ceto_node::options::NodeOptions;
 use ceto_node::system::access_rows::StoredAccess;
 use ceto_node::system::definitions::system_schema;
 use ceto_node::system::schema_rows::StoredSchema;
+use ceto_node::user_functions::Compiler;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -41,7 +42,7 @@ const SCHEMA_CHANGES_MAX: usize = 1024;
 const FAILURES_MAX: usize = 16;
 
 /// Addresses and times of the control thread.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ControlOptions {
     /// Admin API.
     pub admin: SocketAddr,
@@ -51,6 +52,8 @@ pub struct ControlOptions {
     pub drain_timeout: Duration,
     /// What the governor keeps the process to.
     pub memory: MemoryBounds,
+    /// Compiles WebAssembly.
+    pub compiler: Option<Arc<dyn Compiler>>,
 }
 
 /// Why the node did not start, or ended; one line.
@@ -105,7 +108,15 @@ async fn serve(
     let schema = boot(&shards, &options).await?;
     put_views_right(&shards).await?;
     let access = stored_access(&shards, &schema).await?;
-    let mut service = SchemaService::new(schema, access, options.clone(), shards.clone());
+    let mut service = SchemaService::new(
+        schema,
+        access,
+        options.clone(),
+        shards.clone(),
+        control.compiler.clone(),
+    );
+    let compiled = service.install_programs().await;
+    compiled.map_err(|error| BootError(error.to_string()))?;
     let installed = service.install_first_access().await;
     installed.map_err(|error| BootError(error.to_string()))?;
     let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
@@ -194,7 +205,13 @@ pub async fn boot(shards: &Shards, options: &Arc<NodeOptions>) -> Result<Arc<Sch
     for outcome in recovered.await? {
         outcome.map_err(BootError)?;
     }
-    let mut service = SchemaService::new(schema.clone(), Arc::default(), options.clone(), shards.clone());
+    let mut service = SchemaService::new(
+        schema.clone(),
+        Arc::default(),
+        options.clone(),
+        shards.clone(),
+        None,
+    );
     service
         .describe_system_keyspaces(&stored, &system)
         .await

@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ceto_model::schema::FunctionDefinition;
 use ceto_model::{DecoratedKey, Keyspace, Mutation, Schema, Timestamp, UnixSeconds};
 use ceto_node::control::{ControlRequest, SchemaOutcome, StorageFailure};
 use ceto_node::cql::{AccessChange, AccessControl, CqlError, Performer, Role, SchemaChange};
 use ceto_node::options::NodeOptions;
 use ceto_node::system::access_rows;
 use ceto_node::system::schema_rows::{self, StoredSchema};
+use ceto_node::user_functions::{Compiler, FunctionError, Programs};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
@@ -39,6 +41,8 @@ pub struct SchemaService {
     options: Arc<NodeOptions>,
     passwords: Passwords,
     shards: Shards,
+    /// What is compiled of the schema's functions.
+    programs: Arc<Programs>,
     /// Timestamp of the last change: they strictly grow.
     last: i64,
 }
@@ -50,6 +54,7 @@ impl SchemaService {
         access: Arc<AccessControl>,
         options: Arc<NodeOptions>,
         shards: Shards,
+        compiler: Option<Arc<dyn Compiler>>,
     ) -> SchemaService {
         SchemaService {
             schema,
@@ -57,6 +62,7 @@ impl SchemaService {
             options,
             passwords: Passwords::new(),
             shards,
+            programs: Arc::new(Programs::new(compiler)),
             last: 0,
         }
     }
@@ -125,26 +131,32 @@ impl SchemaService {
         let Some(mut next) = change.apply(&self.schema, self.last)? else {
             return Ok(None);
         };
+        let programs = self.compile_functions(&next).await?;
         self.snapshot_before_drop(&next).await?;
         let mutations = self.mutations(&next);
         self.store(mutations).await?;
         next.version = schema_rows::version(&next);
         let event = change.event(&self.schema);
+        let created = change.created(&self.schema);
         self.schema = Arc::new(next);
         info!(change = ?event.change, keyspace = %event.keyspace, target = ?event.target, version = %self.schema.version, "schema changed");
-        let schema = self.schema.clone();
+        if let Some(programs) = programs {
+            self.programs = programs;
+        }
+        let (schema, programs) = (self.schema.clone(), self.programs.clone());
         let installed = self
             .shards
             .on_all(move |node| {
-                let schema = schema.clone();
-                Box::pin(async move { node.install_schema(schema).await })
+                let (schema, programs) = (schema.clone(), programs.clone());
+                Box::pin(async move {
+                    node.install_programs(programs);
+                    node.install_schema(schema).await
+                })
             })
             .await;
         installed.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
         let creator = role.filter(|_| self.options.access.authorizes);
-        let access = self
-            .access
-            .after_schema_change(&self.schema, change.created(), creator);
+        let access = self.access.after_schema_change(&self.schema, created, creator);
         if let Some(access) = access {
             self.install_access(access).await?;
         }
@@ -157,6 +169,81 @@ impl SchemaService {
             .await
             .map_err(|gone| CqlError::Invalid(gone.to_string()))?;
         Ok(Some(event))
+    }
+
+    /// What is compiled of the functions of `next`; None when no function is another than before. Beside this thread, for
+    /// it can take seconds.
+    ///
+    /// # Errors
+    /// `Invalid`, when the body of a function that is new does not compile.
+    async fn compile_functions(&self, next: &Schema) -> Result<Option<Arc<Programs>>, CqlError> {
+        let is_new = |function: &Arc<FunctionDefinition>| {
+            let before = self.schema.keyspace(&function.keyspace);
+            let before = before.and_then(|keyspace| {
+                keyspace
+                    .functions
+                    .function(&function.name, &function.argument_types)
+            });
+            before != Some(function)
+        };
+        let (functions, before) = (functions_of(next), functions_of(&self.schema));
+        let new: Vec<_> = functions
+            .iter()
+            .filter(|function| is_new(function))
+            .cloned()
+            .collect();
+        if new.is_empty() && functions.len() == before.len() {
+            return Ok(None);
+        }
+        let programs = self.programs.clone();
+        let compiled = tokio::task::spawn_blocking(move || {
+            let refused = |function: &FunctionDefinition, error: FunctionError| {
+                CqlError::Invalid(format!(
+                    "Could not compile function '{}.{}' from {} source: {error}",
+                    function.keyspace, function.name, function.language
+                ))
+            };
+            let mut failure = None;
+            for function in &new {
+                Programs::check(function).map_err(|error| refused(function, error))?;
+            }
+            let next = programs.compile(functions.iter().map(|function| &**function), |function, error| {
+                if new.iter().any(|new| **new == *function) {
+                    failure = Some(refused(function, error));
+                }
+            });
+            match failure {
+                Some(failure) => Err(failure),
+                None => Ok(next),
+            }
+        });
+        let compiled = compiled
+            .await
+            .map_err(|error| CqlError::Invalid(error.to_string()))?;
+        compiled.map(|programs| Some(Arc::new(programs)))
+    }
+
+    /// Compiles the functions of the stored schema and makes them known to every shard. One that does not compile (any
+    /// more) is logged, and its calls fail.
+    pub async fn install_programs(&mut self) -> Result<(), CqlError> {
+        let (programs, functions) = (self.programs.clone(), functions_of(&self.schema));
+        let compiled = tokio::task::spawn_blocking(move || {
+            programs.compile(functions.iter().map(|function| &**function), |function, failure| {
+                error!(keyspace = %function.keyspace, function = %function.name, %failure, "a stored function does not compile; calls of it fail");
+            })
+        });
+        let compiled = compiled
+            .await
+            .map_err(|error| CqlError::Invalid(error.to_string()))?;
+        self.programs = Arc::new(compiled);
+        let programs = self.programs.clone();
+        let installed = self.shards.on_all(move |node| {
+            let programs = programs.clone();
+            Box::pin(async move { node.install_programs(programs) })
+        });
+        let installed = installed.await;
+        installed.map_err(|gone| CqlError::Invalid(gone.to_string()))?;
+        Ok(())
     }
 
     /// Validates, stores and installs one change of roles or of what is granted to them; `role` asks for it.
@@ -313,4 +400,13 @@ impl SchemaService {
         }
         Ok(())
     }
+}
+
+/// All user-defined functions.
+fn functions_of(schema: &Schema) -> Vec<Arc<FunctionDefinition>> {
+    let keyspaces = schema.keyspaces();
+    keyspaces
+        .flat_map(|keyspace| keyspace.functions.functions())
+        .cloned()
+        .collect()
 }

@@ -196,6 +196,14 @@ pub fn schema_change(event: &SchemaChangeEvent) -> SchemaChange {
             SchemaChangeTarget::Keyspace => SchemaTarget::Keyspace,
             SchemaChangeTarget::Table(name) => SchemaTarget::Table(name.clone()),
             SchemaChangeTarget::Type(name) => SchemaTarget::Type(name.clone()),
+            SchemaChangeTarget::Function { name, argument_types } => SchemaTarget::Function {
+                name: name.clone(),
+                argument_types: argument_types.clone(),
+            },
+            SchemaChangeTarget::Aggregate { name, argument_types } => SchemaTarget::Aggregate {
+                name: name.clone(),
+                argument_types: argument_types.clone(),
+            },
         },
     }
 }

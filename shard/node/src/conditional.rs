@@ -51,7 +51,7 @@ async fn run_locked(context: &RequestContext, plan: &ConditionalWrite) -> Result
         };
         results.push(crate::select::read(context, table, command.clone()).await?);
     }
-    let random = NodeRandom(&context.node);
+    let random = NodeRandom::new(&context.node);
     let mut plan_context = context.plan_context(&random);
     let newest = results.iter().filter_map(newest_timestamp).max();
     plan_context.now_micros = context

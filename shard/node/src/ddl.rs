@@ -11,6 +11,7 @@ use ceto_native::{EncodedColumns, ErrorMessage, Response, RowsEncoder};
 use crate::answer::{cql_error, overloaded, schema_change};
 use crate::control::{ControlRequest, SchemaOutcome};
 use crate::execute::{Answer, RequestContext};
+use crate::functions::DISABLED;
 use crate::node::Node;
 use crate::prepared::column_specs;
 
@@ -21,8 +22,13 @@ pub(crate) async fn run(
     change: SchemaChange,
 ) -> Result<Answer, ErrorMessage> {
     let node = &context.node;
-    let (permission, resource) = change.required_permission(&node.schema());
-    performer.check(permission, &resource).map_err(cql_error)?;
+    let required = change.required_permissions(&node.schema()).map_err(cql_error)?;
+    for (permission, resource) in required {
+        performer.check(permission, &resource).map_err(cql_error)?;
+    }
+    if change.creates_function() && !node.options.functions.enabled {
+        return Err(cql_error(CqlError::invalid(DISABLED)));
+    }
     let change = complete_replication(context, change).map_err(cql_error)?;
     check_guardrails(context, &change).map_err(cql_error)?;
     let role = performer.role().cloned();

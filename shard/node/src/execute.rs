@@ -18,6 +18,7 @@ use ceto_native::{Dialect, ErrorMessage, RequestMessage, Response, ResponseMessa
 
 use crate::answer::{cql_error, unprepared};
 use crate::connection::ConnectionState;
+use crate::functions::Calls;
 use crate::login::check_permissions;
 use crate::node::Node;
 use crate::prepared::{Entry, column_specs};
@@ -152,6 +153,7 @@ impl RequestContext {
 
     pub(crate) fn plan_context<'a>(&'a self, random: &'a NodeRandom<'a>) -> PlanContext<'a> {
         let mut context = PlanContext::new(self.now_micros, random);
+        context.functions = Some(&random.calls);
         context.now_seconds = self.now_seconds;
         context.timestamp = self.timestamp;
         context.page_size = self.page_size;
@@ -170,12 +172,25 @@ impl RequestContext {
     }
 }
 
-/// The planner's randomness is the shard's.
-pub(crate) struct NodeRandom<'a>(pub(crate) &'a Node);
+/// The planner's randomness is the shard's, and so is who runs user-defined functions.
+pub(crate) struct NodeRandom<'a> {
+    node: &'a Node,
+    calls: Calls<'a>,
+}
+
+impl<'a> NodeRandom<'a> {
+    /// For what is evaluated in one piece.
+    pub(crate) fn new(node: &'a Node) -> NodeRandom<'a> {
+        NodeRandom {
+            node,
+            calls: Calls::new(node),
+        }
+    }
+}
 
 impl ceto_cql::RandomSource for NodeRandom<'_> {
     fn next_u64(&self) -> u64 {
-        self.0.env.random()
+        self.node.env.random()
     }
 }
 
@@ -438,7 +453,7 @@ fn start_statement(
 ) -> Result<Started, ErrorMessage> {
     check_permissions(connection, &entry.statement)?;
     check_features(&context.node, &entry.statement)?;
-    let random = NodeRandom(&context.node);
+    let random = NodeRandom::new(&context.node);
     let plan_context = context.plan_context(&random);
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
@@ -516,7 +531,7 @@ async fn run_batch(
             values,
         })
         .collect();
-    let random = NodeRandom(node);
+    let random = NodeRandom::new(node);
     let plan_context = context.plan_context(&random);
     let plan = ceto_cql::plan_batch(kind, &items, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());

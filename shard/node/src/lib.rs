@@ -17,6 +17,7 @@ pub mod control;
 mod ddl;
 pub mod execute;
 mod figures;
+mod functions;
 pub mod guardrails;
 mod indexes;
 mod locks;
@@ -47,6 +48,11 @@ pub mod views;
 pub mod cql {
     pub use ceto_cql::access::{AccessChange, AccessControl, AccessRules, Performer, Role};
     pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+}
+
+/// What the control thread needs of user-defined functions.
+pub mod user_functions {
+    pub use ceto_functions::{Compiler, FunctionError, Programs};
 }
 
 pub use backup::{ImportOptions, SnapshotDetails, SnapshotRequest, instant_text};

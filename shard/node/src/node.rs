@@ -29,6 +29,7 @@ use tracing::error;
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
 use crate::figures::{ReplayFigures, RowCacheFigures, TableFigures};
+use crate::functions::Functions;
 use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::metrics::{Sample, Samples};
@@ -78,6 +79,7 @@ pub struct Node {
     pub(crate) settings: Arc<[(String, String)]>,
     runtime_samples: Box<dyn Fn(&mut Samples)>,
     pub(crate) metrics: ShardMetrics,
+    pub(crate) functions: Functions,
     /// Open once [`Node::open_storage`] has been called.
     database: OnceCell<Rc<Database>>,
     storage: StorageOptions,
@@ -148,7 +150,10 @@ impl Node {
             limits.max_request_memory / shards,
             limits.max_request_memory_per_address / shards,
         );
+        let env = parts.env.clone();
+        let functions = Functions::new(parts.options.functions, Rc::new(move || env.clock().read()));
         Rc::new(Node {
+            functions,
             started: parts.env.clock().unix_seconds(),
             prepared: PreparedCache::new(parts.options.limits.max_prepared_statements),
             env: parts.env,
@@ -349,6 +354,7 @@ impl Node {
         (self.runtime_samples)(&mut samples);
         self.metrics.add_to(&mut samples);
         self.views.add_to(&mut samples);
+        self.functions.add_to(&mut samples);
         self.response_memory.add_to(&mut samples);
         self.request_memory.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;

@@ -54,6 +54,29 @@ pub struct NodeOptions {
     pub expiration_overflow: ExpirationOverflow,
     /// `authenticator` and `authorizer`.
     pub access: AccessRules,
+    /// User-defined functions.
+    pub functions: FunctionOptions,
+}
+
+/// What user-defined functions may do.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionOptions {
+    /// `user_defined_functions_enabled`: without, none is made and none runs.
+    pub enabled: bool,
+    /// `user_defined_functions_warn_timeout` of one call: longer ones are logged.
+    pub warn_timeout: Duration,
+    /// `user_defined_functions_fail_timeout` of one call, by the clock; steps bound it before.
+    pub fail_timeout: Duration,
+}
+
+impl Default for FunctionOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            warn_timeout: Duration::from_millis(20),
+            fail_timeout: Duration::from_millis(100),
+        }
+    }
 }
 
 /// Named bounds of what clients can make a shard hold, each with a metric and an error that names it.

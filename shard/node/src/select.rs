@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use ceto_cluster::consistency::validate_for_read;
@@ -94,7 +95,15 @@ struct RunningSelect {
     reads: u64,
     /// The memory of the answer.
     share: Share,
+    /// With user-defined functions: rows of one read, so few that their calls take about [`CALLS_TIME`].
+    rows_max: Option<u64>,
 }
+
+/// Time that the calls of user-defined functions over the rows of one read are to take, about.
+const CALLS_TIME: Duration = Duration::from_millis(1);
+/// Rows of the first read of a statement with such functions, and of any.
+const CALLED_ROWS_FIRST: u64 = 16;
+const CALLED_ROWS_MAX: u64 = 1024;
 
 impl RunningSelect {
     fn begin(
@@ -105,6 +114,7 @@ impl RunningSelect {
         share: Share,
     ) -> RunningSelect {
         let rows = Rows::begin(&context, &entry, client_metadata_id.map(|id| &id[..]));
+        let rows_max = entry.statement.calls_functions().then_some(CALLED_ROWS_FIRST);
         RunningSelect {
             context,
             entry,
@@ -113,6 +123,7 @@ impl RunningSelect {
             work: Walked::default(),
             reads: 0,
             share,
+            rows_max,
         }
     }
 
@@ -121,11 +132,17 @@ impl RunningSelect {
         let command = self.plan.command()?;
         let max = self.context.node.options.limits.tombstone_fail;
         let left = max.saturating_sub(self.work.tombstones).max(1);
-        if !self.plan.has_short_pages() || command.limits.tombstones <= left {
+        let tombstones = match self.plan.has_short_pages() {
+            true => command.limits.tombstones.min(left),
+            false => command.limits.tombstones,
+        };
+        let rows = command.limits.rows.min(self.rows_max.unwrap_or(u64::MAX));
+        if (rows, tombstones) == (command.limits.rows, command.limits.tombstones) {
             return Some(Cow::Borrowed(command));
         }
         let mut command = command.clone();
-        command.limits.tombstones = left;
+        command.limits.tombstones = tombstones;
+        command.limits.rows = rows;
         Some(Cow::Owned(command))
     }
 
@@ -169,8 +186,25 @@ impl RunningSelect {
             };
             let result = read(&self.context, self.plan.table(), command.into_owned()).await?;
             self.take(&result)?;
+            if self.rows_max.is_some()
+                && let Some(turn) = self.context.node.env.tasks().yield_if_due()
+            {
+                turn.await;
+            }
         }
         self.finish()
+    }
+
+    /// Fits the rows of the next read to how long the last took to evaluate.
+    fn learn_rows_max(&mut self, started: Instant) {
+        if let Some(rows) = &mut self.rows_max {
+            let ended = self.context.node.env.clock().read();
+            let took = ended.saturating_duration_since(started);
+            *rows = match took > CALLS_TIME {
+                true => (*rows / 4).max(1),
+                false => (*rows * 2).min(CALLED_ROWS_MAX),
+            };
+        }
     }
 
     fn take(&mut self, result: &ReadResult) -> Result<(), ErrorMessage> {
@@ -181,11 +215,15 @@ impl RunningSelect {
         if tombstones > max && !self.plan.has_short_pages() && !self.plan.is_one_row() {
             return Err(too_many_tombstones(&self.context, self.plan.table(), tombstones));
         }
-        let random = NodeRandom(&self.context.node);
+        let random = NodeRandom::new(&self.context.node);
         let plan_context = self.context.plan_context(&random);
+        let started = self.rows_max.map(|_| self.context.node.env.clock().read());
         self.plan
             .feed(result, &plan_context, &mut self.rows)
             .map_err(cql_error)?;
+        if let Some(started) = started {
+            self.learn_rows_max(started);
+        }
         self.share.correct(self.rows.encoder.length());
         if tombstones >= max && self.plan.end_page(result) {
             self.context.node.metrics.short_pages.increment();
@@ -196,7 +234,7 @@ impl RunningSelect {
     }
 
     fn finish(mut self) -> Result<Answer, ErrorMessage> {
-        let random = NodeRandom(&self.context.node);
+        let random = NodeRandom::new(&self.context.node);
         let plan_context = self.context.plan_context(&random);
         self.plan
             .finish(&plan_context, &mut self.rows)

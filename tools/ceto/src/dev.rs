@@ -95,6 +95,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         commitlog_total_space: DataSize::from_mebibytes(1024),
         // Tests truncate and drop all day.
         auto_snapshot: false,
+        user_defined_functions_enabled: true,
         memory_limit: Some(DataSize::from_mebibytes(512)),
         listen_address: arguments.listen,
         rpc_address: arguments.listen,

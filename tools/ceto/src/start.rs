@@ -14,7 +14,7 @@ use ceto_control::boot::{BootError, ControlOptions};
 use ceto_control::governor::MemoryBounds;
 use ceto_node::guardrails::{Guardrails, Threshold};
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
-use ceto_node::options::{CommitlogSync, Limits, NodeOptions, StorageSettings};
+use ceto_node::options::{CommitlogSync, FunctionOptions, Limits, NodeOptions, StorageSettings};
 use ceto_node::{Node, NodeParts};
 use ceto_runtime::{Origin, RuntimeOptions, ShardContext};
 
@@ -182,6 +182,7 @@ fn control_options(config: &Config, memory: MemoryBounds) -> ControlOptions {
         metrics: SocketAddr::new(config.prometheus_address, config.prometheus_port),
         drain_timeout: Duration::from_secs(30),
         memory,
+        compiler: None,
     }
 }
 
@@ -228,6 +229,11 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
         },
         expiration_overflow: config.expiration_date_overflow_policy.into(),
         access: config.access_rules().unwrap_or_default(),
+        functions: FunctionOptions {
+            enabled: config.user_defined_functions_enabled,
+            warn_timeout: config.user_defined_functions_warn_timeout.duration(),
+            fail_timeout: config.user_defined_functions_fail_timeout.duration(),
+        },
         guardrails: guardrails(config),
         storage: StorageSettings {
             commitlog_sync: match config.commitlog_sync {

@@ -482,6 +482,7 @@ fn write(root: &Path, name: &str, table: &Table, writes: Vec<Mutation>) {
         replication: ReplicationOptions::default(),
         tables: [(table.name.clone(), table.clone())].into(),
         types: Default::default(),
+        functions: Default::default(),
         is_virtual: false,
     };
     let schema = Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)));

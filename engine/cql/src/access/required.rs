@@ -19,6 +19,13 @@ impl Prepared {
     /// What who runs it needs; empty also for statements that decide by themselves, because they need to know more:
     /// those on schema and on roles.
     pub fn required_permissions(&self) -> RequiredPermissions {
+        let mut required = self.required_on_tables();
+        let executed = self.functions.resources().iter();
+        required.extend(executed.map(|function| (Permission::Execute, function.clone())));
+        required
+    }
+
+    fn required_on_tables(&self) -> RequiredPermissions {
         match &self.kind {
             PreparedKind::Select(select) if is_readable_by_all(&select.table) => SmallVec::new(),
             PreparedKind::Select(select) => smallvec![(Permission::Select, table(&select.table))],

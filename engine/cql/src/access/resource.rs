@@ -3,9 +3,9 @@
 use crate::CqlError;
 use crate::ast::{self, Permission};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
-use ceto_model::Schema;
 use ceto_model::type_text::{marshal_class, parse_marshal_class};
 use ceto_model::types::quote_identifier;
+use ceto_model::{CqlType, Schema};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -70,16 +70,24 @@ impl Resource {
                     keyspace: &keyspace,
                     types,
                 };
-                let classes: Result<Vec<String>, CqlError> = argument_types
+                let types: Result<Vec<CqlType>, CqlError> = argument_types
                     .iter()
-                    .map(|raw| Ok(marshal_class(&resolve_frozen_type(raw, scope)?, false)))
+                    .map(|raw| resolve_frozen_type(raw, scope))
                     .collect();
-                let signature = format!("{}[{}]", name.name, classes?.join("^"));
-                Self::Function(keyspace.clone(), signature.into())
+                Self::function(&keyspace, &name.name, &types?)
             }
             ast::Resource::AllMbeans => Self::AllMbeans,
             ast::Resource::Mbean { name, .. } => Self::Mbean(Arc::from(&**name)),
         })
+    }
+
+    /// A user-defined function or aggregate.
+    pub fn function(keyspace: &Arc<str>, name: &str, argument_types: &[CqlType]) -> Resource {
+        let classes = argument_types
+            .iter()
+            .map(|cql_type| marshal_class(&cql_type.freeze(), false));
+        let signature = format!("{name}[{}]", classes.collect::<Vec<_>>().join("^"));
+        Self::Function(keyspace.clone(), signature.into())
     }
 
     /// What has all that is granted on it granted on this too.
@@ -170,7 +178,13 @@ impl Resource {
                 schema.keyspace(keyspace).is_some()
             }
             Self::Table(keyspace, table) => schema.table(keyspace, table).is_some(),
-            Self::Function(..) => false,
+            Self::Function(name, _) => schema.keyspace(name).is_some_and(|keyspace| {
+                let functions = keyspace.functions.functions();
+                let functions = functions.map(|one| Self::function(name, &one.name, &one.argument_types));
+                let aggregates = keyspace.functions.aggregates();
+                let aggregates = aggregates.map(|one| Self::function(name, &one.name, &one.argument_types));
+                functions.chain(aggregates).any(|resource| resource == *self)
+            }),
             _ => true,
         }
     }

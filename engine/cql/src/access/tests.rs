@@ -54,11 +54,12 @@ impl World {
         self.changes += 1;
         let id = Uuid::from_u128(self.changes);
         let change = SchemaChange::prepare(&statement, None, id).unwrap().unwrap();
+        let created = change.created(&self.schema);
         self.schema = change.apply(&self.schema, 1).unwrap().unwrap();
         let role = role.map(Arc::from);
         let after = self
             .access
-            .after_schema_change(&self.schema, change.created(), role.as_ref());
+            .after_schema_change(&self.schema, created, role.as_ref());
         self.access = after.unwrap_or_else(|| self.access.clone());
     }
 

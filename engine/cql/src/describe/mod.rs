@@ -5,11 +5,13 @@
 //!
 //! Read next: `request` for which rows a statement asks for, `statement_text` for the text of each element.
 
+mod function_text;
 mod request;
 mod statement_text;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub use function_text::initial_condition_text;
 pub use request::{ClusterDescription, DescribeRequest, DescribeRows, RangeOwners};
 pub use statement_text::{index_text, keyspace_text, table_text, type_text};

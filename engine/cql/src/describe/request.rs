@@ -1,12 +1,13 @@
 //! Which rows a DESCRIBE asks for.
 
+use super::function_text::{aggregate_name, aggregate_text, function_name, function_text};
 use super::statement_text::{index_text, keyspace_text, table_text, type_name, type_text, view_text};
 use crate::access::{AccessControl, AccessElement, access_elements};
 use crate::ast::{Describe, DescribeTarget, QualifiedName};
 use crate::schema_change::{find_index, in_order_of_use, is_system_keyspace};
 use crate::{ColumnSpecification, CqlError};
 use bytes::Bytes;
-use ceto_model::schema::IndexDefinition;
+use ceto_model::schema::{AggregateDefinition, FunctionDefinition, IndexDefinition};
 use ceto_model::types::quote_identifier;
 use ceto_model::value::Value;
 use ceto_model::{CqlType, Keyspace, Schema, Table, UserType};
@@ -52,6 +53,8 @@ enum Element<'s> {
     Type(&'s UserType),
     Index(&'s Table, &'s IndexDefinition),
     View(&'s Table),
+    Function(&'s FunctionDefinition),
+    Aggregate(&'s AggregateDefinition),
 }
 
 impl Element<'_> {
@@ -63,6 +66,8 @@ impl Element<'_> {
             Self::Type(user_type) => (&user_type.keyspace, "type", type_name(user_type)),
             Self::Index(table, index) => (&table.keyspace, "index", quote_identifier(&index.name)),
             Self::View(view) => (&view.keyspace, "materialized_view", quote_identifier(&view.name)),
+            Self::Function(function) => (&function.keyspace, "function", function_name(function)),
+            Self::Aggregate(aggregate) => (&aggregate.keyspace, "aggregate", aggregate_name(aggregate)),
         };
         [quote_identifier(keyspace), kind.to_owned(), name]
     }
@@ -74,6 +79,8 @@ impl Element<'_> {
             Self::Type(user_type) => type_text(user_type),
             Self::Index(table, index) => index_text(table, index),
             Self::View(view) => view_text(view, with_internals),
+            Self::Function(function) => function_text(function),
+            Self::Aggregate(aggregate) => aggregate_text(aggregate),
         }
     }
 }
@@ -125,9 +132,17 @@ impl DescribeRequest {
                     |keyspace| keyspace.types.values().map(|user_type| Element::Type(user_type)),
                 )))
             }
-            DescribeTarget::Functions | DescribeTarget::Aggregates => {
-                self.listed_keyspaces(schema)?;
-                Ok(list(std::iter::empty()))
+            DescribeTarget::Functions => {
+                let keyspaces = self.listed_keyspaces(schema)?.into_iter();
+                Ok(list(keyspaces.flat_map(|keyspace| {
+                    keyspace.functions.functions().map(|one| Element::Function(one))
+                })))
+            }
+            DescribeTarget::Aggregates => {
+                let keyspaces = self.listed_keyspaces(schema)?.into_iter();
+                Ok(list(keyspaces.flat_map(|keyspace| {
+                    keyspace.functions.aggregates().map(|one| Element::Aggregate(one))
+                })))
             }
             _ => {
                 let elements = self.elements(schema)?;
@@ -208,11 +223,17 @@ impl DescribeRequest {
             }
             DescribeTarget::Function(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
-                not_found("User defined function", &name.name, keyspace)
+                match keyspace.functions.functions_named(&name.name) {
+                    [] => not_found("User defined function", &name.name, keyspace),
+                    found => Ok(found.iter().map(|one| Element::Function(one)).collect()),
+                }
             }
             DescribeTarget::Aggregate(name) => {
                 let keyspace = self.keyspace(schema, name.keyspace.as_deref())?;
-                not_found("User defined aggregate", &name.name, keyspace)
+                match keyspace.functions.aggregates_named(&name.name) {
+                    [] => not_found("User defined aggregate", &name.name, keyspace),
+                    found => Ok(found.iter().map(|one| Element::Aggregate(one)).collect()),
+                }
             }
             DescribeTarget::Named(name) => self.named_elements(schema, name),
             DescribeTarget::Cluster
@@ -334,9 +355,13 @@ fn table_elements<'s>(keyspace: &'s Keyspace, table: &'s Table) -> impl Iterator
 fn keyspace_elements(keyspace: &Keyspace) -> Vec<Element<'_>> {
     let types = in_order_of_use(&keyspace.types);
     let types = types.into_iter().map(|user_type| Element::Type(user_type));
+    let functions = keyspace.functions.functions().map(|one| Element::Function(one));
+    let aggregates = keyspace.functions.aggregates().map(|one| Element::Aggregate(one));
     let tables = tables_of(keyspace).flat_map(|table| table_elements(keyspace, table));
     std::iter::once(Element::Keyspace(keyspace))
         .chain(types)
+        .chain(functions)
+        .chain(aggregates)
         .chain(tables)
         .collect()
 }

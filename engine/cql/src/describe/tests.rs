@@ -350,6 +350,7 @@ fn keyspace() -> impl Strategy<Value = Keyspace> {
                     .iter()
                     .map(|user_type| (user_type.name.clone(), user_type.clone()))
                     .collect(),
+                functions: Default::default(),
                 is_virtual: false,
             }
         })
@@ -424,4 +425,66 @@ proptest! {
         // ids of tables and the times of drops are part of the text only with internals
         prop_assert_eq!(statements(&session.schema, with_internals), texts);
     }
+}
+
+#[test]
+fn functions_are_described_as_cassandra_does() {
+    let mut session = Session::new();
+    let replication = "replication = {'class': 'SimpleStrategy', 'replication_factor': 1}";
+    let texts = [
+        "CREATE FUNCTION \"Ks\".plus(\"A\" int, b frozen<tuple<int, text>>)\n    RETURNS NULL ON NULL INPUT\n    \
+         RETURNS int\n    LANGUAGE lua\n    AS $$ return \"it's\" $$;",
+        "CREATE FUNCTION \"Ks\".plus(l list<frozen<list<int>>>)\n    CALLED ON NULL INPUT\n    RETURNS \
+         set<text>\n    LANGUAGE lua\n    AS 'return \"it''s $$\"';",
+        "CREATE FUNCTION \"Ks\".\"to text\"(s map<int, \"My type\">)\n    CALLED ON NULL INPUT\n    RETURNS \
+         text\n    LANGUAGE lua\n    AS $$return s$$;",
+        "CREATE FUNCTION \"Ks\".\"up date\"(s map<int, \"My type\">, v int)\n    CALLED ON NULL INPUT\n    \
+         RETURNS map<int, \"My type\">\n    LANGUAGE lua\n    AS $$return s$$;",
+        "CREATE AGGREGATE \"Ks\".\"a,b\"(int)\n    SFUNC \"up date\"\n    STYPE map<int, \"My type\">\n    \
+         FINALFUNC \"to text\"\n    INITCOND {1: {\"F\": 'x'}};",
+    ];
+    session
+        .run(&format!("CREATE KEYSPACE \"Ks\" WITH {replication}"))
+        .unwrap();
+    session
+        .run("CREATE TYPE \"Ks\".\"My type\" (\"F\" text)")
+        .unwrap();
+    for text in texts {
+        let text = text
+            .replace("frozen<tuple<int, text>>", "tuple<int, text>")
+            .replace("map<int, \"My type\">", "map<int, frozen<\"My type\">>");
+        session.run(&text).unwrap();
+    }
+    let described = session.run("DESCRIBE KEYSPACE \"Ks\"").unwrap();
+    for text in texts {
+        let text = text
+            .replace("frozen<tuple<int, text>>", "tuple<int, text>")
+            .replace("map<int, \"My type\">", "map<int, frozen<\"My type\">>");
+        assert!(described.contains(&text), "{text}\n{described}");
+    }
+    let names = session.run("DESCRIBE FUNCTIONS").unwrap();
+    assert_eq!(
+        names,
+        "keyspace_name | type | name\n\"Ks\" | function | plus(int, tuple<int, text>)\n\"Ks\" | function | \
+         plus(list<frozen<list<int>>>)\n\"Ks\" | function | \"to text\"(map<int, frozen<\"My type\">>)\n\"Ks\" | \
+         function | \"up date\"(map<int, frozen<\"My type\">>, int)"
+    );
+    let names = session.run("DESCRIBE AGGREGATES").unwrap();
+    assert_eq!(
+        names,
+        "keyspace_name | type | name\n\"Ks\" | aggregate | \"a,b\"(int)"
+    );
+    // The text of a keyspace makes it again.
+    let before = session.schema.keyspace("Ks").unwrap().functions.clone();
+    let mut again = Session::new();
+    for statement in described.split(" | ").filter(|part| part.starts_with("CREATE")) {
+        let statement = statement.rsplit_once(";\n").map_or(statement, |(text, _)| text);
+        again.run(statement.trim_end_matches(';')).unwrap();
+    }
+    assert_eq!(again.schema.keyspace("Ks").unwrap().functions, before);
+    let missing = session.run("DESCRIBE FUNCTION \"Ks\".absent").unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "User defined function 'absent' not found in 'Ks'"
+    );
 }

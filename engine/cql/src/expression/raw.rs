@@ -6,6 +6,8 @@ use crate::ast::{
     ArithmeticOperator, BindMarker, CellMetadata, Literal, Name, QualifiedName, RawType, Selectable, Term,
 };
 use ceto_model::CqlType;
+use std::cell::OnceCell;
+use std::sync::Arc;
 
 /// A term or selectable.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum Raw<'a> {
     },
     Function {
         name: &'a QualifiedName,
+        /// The keyspace of the function that it means, once that is known.
+        resolved: OnceCell<Arc<str>>,
         arguments: Vec<Raw<'a>>,
     },
     Operation {
@@ -86,6 +90,7 @@ impl<'a> From<&'a Term> for Raw<'a> {
             Term::Tuple(elements) => Self::Tuple(all(elements)),
             Term::Function { name, arguments } => Self::Function {
                 name,
+                resolved: OnceCell::new(),
                 arguments: all(arguments),
             },
             Term::Operation {
@@ -127,6 +132,7 @@ impl<'a> From<&'a Selectable> for Raw<'a> {
             },
             Selectable::Function { name, arguments } => Self::Function {
                 name,
+                resolved: OnceCell::new(),
                 arguments: all(arguments),
             },
             Selectable::Operation {
@@ -167,6 +173,12 @@ impl<'a> From<&'a Selectable> for Raw<'a> {
 }
 
 impl Raw<'_> {
+    /// The keyspace of a called function, as far as it is known: native functions are in `system`.
+    pub(crate) fn keyspace_of<'n>(name: &'n QualifiedName, resolved: &'n OnceCell<Arc<str>>) -> &'n str {
+        let resolved = resolved.get().map(|keyspace| &**keyspace);
+        resolved.or(name.keyspace.as_deref()).unwrap_or("system")
+    }
+
     /// A map whose keys are all bare names can be a UDT.
     pub(crate) fn as_user_type(&self) -> Option<Vec<(&Name, &Raw<'_>)>> {
         match self {
@@ -193,8 +205,12 @@ impl Raw<'_> {
             Self::CountRows => "count".to_owned(),
             Self::CellMetadata { kind, operand } => format!("{}({})", kind.name(), operand.text()),
             Self::Cast { operand, target } => format!("cast({} as {target})", operand.text()),
-            Self::Function { name, arguments } => {
-                let keyspace = name.keyspace.as_deref().unwrap_or("system");
+            Self::Function {
+                name,
+                resolved,
+                arguments,
+            } => {
+                let keyspace = Self::keyspace_of(name, resolved);
                 format!("{keyspace}.{}({})", name.name, list(arguments))
             }
             Self::Operation {

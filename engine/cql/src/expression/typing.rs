@@ -14,6 +14,7 @@ use crate::functions::{self, AggregateFunction, Callee};
 use crate::prepare::Preparation;
 use crate::{ColumnSpecification, CqlError};
 use ceto_model::{Column, CqlType, Table};
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// An aggregate that a selection asks for.
@@ -57,6 +58,11 @@ pub(crate) enum PartialKind<'r> {
 }
 
 impl Partial<'_> {
+    /// Nothing of its type is open.
+    pub(crate) fn is_typed(&self) -> bool {
+        matches!(self.kind, PartialKind::Typed(..))
+    }
+
     /// Some part of it has a type of its own, so that literals beside it have one too.
     fn has_type(&self) -> bool {
         match &self.kind {
@@ -133,7 +139,11 @@ impl Typing<'_, '_> {
                 };
                 PartialKind::Typed(expression, (*target).clone())
             }
-            Raw::Function { name, arguments } => self.function(name, arguments)?,
+            Raw::Function {
+                name,
+                resolved,
+                arguments,
+            } => self.function(name, resolved, arguments)?,
             Raw::Operation {
                 operator,
                 left,
@@ -506,6 +516,7 @@ impl Typing<'_, '_> {
     fn function<'r>(
         &mut self,
         name: &QualifiedName,
+        resolved: &OnceCell<Arc<str>>,
         arguments: &'r [Raw<'r>],
     ) -> Result<PartialKind<'r>, CqlError> {
         let count = self.aggregates.as_ref().map_or(0, |aggregates| aggregates.len());
@@ -521,7 +532,12 @@ impl Typing<'_, '_> {
             return Ok(PartialKind::FromJson(Box::new(text)));
         }
         let natural: Vec<_> = partials.iter().map(|partial| self.natural(partial)).collect();
-        let callee = functions::resolve(name, &partials, &natural, self.preparation.table.as_deref())?;
+        let user = self.preparation.user_functions(name);
+        let table = self.preparation.table.as_deref();
+        let callee = functions::resolve(name, &partials, &natural, table, user)?;
+        let keyspace = self.preparation.used.note(&callee, user);
+        // A call is typed once, so nothing is there yet.
+        let _ = keyspace.map(|keyspace| resolved.set(keyspace));
         let (argument_types, return_type) = match &callee {
             Callee::Scalar(function) => (function.argument_types.clone(), function.return_type.clone()),
             Callee::Aggregate(function) => (function.argument_types(), function.return_type()),
@@ -663,9 +679,10 @@ fn cannot_infer(partial: &Partial<'_>) -> CqlError {
 
 fn mismatch(raw: &Raw<'_>, own: &CqlType, receiver: &ColumnSpecification) -> CqlError {
     CqlError::Invalid(match raw {
-        Raw::Function { name, .. } => format!(
-            "Type error: cannot assign result of function {} (type {own}) to {} (type {})",
-            functions::full_name(name),
+        Raw::Function { name, resolved, .. } => format!(
+            "Type error: cannot assign result of function {}.{} (type {own}) to {} (type {})",
+            Raw::keyspace_of(name, resolved),
+            name.name,
             receiver.name,
             receiver.cql_type
         ),

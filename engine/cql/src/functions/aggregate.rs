@@ -11,7 +11,7 @@ use num_bigint::BigInt;
 
 /// Which aggregate, of values of which type.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct AggregateFunction {
+pub(crate) struct NativeAggregate {
     kind: Kind,
     /// Of the argument; not used by count(*).
     argument: CqlType,
@@ -28,7 +28,7 @@ enum Kind {
 }
 
 /// The aggregate of this name for an argument of this type; None when the name is none of an aggregate.
-pub(super) fn find(name: &str, natural: &[Option<CqlType>]) -> Result<Option<AggregateFunction>, CqlError> {
+pub(super) fn find(name: &str, natural: &[Option<CqlType>]) -> Result<Option<NativeAggregate>, CqlError> {
     let kind = match name {
         "count" => Kind::Count,
         "min" => Kind::Min,
@@ -54,10 +54,10 @@ pub(super) fn find(name: &str, natural: &[Option<CqlType>]) -> Result<Option<Agg
              not numeric"
         )));
     }
-    Ok(Some(AggregateFunction { kind, argument }))
+    Ok(Some(NativeAggregate { kind, argument }))
 }
 
-impl AggregateFunction {
+impl NativeAggregate {
     /// count(*)
     pub(crate) fn count_rows() -> Self {
         Self {
@@ -93,7 +93,7 @@ impl AggregateFunction {
 
 /// The state of one aggregate over one group.
 #[derive(Clone, Debug)]
-pub(crate) struct Accumulator {
+pub(crate) struct NativeAccumulator {
     count: i64,
     extreme: Option<Bytes>,
     integers: BigInt,
@@ -103,8 +103,8 @@ pub(crate) struct Accumulator {
     special: Option<f64>,
 }
 
-impl Accumulator {
-    pub(crate) fn new(_: &AggregateFunction) -> Self {
+impl NativeAccumulator {
+    pub(crate) fn new(_: &NativeAggregate) -> Self {
         Self {
             count: 0,
             extreme: None,
@@ -118,7 +118,7 @@ impl Accumulator {
     /// One more row.
     pub(crate) fn add(
         &mut self,
-        function: &AggregateFunction,
+        function: &NativeAggregate,
         arguments: &[Option<Bytes>],
     ) -> Result<(), CqlError> {
         if function.kind == Kind::CountRows {
@@ -145,7 +145,7 @@ impl Accumulator {
         Ok(())
     }
 
-    fn add_number(&mut self, function: &AggregateFunction, value: &Bytes) -> Result<(), CqlError> {
+    fn add_number(&mut self, function: &NativeAggregate, value: &Bytes) -> Result<(), CqlError> {
         let own = Value::decode(&function.argument, value).map_err(of_value)?;
         let special = match own {
             Value::Float(number) if !number.is_finite() => Some(f64::from(number)),
@@ -167,7 +167,7 @@ impl Accumulator {
     }
 
     /// The result. Sums of integers wrap as the type does; averages of integers are cut off.
-    pub(crate) fn finish(&self, function: &AggregateFunction) -> Result<Option<Bytes>, CqlError> {
+    pub(crate) fn finish(&self, function: &NativeAggregate) -> Result<Option<Bytes>, CqlError> {
         match function.kind {
             Kind::CountRows | Kind::Count => Ok(Some(Bytes::copy_from_slice(&self.count.to_be_bytes()))),
             Kind::Min | Kind::Max => Ok(self.extreme.clone()),
@@ -175,7 +175,7 @@ impl Accumulator {
         }
     }
 
-    fn finish_number(&self, function: &AggregateFunction) -> Result<Option<Bytes>, CqlError> {
+    fn finish_number(&self, function: &NativeAggregate) -> Result<Option<Bytes>, CqlError> {
         let divide = function.kind == Kind::Average && self.count > 0;
         let sum_type = function.sum_type();
         let result = match &sum_type {
@@ -200,7 +200,7 @@ impl Accumulator {
     }
 }
 
-fn to_wire(function: &AggregateFunction, value: Option<Value>) -> Result<Option<Bytes>, CqlError> {
+fn to_wire(function: &NativeAggregate, value: Option<Value>) -> Result<Option<Bytes>, CqlError> {
     let wire = value.map(|value| value.to_wire(&function.argument).map_err(of_value));
     Ok(wire.transpose()?.map(Bytes::from))
 }

@@ -1,6 +1,6 @@
 //! map_keys, map_values, collection_count, _min, _max, _sum, _avg: on whatever collection the argument is.
 
-use super::aggregate::{Accumulator, AggregateFunction};
+use super::aggregate::{NativeAccumulator, NativeAggregate};
 use super::{ScalarFunction, first};
 use crate::CqlError;
 use crate::expression::of_value;
@@ -135,7 +135,7 @@ fn extreme(function: &ScalarFunction, arguments: &[Option<Bytes>]) -> Result<Opt
     Ok(found.map(|bytes| wire.slice_ref(bytes)))
 }
 
-fn fold_of(name: &str, element: &Arc<CqlType>) -> Result<AggregateFunction, CqlError> {
+fn fold_of(name: &str, element: &Arc<CqlType>) -> Result<NativeAggregate, CqlError> {
     let aggregate = if name == "collection_sum" { "sum" } else { "avg" };
     let found = super::aggregate::find(aggregate, &[Some((**element).clone())])?;
     found.ok_or_else(|| CqlError::Invalid(format!("Function system.{name} requires numeric elements")))
@@ -152,7 +152,7 @@ fn fold(
         _ => return Ok(None),
     };
     let aggregate = fold_of(&function.name, &element)?;
-    let mut accumulator = Accumulator::new(&aggregate);
+    let mut accumulator = NativeAccumulator::new(&aggregate);
     for value in elements(function, arguments)? {
         accumulator.add(&aggregate, &[Some(value)])?;
     }

@@ -1,10 +1,13 @@
-//! Native functions: which there are, and which one a call means.
+//! Functions: which there are, native and user-defined, and which one a call means.
 //!
 //! A function is a value made for one call: where Cassandra has one overload per type, a module here makes the overloads
 //! that fit the name and the arguments. The bodies live beside: `time`, `blob`, `math`, `collection`, `vector`,
 //! `json`, `mask`; aggregates in `aggregate`.
 //!
-//! Never: a function that reads a clock or draws random numbers by itself; both come from the `PlanContext`.
+//! User-defined functions come from the schema and stand beside the native ones as candidates (`user`).
+//!
+//! Never: a function that reads a clock or draws random numbers by itself; both come from the `PlanContext`, and so does
+//! whoever runs the bodies of user-defined functions.
 
 mod aggregate;
 mod blob;
@@ -14,15 +17,17 @@ pub(crate) mod json;
 mod mask;
 mod math;
 mod time;
+mod user;
 mod vector;
 
-pub(crate) use aggregate::{Accumulator, AggregateFunction};
+pub(crate) use user::{Accumulator, AggregateFunction};
 
 use crate::CqlError;
 use crate::ast::QualifiedName;
 use crate::expression::{Assignment, Partial};
 use crate::plan::PlanContext;
 use bytes::Bytes;
+use ceto_model::schema::{AggregateDefinition, FunctionDefinition, UserFunctions};
 use ceto_model::value::Value;
 use ceto_model::{CqlType, PartitionKey, Table, Token};
 use std::fmt;
@@ -40,7 +45,16 @@ pub(crate) struct ScalarFunction {
     pub(crate) return_type: CqlType,
     /// Runs also when an argument is null; else the result is null then.
     pub(crate) called_on_null: bool,
-    body: Body,
+    implementation: Implementation,
+}
+
+/// What a function is made of.
+#[derive(Clone)]
+enum Implementation {
+    Native(Body),
+    User(Arc<FunctionDefinition>),
+    /// Only a candidate for a call; it becomes an [`AggregateFunction`] when it is chosen.
+    UserAggregate(Arc<AggregateDefinition>),
 }
 
 impl fmt::Debug for ScalarFunction {
@@ -56,7 +70,7 @@ impl ScalarFunction {
             argument_types,
             return_type,
             called_on_null: false,
-            body,
+            implementation: Implementation::Native(body),
         }
     }
 
@@ -74,25 +88,58 @@ impl ScalarFunction {
         if !self.called_on_null && arguments.iter().any(Option::is_none) {
             return Ok(None);
         }
-        (self.body)(self, arguments, context)
+        match &self.implementation {
+            Implementation::Native(body) => body(self, arguments, context),
+            Implementation::User(definition) => user::call(self, definition, arguments, context),
+            Implementation::UserAggregate(_) => Err(self.failure("it is an aggregate")),
+        }
+    }
+
+    /// Of a user-defined function.
+    pub(crate) fn definition(&self) -> Option<&Arc<FunctionDefinition>> {
+        match &self.implementation {
+            Implementation::User(definition) => Some(definition),
+            Implementation::Native(_) | Implementation::UserAggregate(_) => None,
+        }
+    }
+
+    /// The keyspace that it is in.
+    pub(crate) fn keyspace(&self) -> &str {
+        match &self.implementation {
+            Implementation::Native(_) => "system",
+            Implementation::User(definition) => &definition.keyspace,
+            Implementation::UserAggregate(definition) => &definition.keyspace,
+        }
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}.{}", self.keyspace(), self.name)
     }
 
     fn signature(&self) -> String {
-        let types: Vec<_> = self.argument_types.iter().map(CqlType::to_string).collect();
+        let types: Vec<_> = self.argument_types.iter().map(|t| self.shown(t)).collect();
         format!(
-            "system.{} : ({}) -> {}",
-            self.name,
+            "{} : ({}) -> {}",
+            self.full_name(),
             types.join(", "),
-            self.return_type
+            self.shown(&self.return_type)
         )
+    }
+
+    /// A type of its signature.
+    fn shown(&self, cql_type: &CqlType) -> String {
+        match self.implementation {
+            Implementation::Native(_) => cql_type.to_string(),
+            _ => ceto_model::schema::shown_type(cql_type),
+        }
     }
 
     /// Something went wrong while it ran.
     fn failure(&self, message: impl Into<String>) -> CqlError {
         CqlError::FunctionFailure {
-            keyspace: "system".to_owned(),
+            keyspace: self.keyspace().to_owned(),
             name: self.name.clone(),
-            argument_types: self.argument_types.iter().map(CqlType::to_string).collect(),
+            argument_types: self.argument_types.iter().map(|t| self.shown(t)).collect(),
             message: message.into(),
         }
     }
@@ -102,11 +149,6 @@ impl ScalarFunction {
 pub(crate) enum Callee {
     Scalar(Arc<ScalarFunction>),
     Aggregate(AggregateFunction),
-}
-
-/// `keyspace.name`; native functions are in `system`.
-pub(crate) fn full_name(name: &QualifiedName) -> String {
-    format!("{}.{}", name.keyspace.as_deref().unwrap_or("system"), name.name)
 }
 
 /// The function whose result type is the receiver's.
@@ -126,31 +168,42 @@ fn is_native(name: &QualifiedName) -> bool {
 }
 
 /// The function that a call means. `natural`: the types of the arguments, as far as they are known; `table` is the
-/// statement's, for `token`.
+/// statement's, for `token`; `user`: the functions of the keyspace that is written, else of the statement's.
 pub(crate) fn resolve(
     name: &QualifiedName,
     arguments: &[Partial<'_>],
     natural: &[Option<CqlType>],
     table: Option<&Table>,
+    user: Option<&UserFunctions>,
 ) -> Result<Callee, CqlError> {
-    if !is_native(name) {
-        return Err(unknown(name));
-    }
-    if let Some(aggregate) = aggregate::find(&name.name, natural)? {
-        return Ok(Callee::Aggregate(aggregate));
-    }
     let mut candidates = Vec::new();
-    if &*name.name == "token" {
-        candidates.extend(table.map(token));
+    let users = user.map_or_else(Vec::new, |user| user::candidates(user, &name.name));
+    if is_native(name) {
+        match aggregate::find(&name.name, natural) {
+            Ok(Some(aggregate)) => return Ok(Callee::Aggregate(AggregateFunction::Native(aggregate))),
+            Err(error) if users.is_empty() => return Err(error),
+            Ok(None) | Err(_) => {}
+        }
+        if &*name.name == "token" {
+            candidates.extend(table.map(token));
+        }
+        time::candidates(&name.name, &mut candidates);
+        blob::candidates(&name.name, &mut candidates);
+        math::candidates(&name.name, &mut candidates);
+        collection::candidates(&name.name, natural, &mut candidates)?;
+        vector::candidates(&name.name, natural, &mut candidates);
+        json::candidates(&name.name, natural, &mut candidates);
+        mask::candidates(&name.name, natural, &mut candidates);
     }
-    time::candidates(&name.name, &mut candidates);
-    blob::candidates(&name.name, &mut candidates);
-    math::candidates(&name.name, &mut candidates);
-    collection::candidates(&name.name, natural, &mut candidates)?;
-    vector::candidates(&name.name, natural, &mut candidates);
-    json::candidates(&name.name, natural, &mut candidates);
-    mask::candidates(&name.name, natural, &mut candidates);
-    choose(name, arguments, natural, candidates).map(|function| Callee::Scalar(Arc::new(function)))
+    candidates.extend(users);
+    let chosen = choose(name, arguments, natural, candidates)?;
+    match &chosen.implementation {
+        Implementation::UserAggregate(definition) => {
+            let aggregate = user::aggregate(definition, user)?;
+            Ok(Callee::Aggregate(AggregateFunction::User(Arc::new(aggregate))))
+        }
+        _ => Ok(Callee::Scalar(Arc::new(chosen))),
+    }
 }
 
 /// Is there any function of this name, whatever its arguments.
@@ -168,7 +221,7 @@ fn choose(
         return Err(unknown(name));
     }
     if let [only] = candidates.as_slice() {
-        check_arguments(name, arguments, only)?;
+        check_arguments(arguments, only)?;
         return Ok(candidates.remove(0));
     }
     let signatures = |candidates: &[ScalarFunction]| {
@@ -176,16 +229,21 @@ fn choose(
         signatures.join(", ")
     };
     let known = signatures(&candidates);
-    let fit = |function: &ScalarFunction| {
-        if function.argument_types.len() != arguments.len() {
-            return Assignment::Impossible;
-        }
-        let fits = arguments
-            .iter()
-            .zip(&function.argument_types)
-            .map(|(argument, t)| argument.assignment(t));
-        fits.min().unwrap_or(Assignment::Exact)
-    };
+    let fit =
+        |function: &ScalarFunction| {
+            if function.argument_types.len() != arguments.len() {
+                return Assignment::Impossible;
+            }
+            let fits = arguments.iter().zip(&function.argument_types).zip(natural).map(
+                |((argument, t), natural)| match argument.assignment(t) {
+                    Assignment::Weak if argument.is_typed() && is_same_value_type(natural.as_ref(), t) => {
+                        Assignment::Exact
+                    }
+                    assignment => assignment,
+                },
+            );
+            fits.min().unwrap_or(Assignment::Exact)
+        };
     candidates.retain(|function| fit(function) != Assignment::Impossible);
     if candidates.is_empty() {
         return Err(CqlError::Invalid(format!(
@@ -200,7 +258,7 @@ fn choose(
     }
     let by_nature = candidates.iter().position(|function| {
         let mut pairs = natural.iter().zip(&function.argument_types);
-        pairs.all(|(natural, t)| natural.as_ref().is_none_or(|natural| natural == t))
+        pairs.all(|(natural, t)| natural.is_none() || is_same_value_type(natural.as_ref(), t))
     });
     match (candidates.len(), by_nature) {
         (1, _) => Ok(candidates.swap_remove(0)),
@@ -213,15 +271,16 @@ fn choose(
     }
 }
 
-fn check_arguments(
-    name: &QualifiedName,
-    arguments: &[Partial<'_>],
-    function: &ScalarFunction,
-) -> Result<(), CqlError> {
+/// The values of the two types are the same, whether frozen or not.
+fn is_same_value_type(one: Option<&CqlType>, other: &CqlType) -> bool {
+    one.is_some_and(|one| one == other || one.freeze() == other.freeze())
+}
+
+fn check_arguments(arguments: &[Partial<'_>], function: &ScalarFunction) -> Result<(), CqlError> {
     if arguments.len() != function.argument_types.len() {
         return Err(CqlError::Invalid(format!(
             "Invalid number of arguments in call to function {}: {} required but {} provided",
-            full_name(name),
+            function.full_name(),
             function.argument_types.len(),
             arguments.len()
         )));
@@ -231,7 +290,7 @@ fn check_arguments(
             return Err(CqlError::Invalid(format!(
                 "Type error: {} cannot be passed as argument {index} of function {} of type {wanted}",
                 argument.raw.text(),
-                full_name(name)
+                function.full_name()
             )));
         }
     }

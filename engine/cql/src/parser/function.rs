@@ -28,6 +28,7 @@ impl Parser<'_> {
             self.expect_keyword(keyword)?;
         }
         let return_type = self.cql_type()?;
+        self.function_promise()?;
         self.expect_keyword(Keyword::Language)?;
         let language = self.expect(TokenKind::Identifier)?;
         let language = Name::from(self.raw_text(language).to_ascii_lowercase());
@@ -43,6 +44,14 @@ impl Parser<'_> {
             language,
             body,
         })
+    }
+
+    /// `[DETERMINISTIC | MONOTONIC [ON argument]]`: promises that nothing here makes use of.
+    fn function_promise(&mut self) -> Parse<()> {
+        if !self.take_word("deterministic") && self.take_word("monotonic") && self.take_keyword(Keyword::On) {
+            self.name()?;
+        }
+        Ok(())
     }
 
     /// After CREATE [OR REPLACE] AGGREGATE.

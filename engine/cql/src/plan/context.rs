@@ -1,8 +1,10 @@
 //! What planning needs to know of the world: time, randomness and the options of the request.
 
 use bytes::Bytes;
+use ceto_model::schema::FunctionDefinition;
 use ceto_model::{Timestamp, UnixSeconds};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ExpirationOverflow;
@@ -11,6 +13,20 @@ use super::ExpirationOverflow;
 pub trait RandomSource {
     /// The next bits.
     fn next_u64(&self) -> u64;
+}
+
+/// Runs the bodies of user-defined functions.
+pub trait FunctionRunner {
+    /// The result of `function` over wire bytes of its argument types; None is null. Wire bytes of the result are such of
+    /// its return type.
+    ///
+    /// # Errors
+    /// What went wrong, for the client: a body that fails, takes too long or gives a value of another type.
+    fn run(
+        &self,
+        function: &Arc<FunctionDefinition>,
+        arguments: &[Option<Bytes>],
+    ) -> Result<Option<Bytes>, String>;
 }
 
 /// Between the first day of the Gregorian calendar, where version 1 UUIDs start to count, and the Unix epoch, in units
@@ -38,6 +54,8 @@ pub struct PlanContext<'a> {
     pub expiration_overflow: ExpirationOverflow,
     /// Randomness.
     pub random: &'a dyn RandomSource,
+    /// Runs user-defined functions; without, a call of one fails.
+    pub functions: Option<&'a dyn FunctionRunner>,
     /// What the client should be told.
     warnings: RefCell<Vec<String>>,
     /// Counts what must be told apart within one execution: time UUIDs and list elements.
@@ -56,6 +74,7 @@ impl<'a> PlanContext<'a> {
             paging_state: None,
             expiration_overflow: ExpirationOverflow::default(),
             random,
+            functions: None,
             warnings: RefCell::default(),
             sequence: Cell::new(0),
         }

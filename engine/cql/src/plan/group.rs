@@ -80,7 +80,7 @@ impl Group {
                 .iter()
                 .map(|argument| argument.value(evaluation))
                 .collect();
-            accumulator.add(&call.function, &arguments?)?;
+            accumulator.add(&call.function, arguments?, evaluation.context)?;
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Group {
     ) -> Result<Vec<Option<Bytes>>, CqlError> {
         let results = self.accumulators.iter().zip(aggregates);
         let results: Result<Vec<_>, _> = results
-            .map(|(accumulator, call)| accumulator.finish(&call.function))
+            .map(|(accumulator, call)| accumulator.finish(&call.function, context))
             .collect();
         let source = GroupRow {
             snapshot: &self.snapshot,

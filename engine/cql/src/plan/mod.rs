@@ -19,7 +19,7 @@ mod select;
 mod write;
 
 pub use condition::{ConditionalWrite, Outcome};
-pub use context::{PlanContext, RandomSource};
+pub use context::{FunctionRunner, PlanContext, RandomSource};
 pub use expiration::ExpirationOverflow;
 pub use result_row::RowSink;
 pub use select::SelectPlan;

@@ -10,6 +10,7 @@
 pub(crate) mod assignment;
 pub(crate) mod batch;
 mod features;
+mod functions;
 pub(crate) mod insert_json;
 pub(crate) mod modification;
 pub(crate) mod nearest;
@@ -17,6 +18,7 @@ pub(crate) mod select;
 pub(crate) mod selection;
 
 pub use features::StatementFeatures;
+pub(crate) use functions::UsedFunctions;
 
 use crate::access::AccessChange;
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
@@ -24,6 +26,7 @@ use crate::bound::{BindVariables, ValueCheck};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
 use crate::{ColumnSpecification, CqlError, SchemaChange};
 use batch::PreparedBatch;
+use ceto_model::schema::UserFunctions;
 use ceto_model::{CqlType, Schema, Table, TableId};
 use md5::{Digest, Md5};
 use modification::PreparedModification;
@@ -43,6 +46,7 @@ pub struct Prepared {
     tables: SmallVec<[Arc<Table>; 1]>,
     schema_version: Uuid,
     features: StatementFeatures,
+    pub(crate) functions: UsedFunctions,
 }
 
 /// What a [`Prepared`] does.
@@ -72,6 +76,8 @@ pub(crate) struct Preparation<'s> {
     pub(crate) variables: BindVariables,
     /// The statement's table, once it is known.
     pub(crate) table: Option<Arc<Table>>,
+    /// User-defined functions that it calls.
+    pub(crate) used: UsedFunctions,
 }
 
 /// Parses and prepares. `keyspace`: the session's.
@@ -82,6 +88,7 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
         keyspace,
         variables: BindVariables::new(parsed.bind_variables),
         table: None,
+        used: UsedFunctions::default(),
     };
     let kind = preparation.prepare(parsed.statement)?;
     let columns_of_variables = preparation.variables.columns();
@@ -108,6 +115,7 @@ pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) ->
         partition_key_indices,
         tables,
         schema_version: schema.version,
+        functions: preparation.used,
     })
 }
 
@@ -176,6 +184,11 @@ impl Prepared {
         self.features
     }
 
+    /// Calls user-defined functions.
+    pub fn calls_functions(&self) -> bool {
+        !self.functions.is_empty()
+    }
+
     /// SELECT.
     pub fn is_select(&self) -> bool {
         matches!(self.kind, PreparedKind::Select(_))
@@ -204,11 +217,13 @@ impl Prepared {
             // Nothing of the schema is held.
             PreparedKind::Other(_) => true,
             PreparedKind::Use(_) => false,
-            _ => self.tables.iter().all(|table| {
-                schema
-                    .table_by_id(table.id)
-                    .is_some_and(|now| Arc::ptr_eq(now, table))
-            }),
+            _ => {
+                let is_same = |table: &Arc<Table>| {
+                    let now = schema.table_by_id(table.id);
+                    now.is_some_and(|now| Arc::ptr_eq(now, table))
+                };
+                self.tables.iter().all(is_same) && self.functions.are_current(schema)
+            }
         }
     }
 }
@@ -229,7 +244,7 @@ fn partition_key_indices(table: &Table, variables: &[ColumnSpecification], colum
     indices.unwrap_or_default()
 }
 
-impl Preparation<'_> {
+impl<'s> Preparation<'s> {
     fn prepare(&mut self, statement: Statement) -> Result<PreparedKind, CqlError> {
         match statement {
             Statement::Select(select) => {
@@ -300,6 +315,14 @@ impl Preparation<'_> {
             .keyspace(keyspace)
             .map_or(&none, |keyspace| &keyspace.types);
         resolve_frozen_type(raw, TypeScope { keyspace, types })
+    }
+
+    /// User-defined functions that a name may mean: of the keyspace that is written, else of the statement's.
+    pub(crate) fn user_functions(&self, name: &QualifiedName) -> Option<&'s UserFunctions> {
+        let own = self.table.as_ref().map(|table| &*table.keyspace);
+        let keyspace = name.keyspace.as_deref().or(own).or(self.keyspace)?;
+        let functions = &self.schema.keyspace(keyspace)?.functions;
+        (!functions.is_empty()).then_some(functions)
     }
 
     /// Keyspace and name of the statement's table, for the metadata of bind variables.

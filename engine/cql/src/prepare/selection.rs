@@ -63,12 +63,12 @@ impl Selection {
         let mut expressions = Vec::with_capacity(selectors.len());
         let mut columns = Vec::with_capacity(selectors.len());
         for selector in selectors {
-            let (expression, cql_type) =
-                prepare_selectable(preparation, table, &selector.selectable, Some(&mut aggregates))?;
+            let raw = Raw::from(&selector.selectable);
+            let (expression, cql_type) = prepare_raw(preparation, table, &raw, Some(&mut aggregates))?;
             let name: Arc<str> = match (&selector.alias, &selector.selectable) {
                 (Some(alias), _) => alias.clone(),
                 (None, Selectable::Column(name)) => name.clone(),
-                (None, selectable) => name_of(selectable, &expression, table),
+                (None, selectable) => name_of(selectable, &raw, &expression, table),
             };
             expressions.push(expression);
             columns.push(ColumnSpecification::new(table, name, cql_type));
@@ -143,29 +143,28 @@ impl Selection {
 }
 
 /// The name of a result column without an alias. A cast to the type that the column has already is not there at all.
-fn name_of(selectable: &Selectable, expression: &Expression, table: &Table) -> Arc<str> {
+fn name_of(selectable: &Selectable, raw: &Raw<'_>, expression: &Expression, table: &Table) -> Arc<str> {
     match (selectable, expression) {
         (Selectable::Cast { .. }, Expression::Column(index)) => match table.columns().get(*index) {
             Some(column) => column.name.clone(),
-            None => Raw::from(selectable).text().into(),
+            None => raw.text().into(),
         },
-        _ => Raw::from(selectable).text().into(),
+        _ => raw.text().into(),
     }
 }
 
 /// An expression over the columns of `table`.
-pub(crate) fn prepare_selectable(
+fn prepare_raw(
     preparation: &mut Preparation<'_>,
     table: &Arc<Table>,
-    selectable: &Selectable,
+    raw: &Raw<'_>,
     aggregates: Option<&mut Vec<AggregateCall>>,
 ) -> Result<(Expression, CqlType), CqlError> {
-    let raw = Raw::from(selectable);
     let mut typing = Typing {
         preparation,
         table: Some(table),
         aggregates,
     };
-    let partial = typing.infer(&raw)?;
+    let partial = typing.infer(raw)?;
     typing.settle(partial)
 }

@@ -11,7 +11,7 @@ use crate::ast::{Operator, RelationSubject, WhereClause};
 use crate::bound::BindVariables;
 use crate::expression::Evaluation;
 use crate::plan::{PlanContext, RandomSource};
-use crate::prepare::Preparation;
+use crate::prepare::{Preparation, UsedFunctions};
 use bytes::Bytes;
 use ceto_model::view::BaseKey;
 use ceto_model::{CellState, ColumnData, ColumnKind, Row, Schema, Table, Token};
@@ -55,6 +55,7 @@ impl ViewRestrictions {
             keyspace: Some(&base.keyspace),
             variables: BindVariables::new(Vec::new()),
             table: Some(base.clone()),
+            used: UsedFunctions::default(),
         };
         let mut merged = Merged::default();
         let mut restricted = BTreeSet::new();
@@ -71,6 +72,11 @@ impl ViewRestrictions {
                 allow_filtering: true,
             };
             relation::prepare(&mut preparation, base, relation, kind, &mut merged)?;
+        }
+        if !preparation.used.is_empty() {
+            return Err(CqlError::invalid(
+                "User-defined functions cannot be used in the WHERE clause of a materialized view",
+            ));
         }
         let filtered: BTreeSet<usize> = merged.columns().collect();
         restricted.extend(&filtered);

@@ -31,4 +31,18 @@ pub enum SchemaChangeTarget {
     Table(String),
     /// A user-defined type, by name.
     Type(String),
+    /// A user-defined function.
+    Function {
+        /// Its name.
+        name: String,
+        /// Types of its arguments, as CQL text.
+        argument_types: Vec<String>,
+    },
+    /// A user-defined aggregate.
+    Aggregate {
+        /// Its name.
+        name: String,
+        /// Types of its arguments, as CQL text.
+        argument_types: Vec<String>,
+    },
 }

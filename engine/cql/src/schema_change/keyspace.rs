@@ -101,6 +101,7 @@ pub(super) fn create(
         replication: create.replication.clone(),
         tables: BTreeMap::new(),
         types: BTreeMap::new(),
+        functions: Default::default(),
         is_virtual: false,
     };
     Ok(Some(schema.with_keyspace(keyspace, Uuid::nil())))

@@ -13,10 +13,12 @@
 //!
 //! Read next: `keyspace`, `create_table`, `alter_table`, `user_type` for the statements; `types` for types as written.
 
+mod aggregate;
 mod alter_table;
 mod copy_table;
 mod create_table;
 mod event;
+mod function;
 mod index;
 mod keyspace;
 mod names;
@@ -29,22 +31,26 @@ mod user_type;
 mod vector_index;
 mod view;
 
+pub use aggregate::initial_condition;
 pub use event::{SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub(crate) use names::is_system_keyspace;
 pub(crate) use type_use::in_order_of_use;
 pub use types::TYPE_NODES_MAX;
 
 use crate::CqlError;
-use crate::access::Resource;
+use crate::access::{RequiredPermissions, Resource};
 use crate::ast::{Permission, Statement};
+use aggregate::CreateAggregateChange;
 use alter_table::AlterTableChange;
 use ceto_model::Schema;
 use ceto_model::schema::ReplicationOptions;
 use copy_table::CopyTableChange;
 use create_table::CreateTableChange;
+use function::{CreateFunctionChange, DropFunctionChange};
 use index::CreateIndexChange;
 pub(crate) use index::find_index;
 use keyspace::{AlterKeyspaceChange, CreateKeyspaceChange};
+use smallvec::smallvec;
 use std::sync::Arc;
 use user_type::{AlterTypeChange, CreateTypeChange};
 use uuid::Uuid;
@@ -76,6 +82,10 @@ enum Action {
     CreateView(Arc<CreateViewChange>),
     AlterView(Arc<AlterViewChange>),
     DropView { name: Arc<str>, if_exists: bool },
+    CreateFunction(Arc<CreateFunctionChange>),
+    DropFunction(Arc<DropFunctionChange>),
+    CreateAggregate(Arc<CreateAggregateChange>),
+    DropAggregate(Arc<DropFunctionChange>),
 }
 
 impl SchemaChange {
@@ -131,6 +141,10 @@ impl SchemaChange {
             }
             Statement::AlterMaterializedView(alter) => view::prepare_alter(alter, session_keyspace),
             Statement::DropMaterializedView(drop) => view::prepare_drop(drop, session_keyspace),
+            Statement::CreateFunction(create) => function::prepare_create(create, session_keyspace),
+            Statement::DropFunction(drop) => function::prepare_drop(drop, session_keyspace),
+            Statement::CreateAggregate(create) => aggregate::prepare_create(create, session_keyspace),
+            Statement::DropAggregate(drop) => aggregate::prepare_drop(drop, session_keyspace),
             other => return refusal::not_supported(other).map(Err),
         };
         Some(change.and_then(|change| {
@@ -165,6 +179,10 @@ impl SchemaChange {
             Action::CreateView(create) => view::create(schema, keyspace, create),
             Action::AlterView(alter) => view::alter(schema, keyspace, alter),
             Action::DropView { name, if_exists } => view::drop_view(schema, keyspace, name, *if_exists),
+            Action::CreateFunction(create) => function::create(schema, keyspace, create),
+            Action::DropFunction(drop) => function::drop(schema, keyspace, drop),
+            Action::CreateAggregate(create) => aggregate::create(schema, keyspace, create),
+            Action::DropAggregate(drop) => aggregate::drop(schema, keyspace, drop),
         }
     }
 
@@ -195,6 +213,12 @@ impl SchemaChange {
             Action::CreateView(create) => (SchemaChangeKind::Created, table(&create.name)),
             Action::AlterView(alter) => (SchemaChangeKind::Updated, table(&alter.name)),
             Action::DropView { name, .. } => (SchemaChangeKind::Dropped, table(name)),
+            Action::CreateFunction(create) => create.event(before, &self.keyspace),
+            Action::DropFunction(drop) => (SchemaChangeKind::Dropped, drop.function(before, &self.keyspace)),
+            Action::CreateAggregate(create) => create.event(before, &self.keyspace),
+            Action::DropAggregate(drop) => {
+                (SchemaChangeKind::Dropped, drop.aggregate(before, &self.keyspace))
+            }
         };
         SchemaChangeEvent {
             change,
@@ -204,7 +228,21 @@ impl SchemaChange {
     }
 
     /// What who asks for the change needs, if it is about something that exists in `schema`.
-    pub fn required_permission(&self, schema: &Schema) -> (Permission, Resource) {
+    ///
+    /// # Errors
+    /// `Invalid` when the types of a function are not there.
+    pub fn required_permissions(&self, schema: &Schema) -> Result<RequiredPermissions, CqlError> {
+        match &self.action {
+            Action::CreateFunction(create) => create.required_permissions(schema, &self.keyspace),
+            Action::CreateAggregate(create) => create.required_permissions(schema, &self.keyspace),
+            Action::DropFunction(drop) | Action::DropAggregate(drop) => {
+                drop.required_permissions(schema, &self.keyspace)
+            }
+            _ => Ok(smallvec![self.required_permission(schema)]),
+        }
+    }
+
+    fn required_permission(&self, schema: &Schema) -> (Permission, Resource) {
         let keyspace = || Resource::Keyspace(self.keyspace.clone());
         let table = |name: &Arc<str>| Resource::Table(self.keyspace.clone(), name.clone());
         // A view is governed by its base.
@@ -236,11 +274,18 @@ impl SchemaChange {
             Action::CreateView(create) => (Permission::Alter, table(create.base())),
             Action::AlterView(alter) => (Permission::Alter, table(&base_of(&alter.name))),
             Action::DropView { name, .. } => (Permission::Alter, table(&base_of(name))),
+            Action::CreateFunction(_)
+            | Action::CreateAggregate(_)
+            | Action::DropFunction(_)
+            | Action::DropAggregate(_) => (
+                Permission::Alter,
+                Resource::KeyspaceFunctions(self.keyspace.clone()),
+            ),
         }
     }
 
-    /// What the change makes that permissions can be granted on.
-    pub fn created(&self) -> Vec<Resource> {
+    /// What the change makes that permissions can be granted on. `before`: the schema that the change is applied to.
+    pub fn created(&self, before: &Schema) -> Vec<Resource> {
         let table = |name: &Arc<str>| vec![Resource::Table(self.keyspace.clone(), name.clone())];
         match &self.action {
             Action::CreateKeyspace(_) => vec![
@@ -249,8 +294,18 @@ impl SchemaChange {
             ],
             Action::CreateTable(create) => table(&create.name),
             Action::CopyTable(copy) => table(&copy.name),
+            Action::CreateFunction(create) => create.created(before, &self.keyspace),
+            Action::CreateAggregate(create) => create.created(before, &self.keyspace),
             _ => Vec::new(),
         }
+    }
+
+    /// Makes a user-defined function or aggregate.
+    pub fn creates_function(&self) -> bool {
+        matches!(
+            self.action,
+            Action::CreateFunction(_) | Action::CreateAggregate(_)
+        )
     }
 
     /// Name of the keyspace that changes.

@@ -8,10 +8,6 @@ pub(super) fn not_supported(statement: &Statement) -> Option<CqlError> {
     let what = match statement {
         Statement::CreateTrigger(_) => "CREATE TRIGGER",
         Statement::DropTrigger(_) => "DROP TRIGGER",
-        Statement::CreateFunction(_) => "CREATE FUNCTION",
-        Statement::DropFunction(_) => "DROP FUNCTION",
-        Statement::CreateAggregate(_) => "CREATE AGGREGATE",
-        Statement::DropAggregate(_) => "DROP AGGREGATE",
         Statement::AddIdentity(_) => "ADD IDENTITY",
         Statement::DropIdentity(_) => "DROP IDENTITY",
         _ => return None,

@@ -37,6 +37,7 @@ impl Session {
             ),
             tables: BTreeMap::new(),
             types: BTreeMap::new(),
+            functions: Default::default(),
             is_virtual: false,
         };
         let mut view = TableBuilder::new(TableId(Uuid::from_u128(1)), "system_views", "clients");

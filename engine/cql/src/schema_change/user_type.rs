@@ -5,7 +5,7 @@
 
 use super::type_use::{TypeMap, in_order_of_use, uses_type, with_definitions};
 use super::types::{TypeScope, check_size, resolve_type};
-use super::{Action, SchemaChange, keyspace, names};
+use super::{Action, SchemaChange, aggregate, function, keyspace, names};
 use crate::CqlError;
 use crate::ast::{self, AlterType, CreateType, FieldDefinition, Name, RawType};
 use ceto_model::types::quote_identifier;
@@ -151,6 +151,19 @@ pub(super) fn alter(
     };
     match changed {
         Some(changed) => {
+            let aggregates = keyspace.functions.aggregates().filter(|aggregate| {
+                aggregate.initial_condition.is_some() && uses_type(&aggregate.state_type, name)
+            });
+            let names: Vec<String> = aggregates
+                .map(|aggregate| format!("{keyspace_name}.{}", aggregate.name))
+                .collect();
+            if !names.is_empty() {
+                return Err(CqlError::invalid(format!(
+                    "Cannot alter user type {} as it is still used as an INITCOND by aggregates {}",
+                    shown(user_type),
+                    names.join(", ")
+                )));
+            }
             let keyspace = with_definition(keyspace, changed)?;
             Ok(Some(schema.with_keyspace(keyspace, Uuid::nil())))
         }
@@ -292,6 +305,22 @@ fn with_definition(keyspace: &Keyspace, changed: UserType) -> Result<Keyspace, C
         types.insert(definition.name.clone(), definition);
     }
     let mut next = keyspace.clone();
+    for old in keyspace
+        .functions
+        .functions()
+        .filter(|old| function::uses(old, &changed.name))
+    {
+        next.functions.remove_function(&old.name, &old.argument_types);
+        next.functions.put_function(function::with_types(old, &types));
+    }
+    for old in keyspace
+        .functions
+        .aggregates()
+        .filter(|old| aggregate::uses(old, &changed.name))
+    {
+        next.functions.remove_aggregate(&old.name, &old.argument_types);
+        next.functions.put_aggregate(aggregate::with_types(old, &types));
+    }
     for table in next.tables.values_mut() {
         let mut columns = table.columns().iter();
         if !table.is_view() && columns.any(|column| uses_type(&column.cql_type, &changed.name)) {
@@ -348,6 +377,16 @@ pub(super) fn drop(
         let mut fields = user_type.fields.iter();
         fields.any(|field| uses_type(&field.cql_type, name))
     });
+    let functions = keyspace.functions.functions();
+    let functions = functions.filter(|function| function::uses(function, name));
+    let aggregates = keyspace.functions.aggregates();
+    let aggregates = aggregates.filter(|aggregate| aggregate::uses(aggregate, name));
+    let names: Vec<String> = functions
+        .map(|function| function.name.clone())
+        .chain(aggregates.map(|aggregate| aggregate.name.clone()))
+        .map(|function| format!("{keyspace_name}.{function}"))
+        .collect();
+    in_use("functions", names.iter().map(String::as_str).collect())?;
     in_use("user types", types.map(|user_type| &*user_type.name).collect())?;
     let tables = keyspace.tables.values().filter(|table| !table.is_view());
     let tables = tables.filter(|table| {

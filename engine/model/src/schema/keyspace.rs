@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::Table;
+use super::{Table, UserFunctions};
 use crate::types::UserType;
 
 /// A named set of tables and types that are replicated alike.
@@ -21,6 +21,8 @@ pub struct Keyspace {
     pub tables: BTreeMap<Arc<str>, Arc<Table>>,
     /// User types by name.
     pub types: BTreeMap<Arc<str>, Arc<UserType>>,
+    /// User-defined functions and aggregates.
+    pub functions: UserFunctions,
     /// Virtual keyspaces hold no data on disk and cannot be changed.
     pub is_virtual: bool,
 }

@@ -3,11 +3,13 @@
 //! A [`Schema`] never changes; a schema change makes a new one that shares what did not change. Each has a version,
 //! which all nodes agree on. Never: text of statements, or anything about where data lies.
 
+mod function;
 mod index;
 mod keyspace;
 mod table;
 mod view;
 
+pub use function::{AggregateDefinition, FunctionDefinition, UserFunctions, shown_type};
 pub use index::{
     CLASS_NAME, IndexDefinition, IndexTarget, SIMILARITY_FUNCTION, Similarity, TARGET, floats,
     is_storage_attached,

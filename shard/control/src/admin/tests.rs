@@ -72,6 +72,7 @@ fn options() -> NodeOptions {
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
         access: Default::default(),
+        functions: Default::default(),
     }
 }
 
@@ -143,7 +144,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             told(ready(state()).await).await,
             (200, json!({ "status": "ready" }))
         );
-        let mut service = SchemaService::new(schema, Arc::default(), options, shards.clone());
+        let mut service = SchemaService::new(schema, Arc::default(), options, shards.clone(), None);
         orders
             .send(Order::Break(Fault {
                 operation: Operation::Sync,

@@ -180,6 +180,7 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
         replication: ReplicationOptions(replication.into_iter().collect()),
         tables,
         types: BTreeMap::new(),
+        functions: Default::default(),
         // `system` itself is listed among the ordinary keyspaces, as in Cassandra.
         is_virtual: has_virtual_tables && name != SYSTEM,
     }

@@ -11,6 +11,7 @@ pub mod access_rows;
 mod compact;
 pub mod definitions;
 mod estimates;
+mod function_rows;
 pub mod row;
 pub mod schema_rows;
 pub mod virtual_rows;

@@ -20,15 +20,18 @@ use uuid::Uuid;
 
 use super::compact;
 use super::definitions::{SYSTEM_KEYSPACES, SYSTEM_SCHEMA};
+use super::function_rows;
 use super::row::{self, StoredRow, SystemRow, text, text_list, text_map, text_set};
 
 /// Tables of `system_schema` that hold what [`rows`] makes.
-pub const TABLES: [&str; 7] = [
+pub const TABLES: [&str; 9] = [
     "keyspaces",
     "tables",
     "columns",
     "dropped_columns",
     "types",
+    "functions",
+    "aggregates",
     "indexes",
     "views",
 ];
@@ -61,6 +64,7 @@ pub fn rows(keyspace: &Keyspace) -> Vec<(&'static str, SystemRow)> {
                 .with("field_types", text_list(types)),
         ));
     }
+    rows.extend(function_rows::rows(keyspace));
     for table in keyspace.tables.values() {
         rows.push(match &table.view {
             None => ("tables", table_row(table)),
@@ -249,7 +253,7 @@ impl std::error::Error for SchemaError {}
 pub struct StoredSchema(pub BTreeMap<&'static str, Vec<(DecoratedKey, Partition)>>);
 
 impl StoredSchema {
-    fn each(
+    pub(super) fn each(
         &self,
         system: &Schema,
         name: &str,
@@ -304,6 +308,7 @@ impl StoredSchema {
                     replication: ReplicationOptions(row.text_map("replication").into_iter().collect()),
                     tables: BTreeMap::new(),
                     types: BTreeMap::new(),
+                    functions: Default::default(),
                     is_virtual: false,
                 };
                 keyspaces.insert(name, keyspace);
@@ -311,6 +316,7 @@ impl StoredSchema {
             Ok(())
         })?;
         self.add_types(system, &mut keyspaces)?;
+        self.add_functions(system, &mut keyspaces)?;
         self.add_tables(system, &mut keyspaces)?;
         let mut schema = keyspaces.into_values().fold(system.clone(), |schema, keyspace| {
             schema.with_keyspace(keyspace, Uuid::nil())

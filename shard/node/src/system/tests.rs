@@ -103,6 +103,7 @@ fn shop() -> Keyspace {
         types: [(inner.name.clone(), inner), (outer.name.clone(), outer)]
             .into_iter()
             .collect(),
+        functions: Default::default(),
         is_virtual: false,
     }
 }
@@ -213,6 +214,7 @@ fn options() -> NodeOptions {
         storage: StorageSettings::default(),
         expiration_overflow: Default::default(),
         access: Default::default(),
+        functions: Default::default(),
     }
 }
 

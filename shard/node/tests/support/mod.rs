@@ -390,6 +390,7 @@ pub(crate) fn options(limits: Limits) -> NodeOptions {
         limits,
         expiration_overflow: Default::default(),
         access: Default::default(),
+        functions: Default::default(),
         storage: StorageSettings::default(),
         guardrails: Default::default(),
     }

@@ -140,6 +140,7 @@ pub fn schema(shapes: &[TableShape]) -> Arc<Schema> {
         replication: ReplicationOptions::default(),
         tables: tables.collect(),
         types: Default::default(),
+        functions: Default::default(),
         is_virtual: false,
     };
     Arc::new(Schema::default().with_keyspace(keyspace, Uuid::from_u128(1)))
