@@ -199,6 +199,7 @@ def test_reads(session):
     assert list(session.execute("SELECT JSON * FROM mv WHERE v = 0 AND c = 4 AND p = 2")) == [
         ('{"v": 0, "c": 4, "p": 2, "w": 8}',)
     ]
+    assert list(session.execute("SELECT *, c + p AS sum FROM mv WHERE v = 0 AND c = 4 AND p = 2")) == [(0, 4, 2, 8, 6)]
     with pytest.raises(InvalidRequest, match="Undefined column name written"):
         session.execute("SELECT written FROM mv")
     for text in (
@@ -210,6 +211,15 @@ def test_reads(session):
             session.execute(text)
     with pytest.raises(InvalidRequest, match="must truncate base table instead"):
         session.execute("TRUNCATE mv")
+
+
+def test_what_a_view_cannot_be_of(session):
+    session.execute("CREATE TABLE t (p int PRIMARY KEY, v int)")
+    clause = "p IS NOT NULL AND v IS NOT NULL"
+    with pytest.raises(InvalidRequest, match='Unsupported "!=" relation: v != 1'):
+        session.execute(f"CREATE MATERIALIZED VIEW mv AS SELECT * FROM t WHERE {clause} AND v != 1 PRIMARY KEY (v, p)")
+    with pytest.raises(InvalidRequest, match="anything beside"):
+        session.execute(f"CREATE MATERIALIZED VIEW mv AS SELECT *, p FROM t WHERE {clause} PRIMARY KEY (v, p)")
 
 
 def test_timestamps_are_those_of_the_base(session):

@@ -36,6 +36,8 @@ pub struct Select {
 pub enum Selection {
     /// `*`
     All,
+    /// `*` and what stands behind it; an extension.
+    AllAnd(Vec<Selector>),
     /// At least one selector.
     Selectors(Vec<Selector>),
 }

@@ -69,7 +69,7 @@ impl Parser<'_> {
             // `json AS a` against a column called `as`
             TokenKind::Keyword(Keyword::As) => self.kind_at(2).is_name(),
             // `json * 2` against `JSON *`
-            TokenKind::Star => !self.keyword_at(2, Keyword::From),
+            TokenKind::Star => !self.keyword_at(2, Keyword::From) && self.kind_at(2) != TokenKind::Comma,
             _ => false,
         };
         !is_column && self.take_keyword(keyword)

@@ -8,7 +8,11 @@ impl Parser<'_> {
     /// `*` or selectors
     pub(super) fn selection(&mut self) -> Parse<Selection> {
         if self.take(TokenKind::Star) {
-            return Ok(Selection::All);
+            return Ok(if self.take(TokenKind::Comma) {
+                Selection::AllAnd(self.comma_separated(Self::selector)?)
+            } else {
+                Selection::All
+            });
         }
         Ok(Selection::Selectors(self.comma_separated(Self::selector)?))
     }

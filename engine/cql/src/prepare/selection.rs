@@ -40,13 +40,15 @@ impl Selection {
         table: &Arc<Table>,
         selection: &ast::Selection,
     ) -> Result<Self, CqlError> {
+        let shown = || {
+            let columns = table.columns().iter().enumerate();
+            columns.filter(|(_, column)| !column.is_hidden)
+        };
+        let mut expressions = Vec::new();
+        let mut columns = Vec::new();
         let selectors = match selection {
             ast::Selection::All => {
-                let columns = table.columns().iter().enumerate();
-                let shown: Vec<usize> = columns
-                    .filter(|(_, column)| !column.is_hidden)
-                    .map(|(index, _)| index)
-                    .collect();
+                let shown: Vec<usize> = shown().map(|(index, _)| index).collect();
                 return Ok(Self {
                     projection: Projection::Columns(shown.clone()),
                     columns: table
@@ -57,11 +59,16 @@ impl Selection {
                     used: shown,
                 });
             }
+            ast::Selection::AllAnd(selectors) => {
+                for (index, column) in shown() {
+                    expressions.push(Expression::Column(index));
+                    columns.push(ColumnSpecification::of_column(table, column));
+                }
+                selectors
+            }
             ast::Selection::Selectors(selectors) => selectors,
         };
         let mut aggregates = Vec::new();
-        let mut expressions = Vec::with_capacity(selectors.len());
-        let mut columns = Vec::with_capacity(selectors.len());
         for selector in selectors {
             let raw = Raw::from(&selector.selectable);
             let (expression, cql_type) = prepare_raw(preparation, table, &raw, Some(&mut aggregates))?;
@@ -102,7 +109,7 @@ impl Selection {
         Ok(Self {
             projection,
             columns,
-            is_all: false,
+            is_all: matches!(selection, ast::Selection::AllAnd(_)),
             used,
         })
     }

@@ -38,7 +38,7 @@ pub(super) struct Merged {
     /// On several clustering columns, by the index of each in the table.
     pub(super) multi: Vec<(Vec<usize>, Demand<TupleValue>)>,
     pub(super) token: Option<Demand<Expression>>,
-    /// CONTAINS, map entries: these are filters whatever else there is.
+    /// CONTAINS, map entries, `!=`: these are filters whatever else there is.
     pub(super) filters: Vec<Filter>,
 }
 

@@ -18,7 +18,7 @@ pub(super) fn prepare(
     merged: &mut Merged,
 ) -> Result<(), CqlError> {
     match &relation.subject {
-        RelationSubject::Column(name) => single(preparation, table, relation, name, merged),
+        RelationSubject::Column(name) => single(preparation, table, relation, name, kind, merged),
         RelationSubject::Columns(names) => multi(preparation, table, relation, names, merged),
         RelationSubject::Token(names) => token(preparation, table, relation, names, kind, merged),
         RelationSubject::Element { column, key } => entry(preparation, table, relation, column, key, merged),
@@ -31,7 +31,7 @@ fn find<'t>(table: &'t Table, name: &Name) -> Result<(usize, &'t Column), CqlErr
     found.ok_or_else(|| undefined_column(table, name))
 }
 
-fn unsupported(relation: &Relation) -> CqlError {
+pub(super) fn unsupported(relation: &Relation) -> CqlError {
     CqlError::Invalid(format!(
         "Unsupported \"{}\" relation: {relation}",
         relation.operator.symbol()
@@ -43,6 +43,7 @@ fn single(
     table: &Table,
     relation: &Relation,
     name: &Name,
+    kind: StatementKind,
     merged: &mut Merged,
 ) -> Result<(), CqlError> {
     let (index, column) = find(table, name)?;
@@ -50,6 +51,11 @@ fn single(
     match relation.operator {
         Operator::Contains | Operator::ContainsKey => {
             return contains(preparation, relation, index, column, &receiver, merged);
+        }
+        Operator::NotEqual
+            if matches!(kind, StatementKind::Select { .. }) && !column.cql_type.is_multicell() =>
+        {
+            return unequal(preparation, relation, index, &receiver, kind, merged);
         }
         Operator::NotEqual | Operator::NotIn | Operator::NotContains | Operator::NotContainsKey => {
             return Err(unsupported(relation));
@@ -87,6 +93,36 @@ fn single(
     })? {
         merged.add_single(index, column, demand)?;
     }
+    Ok(())
+}
+
+/// `column != value` never chooses what is read: it is a test, so only ALLOW FILTERING lets it be. A column without a
+/// value fails it, as it fails every test.
+fn unequal(
+    preparation: &mut Preparation<'_>,
+    relation: &Relation,
+    index: usize,
+    receiver: &ColumnSpecification,
+    kind: StatementKind,
+    merged: &mut Merged,
+) -> Result<(), CqlError> {
+    let Operand::Term(term) = &relation.operand else {
+        return Err(unsupported(relation));
+    };
+    let value = prepare_term(preparation, term, receiver)?;
+    let needs_filtering = StatementKind::Select {
+        allow_filtering: false,
+    };
+    if kind == needs_filtering {
+        return Err(CqlError::Invalid(format!(
+            "Unsupported \"!=\" relation: {relation} without ALLOW FILTERING"
+        )));
+    }
+    merged.filters.push(Filter {
+        columns: vec![index],
+        test: FilterTest::Compare(Operator::NotEqual, value),
+        analysis: None,
+    });
     Ok(())
 }
 

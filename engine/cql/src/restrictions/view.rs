@@ -68,6 +68,9 @@ impl ViewRestrictions {
                 restricted.insert(index.ok_or_else(|| crate::expression::undefined_column(base, name))?);
                 continue;
             }
+            if relation.operator == Operator::NotEqual {
+                return Err(relation::unsupported(relation));
+            }
             let kind = StatementKind::Select {
                 allow_filtering: true,
             };

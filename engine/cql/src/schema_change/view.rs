@@ -162,6 +162,11 @@ fn selected_columns<'b>(
     let mut selected: Vec<&Column> = Vec::new();
     match &create.selection {
         Selection::All => selected.extend(base.columns()),
+        Selection::AllAnd(_) => {
+            return Err(CqlError::invalid(
+                "Cannot select anything beside * when defining a materialized view: * has all columns",
+            ));
+        }
         Selection::Selectors(selectors) => {
             for selector in selectors {
                 if let Some(alias) = &selector.alias {
