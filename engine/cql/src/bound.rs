@@ -5,6 +5,7 @@ use crate::expression::of_value;
 use crate::{ColumnSpecification, CqlError, Prepared};
 use bytes::Bytes;
 use ceto_model::{CqlType, value};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -45,16 +46,19 @@ impl From<Option<Bytes>> for BoundValue {
 pub(crate) struct BindVariables {
     names: Vec<Option<Name>>,
     specifications: Vec<Option<ColumnSpecification>>,
-    /// Names of the receivers, which a variable's own name hides.
-    columns: Vec<Arc<str>>,
+    /// Names of the receivers, which a variable's own name hides; several where markers of one name are one variable.
+    columns: Vec<SmallVec<[Arc<str>; 1]>>,
+    /// A variable that was given to receivers of different types.
+    conflict: Option<String>,
 }
 
 impl BindVariables {
     pub(crate) fn new(names: Vec<Option<Name>>) -> Self {
         Self {
             specifications: vec![None; names.len()],
-            columns: vec!["".into(); names.len()],
+            columns: vec![SmallVec::new(); names.len()],
             names,
+            conflict: None,
         }
     }
 
@@ -65,20 +69,32 @@ impl BindVariables {
             specification.name = name.clone();
         }
         if let Some(slot) = self.columns.get_mut(marker.index) {
-            *slot = receiver.name.clone();
+            slot.push(receiver.name.clone());
         }
         if let Some(slot) = self.specifications.get_mut(marker.index) {
+            if let Some(other) = slot
+                .as_ref()
+                .filter(|other| other.cql_type != specification.cql_type)
+            {
+                self.conflict = Some(format!(
+                    "Bind variable {} is used as {} and as {}",
+                    specification.name, other.cql_type, specification.cql_type
+                ));
+            }
             *slot = Some(specification);
         }
     }
 
-    /// For each variable the name of what it stands for.
-    pub(crate) fn columns(&self) -> Vec<Arc<str>> {
+    /// For each variable the names of what it stands for.
+    pub(crate) fn columns(&self) -> Vec<SmallVec<[Arc<str>; 1]>> {
         self.columns.clone()
     }
 
     /// All variables in order of appearance.
     pub(crate) fn finish(self) -> Result<Vec<ColumnSpecification>, CqlError> {
+        if let Some(conflict) = self.conflict {
+            return Err(CqlError::Invalid(conflict));
+        }
         self.specifications
             .into_iter()
             .map(|s| {

@@ -28,13 +28,17 @@ mod specification;
 pub use ast::BatchKind;
 pub use bound::BoundValue;
 pub use error::CqlError;
+pub use options::is_table_property;
 pub use parser::{parse_statement, parse_term, parse_type, parse_where_clause};
 pub use plan::ExpirationOverflow;
 pub use plan::{
     BatchItem, ConditionalWrite, CounterUpdate, FunctionRunner, Outcome, Plan, PlanContext, RandomSource,
     RowIncrements, RowSink, SelectPlan, WriteKind, WritePlan, plan_batch,
 };
-pub use prepare::{Prepared, StatementFeatures, parse_and_prepare, result_metadata_id, statement_id};
+pub use prepare::modification::is_settings;
+pub use prepare::{
+    Prepared, StatementFeatures, parse_and_prepare, parse_and_prepare_as, result_metadata_id, statement_id,
+};
 pub use restrictions::view::ViewFilter;
 pub use schema_change::{SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 pub use specification::ColumnSpecification;

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use crate::governor::GovernorFigures;
 use crate::process;
+use crate::settings::SettingsService;
 use crate::shards::{ShardGone, Shards};
 
 /// A shard that does not answer for this long fails `/health`.
@@ -35,6 +36,7 @@ pub struct Admin {
     started: SystemTime,
     is_serving: Arc<AtomicBool>,
     memory: Arc<GovernorFigures>,
+    pub(crate) settings: SettingsService,
 }
 
 impl Admin {
@@ -44,6 +46,7 @@ impl Admin {
         options: Arc<NodeOptions>,
         is_serving: Arc<AtomicBool>,
         memory: Arc<GovernorFigures>,
+        settings: SettingsService,
     ) -> Admin {
         #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
         let started = SystemTime::now();
@@ -53,6 +56,7 @@ impl Admin {
             started,
             is_serving,
             memory,
+            settings,
         }
     }
 
@@ -69,6 +73,7 @@ impl Admin {
             .route("/v1/node/drain", post(drain))
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
+            .merge(crate::settings::routes())
             .merge(crate::views::routes())
             .with_state(self)
     }

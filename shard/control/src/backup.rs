@@ -230,9 +230,7 @@ async fn disable_backup(State(admin): State<Admin>) -> Answer {
 }
 
 async fn set_backup(admin: &Admin, is_on: bool) -> Answer {
-    let set = admin
-        .shards
-        .on_all(move |node| Box::pin(async move { node.set_incremental_backups(is_on) }));
-    set.await?;
+    let changes = [("incremental_backups".to_owned(), is_on.to_string())];
+    admin.settings.change(&changes).await?;
     Ok(Json(json!({})))
 }

@@ -33,6 +33,7 @@ use crate::admin::Admin;
 use crate::governor::{self, MemoryBounds};
 use crate::metrics;
 use crate::schema::SchemaService;
+use crate::settings::{Reconfigure, SettingsService};
 use crate::shards::Shards;
 
 /// Schema changes that may wait; a shard that wants to add one more answers Overloaded.
@@ -71,13 +72,14 @@ pub fn run(
     door: ShardDoor,
     options: Arc<NodeOptions>,
     control: ControlOptions,
+    reconfigure: Reconfigure,
     announce: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Result<(), BootError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let shards = Shards::new(door);
-    let outcome = runtime.block_on(serve(shards.clone(), options, control, announce));
+    let outcome = runtime.block_on(serve(shards.clone(), options, control, reconfigure, announce));
     // Whatever happened, the shards end.
     let ended = runtime.block_on(shards.on_all(|node| Box::pin(async move { node.end() })));
     outcome.and(ended.map(|_| ()).map_err(BootError::from))
@@ -87,16 +89,19 @@ async fn serve(
     shards: Shards,
     options: Arc<NodeOptions>,
     control: ControlOptions,
+    reconfigure: Reconfigure,
     announce: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Result<(), BootError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let is_serving = Arc::new(AtomicBool::new(false));
     let memory = governor::start(control.memory, shards.clone());
+    let settings = SettingsService::new(reconfigure, shards.clone());
     let admin = Admin::new(
         shards.clone(),
         options.clone(),
         is_serving.clone(),
         memory.clone(),
+        settings.clone(),
     );
     start_http(control.admin, "api_port", admin.router()).await?;
     start_http(
@@ -121,7 +126,7 @@ async fn serve(
     installed.map_err(|error| BootError(error.to_string()))?;
     let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
     let (report, mut failures) = mpsc::channel(FAILURES_MAX);
-    tokio::spawn(service.run(requests, report));
+    tokio::spawn(service.run(requests, report, settings));
     install_control_door(&shards, door).await?;
     let (native, shard_aware) = listen(&shards, &options).await?;
     is_serving.store(true, Ordering::Release);

@@ -262,15 +262,9 @@ struct Throughput {
 }
 
 async fn set_throughput(State(admin): State<Admin>, Query(wanted): Query<Throughput>) -> Answer {
-    let shards = u64::from(admin.shards().count());
-    let each = match wanted.bytes_per_second {
-        0 => 0,
-        all => all.div_ceil(shards),
-    };
-    let set = admin
-        .shards()
-        .on_all(move |node| Box::pin(async move { node.set_compaction_throughput(each) }));
-    set.await?;
+    let rate = format!("{}B/s", wanted.bytes_per_second);
+    let changes = [("compaction_throughput".to_owned(), rate)];
+    admin.settings.change(&changes).await?;
     Ok(Json(json!({})))
 }
 

@@ -16,5 +16,6 @@ pub mod metrics;
 mod passwords;
 pub mod process;
 pub mod schema;
+pub mod settings;
 pub mod shards;
 mod views;

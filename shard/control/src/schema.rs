@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use crate::passwords::Passwords;
+use crate::settings::{NotChanged, SettingsService};
 use crate::shards::Shards;
 
 #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
@@ -72,6 +73,7 @@ impl SchemaService {
         mut self,
         mut requests: mpsc::Receiver<ControlRequest>,
         failures: mpsc::Sender<StorageFailure>,
+        settings: SettingsService,
     ) {
         while let Some(request) = requests.recv().await {
             let (outcome, from, slot) = match request {
@@ -88,6 +90,14 @@ impl SchemaService {
                     slot,
                 } => {
                     let outcome = self.change_access(*change, role).await;
+                    (outcome.map(|()| None), from, slot)
+                }
+                ControlRequest::ChangeSettings { changes, from, slot } => {
+                    let outcome = settings.change(&changes).await;
+                    let outcome = outcome.map_err(|error| match error {
+                        NotChanged::Refused(text) => CqlError::Invalid(text),
+                        NotChanged::Gone(gone) => CqlError::Invalid(gone.to_string()),
+                    });
                     (outcome.map(|()| None), from, slot)
                 }
                 ControlRequest::ComparePassword {

@@ -60,6 +60,7 @@ async fn run_locked(context: &RequestContext, plan: &ConditionalWrite) -> Result
         .max(newest.map_or(i64::MIN, |newest| newest.saturating_add(1)));
     let mut outcome = plan.decide(&results, &plan_context).map_err(cql_error)?;
     if let Some(write) = outcome.write.take() {
+        crate::execute::check_writes(context, &write, !plan.is_conditional())?;
         crate::modify::write(context, write).await?;
     }
     Ok(outcome)

@@ -163,7 +163,7 @@ impl Connection {
         });
         let share = state
             .node
-            .options
+            .settings()
             .limits
             .max_connections
             .div_ceil(usize::from(state.node.shard_count()));
@@ -298,7 +298,7 @@ impl ConnectionState {
     }
 
     fn is_above_bounds(&self) -> bool {
-        let limits = &self.node.options.limits;
+        let limits = &self.node.settings().limits;
         self.in_flight.get() >= limits.max_requests_per_connection
             || self.held.get() + self.unsent.bytes() > limits.max_output_per_connection
     }
@@ -425,7 +425,7 @@ impl ConnectionState {
                 .into(),
             );
         }
-        if node.requests_in_flight.get() >= node.options.limits.max_requests_per_shard {
+        if node.requests_in_flight.get() >= node.settings().limits.max_requests_per_shard {
             node.metrics.requests_shed.increment();
             let message =
                 "Too many requests in flight on this shard (native_transport_max_requests_per_shard)"

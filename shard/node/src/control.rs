@@ -34,6 +34,15 @@ pub enum ControlRequest {
         /// Its slot.
         slot: u32,
     },
+    /// Change settings; answered as a schema change that changes nothing.
+    ChangeSettings {
+        /// All or none of them.
+        changes: crate::settings::SettingChanges,
+        /// The shard that asks; told by [`Node::schema_changed`](crate::Node::schema_changed).
+        from: u16,
+        /// Its slot.
+        slot: u32,
+    },
     /// Compare a password with a hash, which takes long.
     ComparePassword {
         /// What a client says.

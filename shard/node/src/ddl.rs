@@ -30,7 +30,7 @@ pub(crate) async fn run(
         return Err(cql_error(CqlError::invalid(DISABLED)));
     }
     let change = complete_replication(context, change).map_err(cql_error)?;
-    check_guardrails(context, &change).map_err(cql_error)?;
+    let change = check_guardrails(context, change).map_err(cql_error)?;
     let role = performer.role().cloned();
     let outcome = ask(node, |from, slot| ControlRequest::ChangeSchema {
         change: Box::new(change),
@@ -78,18 +78,24 @@ async fn ask(
 }
 
 /// Changes that the operator has forbidden, judged by this shard's present schema. What cannot be applied is left to the
-/// control thread to refuse.
-fn check_guardrails(context: &RequestContext, change: &SchemaChange) -> Result<(), CqlError> {
-    let schema = context.node.schema();
-    let Ok(Some(changed)) = change.apply(&schema, context.now_micros) else {
-        return Ok(());
-    };
+/// control thread to refuse. Gives the change back without the options that are to be ignored.
+fn check_guardrails(context: &RequestContext, mut change: SchemaChange) -> Result<SchemaChange, CqlError> {
+    if context.is_exempt {
+        return Ok(change);
+    }
+    let settings = context.node.settings();
+    let guardrails = &settings.guardrails;
     let warnings = &mut *context.warnings.borrow_mut();
-    context
-        .node
-        .options
-        .guardrails
-        .check_change(&schema, &changed, warnings)
+    if let Some(given) = change.table_properties() {
+        guardrails.check_table_properties(&given, warnings)?;
+        let ignored = &guardrails.table_properties_ignored;
+        change = change.without_table_properties(|name| ignored.iter().any(|ignored| ignored == name));
+    }
+    let schema = context.node.schema();
+    if let Ok(Some(changed)) = change.apply(&schema, context.now_micros) {
+        guardrails.check_change(&schema, &changed, warnings)?;
+    }
+    Ok(change)
 }
 
 impl Node {

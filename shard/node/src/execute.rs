@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared, StatementFeatures};
+use ceto_cql::{BatchItem, BoundValue, Plan, PlanContext, Prepared};
 use ceto_env::LocalFuture;
 use ceto_model::{Consistency, Timestamp, UnixSeconds};
 use ceto_native::request::{Batch, BatchKind, Execute, Prepare, Query, QueryParameters, StatementSource};
@@ -80,6 +80,8 @@ pub(crate) struct RequestContext {
     pub(crate) timestamp: Option<Timestamp>,
     /// What the client's service level gives a request, instead of the timeouts of the configuration.
     pub(crate) timeout: Option<Duration>,
+    /// A superuser, whom no guardrail holds.
+    pub(crate) is_exempt: bool,
     pub(crate) trace: Option<Rc<Trace>>,
     pub(crate) warnings: std::cell::RefCell<Vec<String>>,
 }
@@ -115,6 +117,7 @@ impl RequestContext {
             timeout: has_level
                 .then(|| connection.performer().service_level().timeout)
                 .flatten(),
+            is_exempt: has_level && connection.performer().is_superuser(),
             trace,
             warnings: std::cell::RefCell::default(),
         }
@@ -157,8 +160,8 @@ impl RequestContext {
         context.now_seconds = self.now_seconds;
         context.timestamp = self.timestamp;
         context.page_size = self.page_size;
-        context.page_bytes_max = self.node.options.limits.max_page_bytes;
-        context.expiration_overflow = self.node.options.expiration_overflow;
+        context.page_bytes_max = self.node.settings().limits.max_page_bytes;
+        context.expiration_overflow = self.node.settings().expiration_overflow;
         context.paging_state = self.paging_state.as_deref();
         context
     }
@@ -330,7 +333,8 @@ fn start_execute(
 
 /// Parses and prepares a text against the present schema.
 fn prepare_text(node: &Node, text: &str, keyspace: Option<&str>) -> Result<Prepared, ErrorMessage> {
-    ceto_cql::parse_and_prepare(text, &node.schema(), keyspace).map_err(cql_error)
+    let merges = node.settings().merges_bind_variables;
+    ceto_cql::parse_and_prepare_as(text, &node.schema(), keyspace, merges).map_err(cql_error)
 }
 
 /// The statement of an id, prepared again if the schema has changed under it.
@@ -432,15 +436,45 @@ async fn run_prepare(
 }
 
 /// What the operator has forbidden.
-fn check_features(node: &Node, statement: &Prepared) -> Result<(), ErrorMessage> {
-    let features = statement.features();
-    if features == StatementFeatures::default() {
+fn check_features(context: &RequestContext, statement: &Prepared) -> Result<(), ErrorMessage> {
+    let Some(table) = statement.table().filter(|_| !context.is_exempt) else {
+        return Ok(());
+    };
+    let settings = context.node.settings();
+    let guardrails = &settings.guardrails;
+    if !statement.is_truncate() {
+        let warnings = &mut *context.warnings.borrow_mut();
+        let (is_read, level) = (statement.is_select(), context.consistency);
+        guardrails
+            .check_consistency(is_read, level, &table.keyspace, warnings)
+            .map_err(cql_error)?;
+    }
+    guardrails
+        .check_statement(statement.features(), &table.keyspace)
+        .map_err(cql_error)
+}
+
+/// Values, collections and timestamps beyond what the operator allows.
+pub(crate) fn check_writes(
+    context: &RequestContext,
+    plan: &ceto_cql::WritePlan,
+    user_timestamp: bool,
+) -> Result<(), ErrorMessage> {
+    if context.is_exempt {
         return Ok(());
     }
-    let keyspace = statement.table().map_or("", |table| &*table.keyspace);
-    node.options
+    let warnings = &mut *context.warnings.borrow_mut();
+    let settings = context.node.settings();
+    let schema = context.node.schema();
+    settings
         .guardrails
-        .check_statement(features, keyspace)
+        .check_writes(
+            &schema,
+            &plan.mutations,
+            user_timestamp,
+            context.now_micros,
+            warnings,
+        )
         .map_err(cql_error)
 }
 
@@ -452,14 +486,26 @@ fn start_statement(
     client_metadata_id: Option<&Bytes>,
 ) -> Result<Started, ErrorMessage> {
     check_permissions(connection, &entry.statement)?;
-    check_features(&context.node, &entry.statement)?;
+    check_features(&context, &entry.statement)?;
     let random = NodeRandom::new(&context.node);
     let plan_context = context.plan_context(&random);
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
     Ok(match plan {
         Plan::Read(select) => crate::select::start(context, connection, entry, select, client_metadata_id)?,
-        Plan::Write(write) => crate::modify::start(context, write),
+        Plan::Write(write)
+            if entry
+                .statement
+                .table()
+                .is_some_and(|table| ceto_cql::is_settings(table)) =>
+        {
+            Started::later(async move { crate::settings::change(&context, write).await })
+        }
+        Plan::Write(write) => {
+            let user_timestamp = entry.statement.features().user_timestamp;
+            check_writes(&context, &write, user_timestamp)?;
+            crate::modify::start(context, write)
+        }
         Plan::Conditional(conditional) => {
             Started::later(async move { crate::conditional::run(&context, conditional).await })
         }
@@ -468,12 +514,10 @@ fn start_statement(
             Started::Done(Ok(context.message(Response::SetKeyspace(keyspace.to_string()))))
         }
         Plan::Truncate(table) => {
-            context
-                .node
-                .options
-                .guardrails
-                .check_truncate()
-                .map_err(cql_error)?;
+            if !context.is_exempt {
+                let allowed = context.node.settings().guardrails.check_truncate();
+                allowed.map_err(cql_error)?;
+            }
             Started::later(async move { crate::truncate::run(&context, table.id).await })
         }
         Plan::ChangeSchema(change) => {
@@ -515,7 +559,7 @@ async fn run_batch(
             StatementSource::Prepared(id) => find_prepared(node, id, session.dialect)?.statement.clone(),
         };
         check_permissions(connection, &prepared)?;
-        check_features(node, &prepared)?;
+        check_features(&context, &prepared)?;
         let values = bind(&prepared, &statement.values)?;
         statements.push((prepared, values));
     }
@@ -536,7 +580,13 @@ async fn run_batch(
     let plan = ceto_cql::plan_batch(kind, &items, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
     match plan {
-        Plan::Write(write) => crate::modify::start(context, write).outcome().await,
+        Plan::Write(write) => {
+            let user_timestamp = statements
+                .iter()
+                .any(|(prepared, _)| prepared.features().user_timestamp);
+            check_writes(&context, &write, user_timestamp)?;
+            crate::modify::start(context, write).outcome().await
+        }
         Plan::Conditional(conditional) => crate::conditional::run(&context, conditional).await,
         _ => Err(crate::answer::server_error(
             "a batch was planned as something else",

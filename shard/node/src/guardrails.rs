@@ -1,82 +1,22 @@
 //! Guardrails: what an operator forbids, or wants clients to be warned of, beyond what the database could do.
 //!
-//! Names, thresholds and texts are Cassandra's. A threshold of -1 is none; a flag that is true forbids nothing. What a schema
-//! change comes to is judged by the schema before and after it, so no statement can slip past. System keyspaces are exempt.
+//! Names, thresholds and texts are Cassandra's ([`table`] has them all). What a schema change comes to is judged by the
+//! schema before and after it, so no statement can slip past. System keyspaces are exempt, and so are superusers.
 //!
-//! Never: looks at a row.
+//! Never: looks at a row that is stored.
+//!
+//! Read next: `table` for which guardrails there are, `schema_change` for those on the schema, `writes` for those on what
+//! is written.
+
+mod schema_change;
+pub mod table;
+mod writes;
 
 use ceto_cql::{CqlError, StatementFeatures};
-use ceto_model::{Keyspace, Schema, Table, UserType};
+use ceto_model::{Consistency, Table};
 
+pub use self::table::{Guardrails, Threshold};
 use crate::system::definitions::SYSTEM_KEYSPACES;
-
-/// From where on to warn, and from where on to refuse; -1: never.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Threshold {
-    /// Beyond it the client is warned.
-    pub warn: i64,
-    /// Beyond it the request is refused.
-    pub fail: i64,
-}
-
-impl Default for Threshold {
-    fn default() -> Self {
-        Self { warn: -1, fail: -1 }
-    }
-}
-
-/// The guardrails of a node; by default none.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // the names are Cassandra's
-pub struct Guardrails {
-    pub keyspaces: Threshold,
-    pub tables: Threshold,
-    pub columns_per_table: Threshold,
-    pub fields_per_udt: Threshold,
-    pub materialized_views_per_table: Threshold,
-    pub page_size: Threshold,
-    pub partition_keys_in_select: Threshold,
-    pub minimum_replication_factor: Threshold,
-    pub maximum_replication_factor: Threshold,
-    pub allow_filtering_enabled: bool,
-    pub alter_table_enabled: bool,
-    pub compact_tables_enabled: bool,
-    pub drop_keyspace_enabled: bool,
-    pub drop_truncate_table_enabled: bool,
-    pub group_by_enabled: bool,
-    pub materialized_views_enabled: bool,
-    pub read_before_write_list_operations_enabled: bool,
-    pub simplestrategy_enabled: bool,
-    pub uncompressed_tables_enabled: bool,
-    pub user_timestamps_enabled: bool,
-}
-
-impl Default for Guardrails {
-    fn default() -> Self {
-        Self {
-            keyspaces: Threshold::default(),
-            tables: Threshold::default(),
-            columns_per_table: Threshold::default(),
-            fields_per_udt: Threshold::default(),
-            materialized_views_per_table: Threshold::default(),
-            page_size: Threshold::default(),
-            partition_keys_in_select: Threshold::default(),
-            minimum_replication_factor: Threshold::default(),
-            maximum_replication_factor: Threshold::default(),
-            allow_filtering_enabled: true,
-            alter_table_enabled: true,
-            compact_tables_enabled: true,
-            drop_keyspace_enabled: true,
-            drop_truncate_table_enabled: true,
-            group_by_enabled: true,
-            materialized_views_enabled: true,
-            read_before_write_list_operations_enabled: true,
-            simplestrategy_enabled: true,
-            uncompressed_tables_enabled: true,
-            user_timestamps_enabled: true,
-        }
-    }
-}
 
 /// What a client is told beside its answer.
 type Warnings = Vec<String>;
@@ -115,6 +55,94 @@ impl Guardrails {
             ),
         ];
         refuse_first(&flags)
+    }
+
+    /// The consistency level of a statement on a table of `keyspace`.
+    pub(crate) fn check_consistency(
+        &self,
+        is_read: bool,
+        level: Consistency,
+        keyspace: &str,
+        warnings: &mut Warnings,
+    ) -> Result<(), CqlError> {
+        let (guardrail, what, disallowed, warned) = match is_read {
+            true => (
+                "read_consistency_levels",
+                "read consistency levels",
+                &self.read_consistency_levels_disallowed,
+                &self.read_consistency_levels_warned,
+            ),
+            false => (
+                "write_consistency_levels",
+                "write consistency levels",
+                &self.write_consistency_levels_disallowed,
+                &self.write_consistency_levels_warned,
+            ),
+        };
+        if (disallowed.is_empty() && warned.is_empty()) || is_system(keyspace) {
+            return Ok(());
+        }
+        let given = [level.name()];
+        check_disallowed(guardrail, what, &given, disallowed)?;
+        warn_of_names(guardrail, what, &given, warned, warnings);
+        Ok(())
+    }
+
+    /// The options that CREATE or ALTER TABLE gives.
+    pub(crate) fn check_table_properties(
+        &self,
+        given: &[&str],
+        warnings: &mut Warnings,
+    ) -> Result<(), CqlError> {
+        let (guardrail, what) = ("table_properties", "Table Properties");
+        check_disallowed(guardrail, what, given, &self.table_properties_disallowed)?;
+        let ignored = among(given, &self.table_properties_ignored);
+        if !ignored.is_empty() {
+            let text = format!(
+                "Ignoring provided values {} as they are not supported for {what} (ignored values are: {})",
+                list(&ignored),
+                list(&self.table_properties_ignored)
+            );
+            warnings.push(violation(guardrail, &text));
+        }
+        warn_of_names(guardrail, what, given, &self.table_properties_warned, warnings);
+        Ok(())
+    }
+
+    /// A SELECT that an index answers without a partition.
+    pub(crate) fn check_index_query(&self, table: &Table) -> Result<(), CqlError> {
+        if self.non_partition_restricted_index_query_enabled || is_system(&table.keyspace) {
+            return Ok(());
+        }
+        Err(violated(
+            "non_partition_restricted_index_query_enabled",
+            "Non-partition key restricted query is not allowed. Executing a query on secondary indexes without partition \
+             key restriction might degrade performance",
+        ))
+    }
+
+    /// The keys that IN restrictions make, of partitions or of rows.
+    pub(crate) fn check_cartesian_product(
+        &self,
+        table: &Table,
+        key: &str,
+        count: usize,
+        warnings: &mut Warnings,
+    ) -> Result<(), CqlError> {
+        if is_system(&table.keyspace) {
+            return Ok(());
+        }
+        let threshold = self.in_select_cartesian_product;
+        threshold.check_maximum("in_select_cartesian_product", count as i64, warnings, |threshold, warns| match warns {
+            true => format!(
+                "The cartesian product of the IN restrictions on {key} produces {count} values, this exceeds warning \
+                 threshold of {threshold}."
+            ),
+            false => format!(
+                "Aborting query because the cartesian product of the IN restrictions on {key} produces {count} values, \
+                 this exceeds fail threshold of {threshold}."
+            ),
+        })
     }
 
     /// TRUNCATE.
@@ -169,228 +197,13 @@ impl Guardrails {
             ),
         })
     }
-
-    /// A schema change, by what the schema was and would be.
-    pub(crate) fn check_change(
-        &self,
-        old: &Schema,
-        new: &Schema,
-        warnings: &mut Warnings,
-    ) -> Result<(), CqlError> {
-        let of_users = |schema: &Schema| -> Vec<std::sync::Arc<Keyspace>> {
-            let keyspaces = schema.keyspaces().filter(|keyspace| !is_system(&keyspace.name));
-            keyspaces.cloned().collect()
-        };
-        let (before, after) = (of_users(old), of_users(new));
-        if before
-            .iter()
-            .any(|keyspace| new.keyspace(&keyspace.name).is_none())
-        {
-            enabled(
-                self.drop_keyspace_enabled,
-                "drop_keyspace_enabled",
-                "DROP KEYSPACE functionality",
-            )?;
-        }
-        let tables = after.iter().map(|keyspace| keyspace.tables.len()).sum();
-        for keyspace in &after {
-            let previous = old.keyspace(&keyspace.name).map(|keyspace| &**keyspace);
-            if previous.is_none() {
-                self.check_keyspace_count(keyspace, after.len(), warnings)?;
-            }
-            if previous.is_none_or(|previous| previous.replication != keyspace.replication) {
-                self.check_replication(keyspace, warnings)?;
-            }
-            self.check_tables(previous, keyspace, tables, warnings)?;
-            self.check_views(previous, keyspace, warnings)?;
-            for user_type in keyspace.types.values() {
-                let own = previous.and_then(|previous| previous.types.get(&user_type.name));
-                if own.is_none_or(|own| own.fields.len() < user_type.fields.len()) {
-                    self.check_user_type(user_type, warnings)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_views(
-        &self,
-        previous: Option<&Keyspace>,
-        keyspace: &Keyspace,
-        warnings: &mut Warnings,
-    ) -> Result<(), CqlError> {
-        let is_old = |name: &str| previous.is_some_and(|previous| previous.tables.contains_key(name));
-        for view in keyspace.tables.values().filter(|table| !is_old(&table.name)) {
-            let Some(definition) = &view.view else { continue };
-            if !self.materialized_views_enabled {
-                return Err(CqlError::invalid(
-                    "Materialized views are disabled. Enable in ceto.yaml to use (materialized_views_enabled).",
-                ));
-            }
-            let (count, name, base) = (
-                keyspace.views_of(definition.base).count() as i64,
-                &view.name,
-                &definition.base_name,
-            );
-            let threshold = self.materialized_views_per_table;
-            threshold.check_maximum("materialized_views_per_table", count, warnings, |threshold, warns| match warns {
-                true => format!(
-                    "Creating materialized view {name} on table {base}, current number of views {count} exceeds \
-                     warning threshold of {threshold}."
-                ),
-                false => format!(
-                    "Tables cannot have more than {threshold} materialized views, aborting the creation of \
-                     materialized view {name} on table {base}"
-                ),
-            })?;
-        }
-        Ok(())
-    }
-
-    fn check_keyspace_count(
-        &self,
-        created: &Keyspace,
-        count: usize,
-        warnings: &mut Warnings,
-    ) -> Result<(), CqlError> {
-        let name = &created.name;
-        self.keyspaces.check_maximum("keyspaces", count as i64, warnings, |threshold, warns| match warns {
-            true => format!(
-                "Creating keyspace {name}, current number of keyspaces {count} exceeds warning threshold of {threshold}."
-            ),
-            false => {
-                format!("Cannot have more than {threshold} keyspaces, aborting the creation of keyspace {name}")
-            }
-        })
-    }
-
-    fn check_replication(&self, keyspace: &Keyspace, warnings: &mut Warnings) -> Result<(), CqlError> {
-        if keyspace.replication.strategy() == "SimpleStrategy" {
-            enabled(self.simplestrategy_enabled, "simplestrategy", "SimpleStrategy")?;
-        }
-        let name = &keyspace.name;
-        let options = keyspace.replication.0.iter().filter(|(key, _)| *key != "class");
-        let factors = options.filter_map(|(_, value)| value.split('/').next()?.parse::<i64>().ok());
-        for factor in factors {
-            let text = |side: &'static str| {
-                move |threshold: i64, warns: bool| {
-                    let kind = if warns { "warning" } else { "failure" };
-                    format!(
-                        "The keyspace {name} has a replication factor of {factor}, {side} the {kind} threshold of \
-                         {threshold}."
-                    )
-                }
-            };
-            let minimum = self.minimum_replication_factor;
-            minimum.check_minimum("minimum_replication_factor", factor, warnings, text("below"))?;
-            let maximum = self.maximum_replication_factor;
-            maximum.check_maximum("maximum_replication_factor", factor, warnings, text("above"))?;
-        }
-        Ok(())
-    }
-
-    fn check_tables(
-        &self,
-        previous: Option<&Keyspace>,
-        keyspace: &Keyspace,
-        count: usize,
-        warnings: &mut Warnings,
-    ) -> Result<(), CqlError> {
-        let before = |table: &Table| {
-            let own = previous?.tables.get(&table.name)?;
-            (own.id == table.id).then_some(&**own)
-        };
-        let is_gone = |table: &Table| {
-            keyspace
-                .tables
-                .get(&table.name)
-                .is_none_or(|now| now.id != table.id)
-        };
-        if previous.is_some_and(|previous| previous.tables.values().any(|table| is_gone(table))) {
-            self.check_truncate()?;
-        }
-        for table in keyspace.tables.values() {
-            let own = before(table);
-            if own.is_some_and(|own| std::ptr::eq(own, &**table)) {
-                continue;
-            }
-            self.check_table(own, table, warnings)?;
-            if own.is_none() {
-                let name = &table.name;
-                self.tables.check_maximum("tables", count as i64, warnings, |threshold, warns| match warns {
-                    true => format!(
-                        "Creating table {name}, current number of tables {count} exceeds warning threshold of {threshold}."
-                    ),
-                    false => {
-                        format!("Cannot have more than {threshold} tables, aborting the creation of table {name}")
-                    }
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_table(
-        &self,
-        previous: Option<&Table>,
-        table: &Table,
-        warnings: &mut Warnings,
-    ) -> Result<(), CqlError> {
-        if !table.is_view() && previous.is_some_and(|previous| previous.columns() != table.columns()) {
-            enabled(
-                self.alter_table_enabled,
-                "alter_table",
-                "User access to ALTER TABLE statement for column mutation",
-            )?;
-        }
-        if previous.is_none() && table.is_compact {
-            enabled(
-                self.compact_tables_enabled,
-                "compact_tables",
-                "Creation of new COMPACT STORAGE tables",
-            )?;
-        }
-        let is_uncompressed = |table: &Table| {
-            table
-                .options
-                .compression
-                .get("enabled")
-                .is_some_and(|text| text == "false")
-        };
-        if is_uncompressed(table) && !previous.is_some_and(is_uncompressed) {
-            enabled(
-                self.uncompressed_tables_enabled,
-                "uncompressed_tables_enabled",
-                "Uncompressed table",
-            )?;
-        }
-        let count = table.shown_columns().count();
-        if previous.is_some_and(|previous| previous.shown_columns().count() >= count) {
-            return Ok(());
-        }
-        let name = &table.name;
-        let threshold = self.columns_per_table;
-        threshold.check_maximum("columns_per_table", count as i64, warnings, |threshold, warns| match warns {
-            true => format!("The table {name} has {count} columns, this exceeds the warning threshold of {threshold}."),
-            false => {
-                format!("Tables cannot have more than {threshold} columns, but {count} provided for table {name}")
-            }
-        })
-    }
-
-    fn check_user_type(&self, user_type: &UserType, warnings: &mut Warnings) -> Result<(), CqlError> {
-        let (name, count) = (&user_type.name, user_type.fields.len());
-        let threshold = self.fields_per_udt;
-        threshold.check_maximum("fields_per_udt", count as i64, warnings, |threshold, warns| match warns {
-            true => format!("The user type {name} has {count} columns, this exceeds the warning threshold of {threshold}."),
-            false => format!(
-                "User types cannot have more than {threshold} columns, but {count} provided for user type {name}"
-            ),
-        })
-    }
 }
 
 impl Threshold {
+    fn is_on(self) -> bool {
+        self.warn >= 0 || self.fail >= 0
+    }
+
     fn check_maximum(
         self,
         guardrail: &str,
@@ -446,6 +259,54 @@ fn refuse_first(flags: &[(bool, &str, &str)]) -> Result<(), CqlError> {
         Some((_, guardrail, text)) => Err(violated(guardrail, text)),
         None => Ok(()),
     }
+}
+
+/// Those of `given` that `names` has.
+fn among<'g>(given: &[&'g str], names: &[String]) -> Vec<&'g str> {
+    let is_named = |name: &&str| names.iter().any(|other| other == name);
+    given.iter().copied().filter(is_named).collect()
+}
+
+/// Names as a set is written.
+fn list<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", names.join(", "))
+}
+
+fn check_disallowed(
+    guardrail: &str,
+    what: &str,
+    given: &[&str],
+    disallowed: &[String],
+) -> Result<(), CqlError> {
+    match among(given, disallowed) {
+        found if found.is_empty() => Ok(()),
+        found => Err(violated(
+            guardrail,
+            &format!(
+                "Provided values {} are not allowed for {what} (disallowed values are: {})",
+                list(&found),
+                list(disallowed)
+            ),
+        )),
+    }
+}
+
+fn warn_of_names(guardrail: &str, what: &str, given: &[&str], warned: &[String], warnings: &mut Warnings) {
+    let found = among(given, warned);
+    if !found.is_empty() {
+        let text = format!(
+            "Provided values {} are not recommended for {what} (warned values are: {})",
+            list(&found),
+            list(warned)
+        );
+        warnings.push(violation(guardrail, &text));
+    }
+}
+
+/// A warning of something that is allowed all the same.
+fn recommended(guardrail: &str, what: &str, reason: &str) -> String {
+    violation(guardrail, &format!("{what} is not recommended. {reason}"))
 }
 
 fn violated(guardrail: &str, text: &str) -> CqlError {

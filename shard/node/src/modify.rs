@@ -52,7 +52,7 @@ pub(crate) fn start(context: RequestContext, mut plan: WritePlan) -> Started {
     if let Err(error) = validate_for_write(context.consistency) {
         return Started::Done(Err(invalid(error)));
     }
-    let timeout = timeout_of(plan.timeout_nanos, context.node.options.limits.write_timeout);
+    let timeout = timeout_of(plan.timeout_nanos, context.node.settings().limits.write_timeout);
     let deadline = context.deadline(timeout);
     match begin_one(
         &context.node,
@@ -99,7 +99,7 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
     } else {
         validate_for_write(context.consistency).map_err(invalid)?;
     }
-    let timeout = timeout_of(plan.timeout_nanos, context.node.options.limits.write_timeout);
+    let timeout = timeout_of(plan.timeout_nanos, context.node.settings().limits.write_timeout);
     let deadline = context.deadline(timeout);
     let consistency = context.consistency;
     let mut mutations = plan.mutations;
@@ -184,17 +184,42 @@ fn begin_one(
         .map_err(|failure| request_error(node, failure))
 }
 
+/// A warning of an unlogged batch over many partitions.
+fn unlogged_batch(schema: &Schema, mutations: &[Mutation]) -> String {
+    let tables = mutations
+        .iter()
+        .filter_map(|mutation| schema.table_by_id(mutation.table));
+    let mut names: Vec<String> = tables
+        .map(|table| format!("{}.{}", table.keyspace, table.name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    format!(
+        "Unlogged batch covering {} partitions detected against table{} [{}]. You should use a logged batch for atomicity, \
+         or asynchronous writes for performance.",
+        mutations.len(),
+        if names.len() == 1 { "" } else { "s" },
+        names.join(", ")
+    )
+}
+
 /// Batches over several partitions cost the coordinator memory: large ones are warned of, larger ones refused.
 fn check_batch_size(context: &RequestContext, plan: &WritePlan) -> Result<(), ErrorMessage> {
     let is_batch = matches!(plan.kind, WriteKind::LoggedBatch | WriteKind::UnloggedBatch);
     if !is_batch || plan.mutations.len() < 2 {
         return Ok(());
     }
+    let settings = context.node.settings();
+    let limits = &settings.limits;
+    let partitions = plan.mutations.len();
+    if plan.kind == WriteKind::UnloggedBatch && partitions > limits.unlogged_batch_partitions_warn {
+        context.warn(unlogged_batch(&context.node.schema(), &plan.mutations));
+    }
     let mut encoded = Vec::new();
     plan.mutations
         .iter()
         .for_each(|mutation| ceto_model::codec::put_mutation(&mut encoded, mutation));
-    let (size, limits) = (encoded.len(), &context.node.options.limits);
+    let size = encoded.len();
     if size > limits.batch_size_fail {
         let message = format!(
             "Batch too large: {size} bytes over {} partitions, batch_size_fail_threshold is {} bytes",
@@ -300,7 +325,7 @@ async fn add_to_counters(context: &RequestContext, update: CounterUpdate) -> Res
     validate_for_counter_write(context.consistency, &name).map_err(invalid)?;
     let owner = update.key.token.shard(node.shard_count());
     let consistency = context.consistency;
-    let deadline = context.deadline(node.options.limits.counter_write_timeout);
+    let deadline = context.deadline(node.settings().limits.counter_write_timeout);
     node.on_shard(owner, move |node| {
         Box::pin(async move { node.lead_counters(update, consistency, deadline).await })
     })

@@ -39,6 +39,7 @@ use crate::pump::Pump;
 use crate::replica::TableTimes;
 use crate::request_memory::RequestMemory;
 use crate::response_memory::ResponseMemory;
+use crate::settings::Settings;
 use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
@@ -64,8 +65,6 @@ pub struct NodeParts {
     pub mailbox: Rc<dyn Mailbox<ShardMessage>>,
     /// Settings.
     pub options: Arc<NodeOptions>,
-    /// Names and values for `system_views.settings`.
-    pub settings: Arc<[(String, String)]>,
     /// Adds the event loop's samples.
     pub runtime_samples: Box<dyn Fn(&mut Samples)>,
 }
@@ -76,7 +75,8 @@ pub struct Node {
     network: Rc<dyn Network>,
     pub(crate) mailbox: Rc<dyn Mailbox<ShardMessage>>,
     pub(crate) options: Arc<NodeOptions>,
-    pub(crate) settings: Arc<[(String, String)]>,
+    /// See [`Node::settings`].
+    pub(crate) settings: RefCell<Settings>,
     runtime_samples: Box<dyn Fn(&mut Samples)>,
     pub(crate) metrics: ShardMetrics,
     pub(crate) functions: Functions,
@@ -144,7 +144,7 @@ impl Node {
         let end = Slots::default();
         let (end_slot, ended) = end.open();
         let shards = usize::from(parts.mailbox.shard_count());
-        let limits = &parts.options.limits;
+        let limits = &parts.options.settings.limits;
         let response_memory = ResponseMemory::new(limits.max_response_memory / shards);
         let request_memory = RequestMemory::new(
             limits.max_request_memory / shards,
@@ -155,12 +155,12 @@ impl Node {
         Rc::new(Node {
             functions,
             started: parts.env.clock().unix_seconds(),
-            prepared: PreparedCache::new(parts.options.limits.max_prepared_statements),
+            prepared: PreparedCache::new(limits.max_prepared_statements),
             env: parts.env,
             network: parts.network,
             mailbox: parts.mailbox,
+            settings: RefCell::new(parts.options.settings.clone()),
             options: parts.options,
-            settings: parts.settings,
             runtime_samples: parts.runtime_samples,
             metrics: ShardMetrics::default(),
             database: OnceCell::new(),
@@ -534,8 +534,8 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
     }
     options.commit_failure_policy = settings.commit_failure_policy;
     options.replay_failure_policy = settings.replay_failure_policy;
-    options.incremental_backups = settings.incremental_backups;
-    options.compaction_throughput = match settings.compaction_throughput {
+    options.incremental_backups = parts.options.settings.incremental_backups;
+    options.compaction_throughput = match parts.options.settings.compaction_throughput {
         0 => 0,
         // A shard that may write nothing would never be done.
         all => (all / per_shard).max(1),
@@ -549,8 +549,8 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
     options.read_space = options.memory_space / READS_PART;
     options.waiting_writes_space = options.memtable_space / WAITING_WRITES_PART;
     options.concurrent_reads = settings.concurrent_reads;
-    options.write_wait_max = parts.options.limits.write_timeout;
-    options.read_wait_max = parts.options.limits.read_timeout;
+    options.write_wait_max = parts.options.settings.limits.write_timeout;
+    options.read_wait_max = parts.options.settings.limits.read_timeout;
     options.commitlog_sync = match settings.commitlog_sync {
         CommitlogSync::Periodic(period) => ceto_storage::CommitlogSync::Periodic { period },
         CommitlogSync::Batch => ceto_storage::CommitlogSync::Batch,

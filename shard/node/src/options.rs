@@ -11,7 +11,7 @@ pub use ceto_cql::access::AccessRules;
 pub use ceto_storage::{CommitFailurePolicy, Compression, ReplayFailurePolicy};
 use uuid::Uuid;
 
-use crate::guardrails::Guardrails;
+use crate::settings::Settings;
 
 /// Cassandra version that clients are told: drivers choose their schema parser by it, and cqlsh 6.2 warns when it is
 /// another than the one it was built against.
@@ -44,14 +44,10 @@ pub struct NodeOptions {
     pub storage_port: u16,
     /// The node's tokens, sorted.
     pub tokens: Vec<i64>,
-    /// Limits.
-    pub limits: Limits,
-    /// What is forbidden, or warned of.
-    pub guardrails: Guardrails,
+    /// What can change later ([`crate::settings`]), as it is at the start.
+    pub settings: Settings,
     /// Storage settings.
     pub storage: StorageSettings,
-    /// `expiration_date_overflow_policy`.
-    pub expiration_overflow: ExpirationOverflow,
     /// `authenticator` and `authorizer`.
     pub access: AccessRules,
     /// User-defined functions.
@@ -120,6 +116,10 @@ pub struct Limits {
     pub tombstone_warn: u64,
     /// `tombstone_failure_threshold`.
     pub tombstone_fail: u64,
+    /// `query_tombstone_page_limit`: a page ends after so many; at most `tombstone_fail`.
+    pub tombstones_per_page: u64,
+    /// `unlogged_batch_across_partitions_warn_threshold`.
+    pub unlogged_batch_partitions_warn: usize,
     /// `max_page_size`, bytes of rows in one page; larger pages are cut short.
     pub max_page_bytes: u64,
 }
@@ -145,6 +145,8 @@ impl Default for Limits {
             batch_size_warn: 5 << 10,
             tombstone_warn: 1000,
             tombstone_fail: 100_000,
+            tombstones_per_page: 100_000,
+            unlogged_batch_partitions_warn: 10,
             max_page_bytes: 1 << 20,
         }
     }
@@ -182,14 +184,10 @@ pub struct StorageSettings {
     pub auto_snapshot: bool,
     /// `auto_snapshot_ttl`: how long these are kept; for ever when absent.
     pub auto_snapshot_ttl: Option<Duration>,
-    /// `incremental_backups`.
-    pub incremental_backups: bool,
     /// Bytes of memtables, caches, reads and open sstables of all shards.
     pub memory_space: u64,
     /// `memtable_heap_space`, bytes of all shards.
     pub memtable_space: u64,
-    /// `compaction_throughput`, bytes per second of all shards; 0: no limit.
-    pub compaction_throughput: u64,
     /// `concurrent_compactors`, of each shard.
     pub concurrent_compactors: u32,
     /// `row_cache_size`, bytes of all shards.
@@ -209,13 +207,11 @@ impl Default for StorageSettings {
             max_mutation_size: None,
             auto_snapshot: true,
             auto_snapshot_ttl: None,
-            incremental_backups: false,
             commitlog_compression: None,
             commit_failure_policy: CommitFailurePolicy::default(),
             replay_failure_policy: ReplayFailurePolicy::default(),
             memory_space: 2 << 30,
             memtable_space: 1 << 30,
-            compaction_throughput: 64 << 20,
             concurrent_compactors: 2,
             row_cache_space: u64::MAX,
             file_cache_space: 256 << 20,

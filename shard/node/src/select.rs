@@ -57,7 +57,7 @@ pub(crate) fn start(
 /// The memory that the answer will take, in bytes: what the statement's answers took of late, else a page and what
 /// the read that completes it brings too much.
 fn estimate(context: &RequestContext, entry: &Entry, plan: &SelectPlan) -> usize {
-    let page = context.node.options.limits.max_page_bytes;
+    let page = context.node.settings().limits.max_page_bytes;
     let page =
         usize::try_from(page).map_or(usize::MAX / 4, |page| page.saturating_add(response_memory::READ));
     match entry.answer_bytes() {
@@ -69,7 +69,11 @@ fn estimate(context: &RequestContext, entry: &Entry, plan: &SelectPlan) -> usize
 
 /// Pages and IN restrictions larger than the operator allows.
 fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), ErrorMessage> {
-    let guardrails = &context.node.options.guardrails;
+    if context.is_exempt {
+        return Ok(());
+    }
+    let settings = context.node.settings();
+    let guardrails = &settings.guardrails;
     let warnings = &mut *context.warnings.borrow_mut();
     if let Some(page_size) = context.page_size {
         guardrails
@@ -81,6 +85,18 @@ fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), E
         guardrails
             .check_partition_keys(plan.table(), partitions, warnings)
             .map_err(cql_error)?;
+        guardrails
+            .check_cartesian_product(plan.table(), "partition key", partitions, warnings)
+            .map_err(cql_error)?;
+    }
+    let rows = plan.named_rows();
+    if rows > 1 {
+        guardrails
+            .check_cartesian_product(plan.table(), "clustering key", rows, warnings)
+            .map_err(cql_error)?;
+    }
+    if plan.searches_all_partitions() {
+        guardrails.check_index_query(plan.table()).map_err(cql_error)?;
     }
     Ok(())
 }
@@ -130,7 +146,7 @@ impl RunningSelect {
     /// The plan's next read; one that may end its page early walks over no more tombstones than are left.
     fn command(&self) -> Option<Cow<'_, ReadCommand>> {
         let command = self.plan.command()?;
-        let max = self.context.node.options.limits.tombstone_fail;
+        let max = self.context.node.settings().limits.tombstones_per_page;
         let left = max.saturating_sub(self.work.tombstones).max(1);
         let tombstones = match self.plan.has_short_pages() {
             true => command.limits.tombstones.min(left),
@@ -209,7 +225,13 @@ impl RunningSelect {
 
     fn take(&mut self, result: &ReadResult) -> Result<(), ErrorMessage> {
         self.reads += 1;
-        let max = self.context.node.options.limits.tombstone_fail;
+        let (max, page_max) = {
+            let settings = self.context.node.settings();
+            (
+                settings.limits.tombstone_fail,
+                settings.limits.tombstones_per_page,
+            )
+        };
         self.work.add(result);
         let tombstones = self.work.tombstones;
         if tombstones > max && !self.plan.has_short_pages() && !self.plan.is_one_row() {
@@ -225,7 +247,7 @@ impl RunningSelect {
             self.learn_rows_max(started);
         }
         self.share.correct(self.rows.encoder.length());
-        if tombstones >= max && self.plan.end_page(result) {
+        if tombstones >= page_max && self.plan.end_page(result) {
             self.context.node.metrics.short_pages.increment();
             self.context
                 .trace(|| format!("Page ends after {tombstones} tombstones"));
@@ -266,7 +288,7 @@ fn read_now(context: &RequestContext, table: &Table, command: &ReadCommand) -> O
     let coordinator = CoordinatorContext {
         replication: &replication,
         consistency: context.consistency,
-        deadline: context.deadline(node.options.limits.read_timeout),
+        deadline: context.deadline(node.settings().limits.read_timeout),
     };
     node.read_now(&coordinator, &read_options(table), command)
 }
@@ -295,7 +317,7 @@ pub(crate) async fn read(
     let Some(replication) = node.replication(&table.keyspace) else {
         return Err(invalid(format!("Keyspace {} does not exist", table.keyspace)));
     };
-    let limits = &node.options.limits;
+    let limits = &node.settings().limits;
     let timeout = match &command.target {
         ReadTarget::Partition(_) => limits.read_timeout,
         ReadTarget::Range(_) => limits.range_timeout,
@@ -347,11 +369,12 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
         _ => Vec::new(),
     };
     let schema = node.schema();
+    let settings = node.settings();
     let source = VirtualSource {
         options: &node.options,
         schema: &schema,
         clients: &clients,
-        settings: &node.settings,
+        settings: &settings.shown,
         figures: &figures,
         built_indexes: &built_indexes,
         started: node.started,
@@ -375,7 +398,7 @@ impl Walked {
 
 /// Only for reads without pages: a page ends early instead.
 fn too_many_tombstones(context: &RequestContext, table: &Table, tombstones: u64) -> ErrorMessage {
-    let limit = context.node.options.limits.tombstone_fail;
+    let limit = context.node.settings().limits.tombstone_fail;
     let metrics = &context.node.metrics;
     metrics.tombstone_failures.increment();
     let message = format!(
@@ -403,7 +426,7 @@ fn too_many_tombstones(context: &RequestContext, table: &Table, tombstones: u64)
 }
 
 fn warn_of_tombstones(context: &RequestContext, table: &Table, walked: Walked) {
-    if walked.tombstones <= context.node.options.limits.tombstone_warn {
+    if walked.tombstones <= context.node.settings().limits.tombstone_warn {
         return;
     }
     context.node.metrics.tombstone_warnings.increment();

@@ -80,7 +80,7 @@ fn look(node: &Rc<Node>) {
             connection.abort();
         }
     }
-    if let Some(since) = now.checked_sub(node.options.limits.read_timeout) {
+    if let Some(since) = now.checked_sub(node.settings().limits.read_timeout) {
         node.response_memory.expire(since);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &RequestContext, table: TableId) -> Result<Answ
         outcomes.answer(slot, outcome);
     };
     node.env.tasks().spawn(TaskQueue::Statement, Box::pin(work));
-    let deadline = context.deadline(node.options.limits.truncate_timeout);
+    let deadline = context.deadline(node.settings().limits.truncate_timeout);
     let left = deadline.saturating_duration_since(node.env.clock().now());
     match first(outcome, node.env.tasks().sleep(left)).await {
         Some(Ok(())) => Ok(context.message(Response::Void)),

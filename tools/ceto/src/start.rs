@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use ceto_control::boot::{BootError, ControlOptions};
 use ceto_control::governor::MemoryBounds;
-use ceto_node::guardrails::{Guardrails, Threshold};
+use ceto_control::settings::Reconfigure;
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
 use ceto_node::options::{CommitlogSync, FunctionOptions, Limits, NodeOptions, StorageSettings};
+use ceto_node::settings::Settings;
 use ceto_node::{Node, NodeParts};
 use ceto_runtime::{Origin, RuntimeOptions, ShardContext};
 
@@ -69,12 +70,12 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     let mut options = node_options(config, &identity, &memory);
     // Some sockets more than connections: for those that are told why they are refused.
     let max_connections = max_sockets - max_sockets / 8;
-    if options.limits.max_connections > max_connections {
+    if options.settings.limits.max_connections > max_connections {
         tracing::warn!(
             "at most {max_connections} client connections: the limit of open files allows no more (raise `ulimit -n` or \
              LimitNOFILE)"
         );
-        options.limits.max_connections = max_connections;
+        options.settings.limits.max_connections = max_connections;
     }
     let options = Arc::new(options);
     let runtime_options = RuntimeOptions {
@@ -84,11 +85,10 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
         watchdog: Some(config.stall_watchdog_timeout.duration()),
         ..RuntimeOptions::default()
     };
-    let settings: Arc<[(String, String)]> = config.settings().into();
     let node_options = options.clone();
     let runtime = ceto_runtime::start(&runtime_options, move |context: ShardContext<ShardMessage>| {
-        let (options, settings) = (node_options.clone(), settings.clone());
-        Box::pin(async move { serve_shard(context, options, settings).await })
+        let options = node_options.clone();
+        Box::pin(async move { serve_shard(context, options).await })
     })
     .map_err(|error| StartError::Failed(error.to_string()))?;
     let door = shard_door(&runtime.control());
@@ -100,7 +100,9 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
     let announce = move |native: SocketAddr, shard_aware: SocketAddr| {
         announce(&control_texts(native, shard_aware), started)
     };
-    let outcome = ceto_control::boot::run(door, options, control, announce);
+    let max_connections = options.settings.limits.max_connections;
+    let reconfigure = reconfigure(config, memory, max_connections);
+    let outcome = ceto_control::boot::run(door, options, control, reconfigure, announce);
     let joined = runtime.join();
     match outcome {
         Err(BootError(text)) => Err(StartError::Failed(text)),
@@ -137,18 +139,13 @@ fn announce(text: &str, started: Instant) {
 }
 
 /// One shard's life, on its own thread.
-async fn serve_shard(
-    context: ShardContext<ShardMessage>,
-    options: Arc<NodeOptions>,
-    settings: Arc<[(String, String)]>,
-) {
+async fn serve_shard(context: ShardContext<ShardMessage>, options: Arc<NodeOptions>) {
     let metrics = context.metrics.clone();
     let node = Node::new(NodeParts {
         env: context.env.clone(),
         network: context.network.clone(),
         mailbox: context.mailbox.clone(),
         options,
-        settings,
         runtime_samples: Box::new(move |samples| runtime_metrics::add(&metrics, samples)),
     });
     let receiver = node.clone();
@@ -188,9 +185,6 @@ fn control_options(config: &Config, memory: MemoryBounds) -> ControlOptions {
 
 fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> NodeOptions {
     let data = &config.data_file_directories[0];
-    let size = |size: crate::config::DataSize| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
-    let connections = config.native_transport_max_concurrent_connections;
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     NodeOptions {
         cluster_name: config.cluster_name.clone(),
         datacenter: config.datacenter.clone(),
@@ -206,35 +200,13 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
         shard_aware_port: config.native_shard_aware_transport_port,
         storage_port: config.storage_port,
         tokens: identity.tokens.clone(),
-        limits: Limits {
-            max_frame_size: size(config.native_transport_max_frame_size),
-            max_connections: usize::try_from(connections).unwrap_or(Limits::default().max_connections),
-            max_requests_per_connection: config.native_transport_max_requests_per_connection as usize,
-            max_requests_per_shard: config.native_transport_max_requests_per_shard as usize,
-            max_output_per_connection: size(config.native_transport_max_output_per_connection),
-            max_response_memory: bytes(memory.responses),
-            max_request_memory: bytes(memory.requests),
-            max_request_memory_per_address: bytes(memory.requests_per_address),
-            max_prepared_statements: config.prepared_statements_cache_entries as usize,
-            read_timeout: config.read_request_timeout.duration(),
-            range_timeout: config.range_request_timeout.duration(),
-            write_timeout: config.write_request_timeout.duration(),
-            counter_write_timeout: config.counter_write_request_timeout.duration(),
-            truncate_timeout: config.truncate_request_timeout.duration(),
-            batch_size_warn: size(config.batch_size_warn_threshold),
-            batch_size_fail: size(config.batch_size_fail_threshold),
-            tombstone_warn: config.tombstone_warn_threshold,
-            tombstone_fail: config.tombstone_failure_threshold,
-            max_page_bytes: config.max_page_size.bytes(),
-        },
-        expiration_overflow: config.expiration_date_overflow_policy.into(),
+        settings: settings(config, memory),
         access: config.access_rules().unwrap_or_default(),
         functions: FunctionOptions {
             enabled: config.user_defined_functions_enabled,
             warn_timeout: config.user_defined_functions_warn_timeout.duration(),
             fail_timeout: config.user_defined_functions_fail_timeout.duration(),
         },
-        guardrails: guardrails(config),
         storage: StorageSettings {
             commitlog_sync: match config.commitlog_sync {
                 SyncMode::Periodic => CommitlogSync::Periodic(config.commitlog_sync_period.duration()),
@@ -253,8 +225,6 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
             replay_failure_policy: config.commitlog_replay_failure_policy.into(),
             auto_snapshot: config.auto_snapshot,
             auto_snapshot_ttl: config.auto_snapshot_ttl.map(crate::config::Period::duration),
-            incremental_backups: config.incremental_backups,
-            compaction_throughput: config.compaction_throughput.bytes_per_second(),
             concurrent_compactors: config.concurrent_compactors,
             memory_space: memory.storage,
             memtable_space: memory.memtables,
@@ -265,46 +235,58 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
     }
 }
 
-fn guardrails(config: &Config) -> Guardrails {
-    let threshold = |warn, fail| Threshold { warn, fail };
-    Guardrails {
-        keyspaces: threshold(config.keyspaces_warn_threshold, config.keyspaces_fail_threshold),
-        tables: threshold(config.tables_warn_threshold, config.tables_fail_threshold),
-        columns_per_table: threshold(
-            config.columns_per_table_warn_threshold,
-            config.columns_per_table_fail_threshold,
-        ),
-        materialized_views_per_table: threshold(
-            config.materialized_views_per_table_warn_threshold,
-            config.materialized_views_per_table_fail_threshold,
-        ),
-        fields_per_udt: threshold(
-            config.fields_per_udt_warn_threshold,
-            config.fields_per_udt_fail_threshold,
-        ),
-        page_size: threshold(config.page_size_warn_threshold, config.page_size_fail_threshold),
-        partition_keys_in_select: threshold(
-            config.partition_keys_in_select_warn_threshold,
-            config.partition_keys_in_select_fail_threshold,
-        ),
-        minimum_replication_factor: threshold(
-            config.minimum_replication_factor_warn_threshold,
-            config.minimum_replication_factor_fail_threshold,
-        ),
-        maximum_replication_factor: threshold(
-            config.maximum_replication_factor_warn_threshold,
-            config.maximum_replication_factor_fail_threshold,
-        ),
-        allow_filtering_enabled: config.allow_filtering_enabled,
-        alter_table_enabled: config.alter_table_enabled,
-        compact_tables_enabled: config.compact_tables_enabled,
-        drop_keyspace_enabled: config.drop_keyspace_enabled,
-        drop_truncate_table_enabled: config.drop_truncate_table_enabled,
-        group_by_enabled: config.group_by_enabled,
-        materialized_views_enabled: config.materialized_views_enabled,
-        read_before_write_list_operations_enabled: config.read_before_write_list_operations_enabled,
-        simplestrategy_enabled: config.simplestrategy_enabled,
-        uncompressed_tables_enabled: config.uncompressed_tables_enabled,
-        user_timestamps_enabled: config.user_timestamps_enabled,
+/// What can change later.
+fn settings(config: &Config, memory: &MemorySplit) -> Settings {
+    let size = |size: crate::config::DataSize| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    let connections = config.native_transport_max_concurrent_connections;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let limits = Limits {
+        max_frame_size: size(config.native_transport_max_frame_size),
+        max_connections: usize::try_from(connections).unwrap_or(Limits::default().max_connections),
+        max_requests_per_connection: config.native_transport_max_requests_per_connection as usize,
+        max_requests_per_shard: config.native_transport_max_requests_per_shard as usize,
+        max_output_per_connection: size(config.native_transport_max_output_per_connection),
+        max_response_memory: bytes(memory.responses),
+        max_request_memory: bytes(memory.requests),
+        max_request_memory_per_address: bytes(memory.requests_per_address),
+        max_prepared_statements: config.prepared_statements_cache_entries as usize,
+        read_timeout: config.read_request_timeout.duration(),
+        range_timeout: config.range_request_timeout.duration(),
+        write_timeout: config.write_request_timeout.duration(),
+        counter_write_timeout: config.counter_write_request_timeout.duration(),
+        truncate_timeout: config.truncate_request_timeout.duration(),
+        batch_size_warn: size(config.batch_size_warn_threshold),
+        batch_size_fail: size(config.batch_size_fail_threshold),
+        tombstone_warn: config.tombstone_warn_threshold,
+        tombstone_fail: config.tombstone_failure_threshold,
+        tombstones_per_page: config
+            .query_tombstone_page_limit
+            .map_or(config.tombstone_failure_threshold, |limit| {
+                limit.min(config.tombstone_failure_threshold)
+            }),
+        unlogged_batch_partitions_warn: config.unlogged_batch_across_partitions_warn_threshold as usize,
+        max_page_bytes: config.max_page_size.bytes(),
+    };
+    Settings {
+        limits,
+        guardrails: config.guardrails.clone(),
+        expiration_overflow: config.expiration_date_overflow_policy.into(),
+        merges_bind_variables: config.cql_duplicate_bind_variable_names_refer_to_same_variable,
+        compaction_throughput: config.compaction_throughput.bytes_per_second(),
+        incremental_backups: config.incremental_backups,
+        shown: config.shown(config),
     }
+}
+
+/// The way of changes of settings: of the configuration that the node has started with.
+fn reconfigure(started: &Config, memory: MemorySplit, max_connections: usize) -> Reconfigure {
+    let (started, mut present) = (started.clone(), started.clone());
+    Box::new(move |changes| {
+        let config = present.with(changes).map_err(|error| error.to_string())?;
+        let mut settings = settings(&config, &memory);
+        settings.limits.max_connections = max_connections;
+        settings.shown = config.shown(&started);
+        present = config;
+        Ok(settings)
+    })
 }

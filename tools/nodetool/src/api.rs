@@ -22,6 +22,9 @@
 //! POST /v1/compaction/throughput?bytes_per_second=N Done; 0 for no limit
 //! GET  /v1/compaction/automatic[?keyspace=K[&table=T]]                  AutomaticCompactions
 //! POST /v1/compaction/automatic?enabled=true|false[&keyspace=K[&table=T]]  Done
+//! GET  /v1/settings                                 SettingList
+//! POST /v1/settings?KEY=VALUE[&KEY=VALUE]           Done, once all of them hold on all shards, until the next start
+//! GET  /v1/guardrails                               GuardrailList
 //! GET  /v1/views/build?keyspace=K&view=V             ViewBuild
 //! POST /v1/node/drain                               Done, once everything is flushed and no client is served
 //! ```
@@ -49,6 +52,55 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+
+/// Answer of `GET /v1/settings`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SettingList {
+    /// All keys of the configuration.
+    pub settings: Vec<Setting>,
+}
+
+/// A key of the configuration.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Setting {
+    /// The key.
+    pub name: String,
+    /// As it is written in `ceto.yaml`.
+    pub value: String,
+    /// `bool`, `integer`, `list` or `text`.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// `default`, `yaml`, or `live` once it has been changed.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// Answer of `GET /v1/guardrails`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct GuardrailList {
+    /// All of them.
+    pub guardrails: Vec<Guardrail>,
+}
+
+/// A guardrail.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Guardrail {
+    /// As `setguardrailsconfig` names it.
+    pub name: String,
+    /// `flags`, `thresholds` or `values`.
+    pub category: String,
+    /// One, or for thresholds two: that which fails, that which warns.
+    pub keys: Vec<GuardrailKey>,
+}
+
+/// A key of the configuration that is a guardrail's.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct GuardrailKey {
+    /// The key.
+    pub name: String,
+    /// Its value.
+    pub value: serde_json::Value,
+}
 
 /// Answer of `GET /v1/node/info`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

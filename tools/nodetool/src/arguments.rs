@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::backup::{
     ClearSnapshotArguments, ImportArguments, ListSnapshotsArguments, RefreshArguments, SnapshotArguments,
 };
+use crate::settings::{GetGuardrailsArguments, SetGuardrailsArguments};
 
 /// Host of the admin API when none is given.
 const DEFAULT_HOST: &str = "127.0.0.1";
@@ -130,6 +131,25 @@ pub(crate) enum Verb {
         all: bool,
         #[command(flatten)]
         target: Target,
+    },
+    /// Print runtime configuration of guardrails
+    Getguardrailsconfig(GetGuardrailsArguments),
+    /// Modify runtime configuration of guardrails, until the next start
+    Setguardrailsconfig(SetGuardrailsArguments),
+    /// Print the timeout of a type of requests: read, range, write, counterwrite, truncate
+    Gettimeout {
+        /// The type
+        #[arg(value_name = "TIMEOUT_TYPE")]
+        kind: String,
+    },
+    /// Set the timeout of a type of requests, in milliseconds, until the next start
+    Settimeout {
+        /// The type
+        #[arg(value_name = "TIMEOUT_TYPE")]
+        kind: String,
+        /// Milliseconds
+        #[arg(value_name = "TIMEOUT_IN_MS")]
+        millis: u64,
     },
     /// Flush everything and stop serving clients
     Drain,

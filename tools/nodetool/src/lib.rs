@@ -19,6 +19,7 @@ mod compaction;
 mod format;
 mod info;
 mod run;
+mod settings;
 mod status;
 mod tablestats;
 mod views;

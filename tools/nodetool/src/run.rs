@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{backup, compaction, info, status, tablestats, views};
+use crate::{backup, compaction, info, settings, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -117,6 +117,22 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         Verb::Disablebackup => fetch(client.post::<Done>("/v1/backup/disable", &[])).map(|_| Ok(()))?,
         Verb::Statusbackup => {
             text = backup::status(&client)?;
+            Ok(())
+        }
+        Verb::Getguardrailsconfig(arguments) => {
+            text = settings::get_guardrails(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Setguardrailsconfig(arguments) => {
+            text = settings::set_guardrail(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Gettimeout { kind } => {
+            text = settings::get_timeout(&client, kind)?;
+            Ok(())
+        }
+        Verb::Settimeout { kind, millis } => {
+            text = settings::set_timeout(&client, kind, *millis)?;
             Ok(())
         }
         Verb::Drain => fetch(client.post::<Done>("/v1/node/drain", &[])).map(|_| Ok(()))?,

@@ -24,6 +24,7 @@ mod tests;
 pub(crate) use number::format_double;
 pub(crate) use property::PropertyReader;
 pub(crate) use replication::replication_options;
+pub use table::is_table_property;
 pub(crate) use table::{altered_table_options, new_table_options, table_id};
 
 /// `DEFAULT_TIME_TO_LIVE` and `USING TTL` may not exceed 20 years, in seconds.

@@ -34,6 +34,11 @@ const KNOWN: [&str; 20] = [
     "speculative_retry",
 ];
 
+/// True for the name of an option of CREATE TABLE.
+pub fn is_table_property(name: &str) -> bool {
+    KNOWN.contains(&name)
+}
+
 /// Names of memtable configurations.
 const MEMTABLES: [&str; 3] = ["default", "skiplist", "trie"];
 /// A bloom filter cannot do better.

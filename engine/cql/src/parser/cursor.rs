@@ -25,6 +25,8 @@ pub(super) struct Parser<'a> {
     /// Index of the token to be parsed next; never beyond the last.
     pub(super) position: usize,
     pub(super) bind_variables: Vec<Option<Name>>,
+    /// Markers of one name are one bind variable.
+    pub(super) merges_variables: bool,
     depth: usize,
     operators: usize,
 }
@@ -47,6 +49,7 @@ impl<'a> Parser<'a> {
             tokens,
             position: 0,
             bind_variables: Vec::new(),
+            merges_variables: false,
             depth: 0,
             operators: 0,
         })
@@ -238,6 +241,16 @@ impl<'a> Parser<'a> {
 
     /// Declares a bind variable.
     pub(super) fn declare_variable(&mut self, name: Option<Name>) -> BindMarker {
+        let declared = match (self.merges_variables, &name) {
+            (true, Some(name)) => {
+                let mut names = self.bind_variables.iter();
+                names.position(|declared| declared.as_ref() == Some(name))
+            }
+            _ => None,
+        };
+        if let Some(index) = declared {
+            return BindMarker { index };
+        }
         self.bind_variables.push(name);
         BindMarker {
             index: self.bind_variables.len() - 1,

@@ -33,4 +33,5 @@ mod types;
 mod tests;
 
 pub use cursor::{MAX_BIND_MARKERS, MAX_NESTING, MAX_OPERATORS, MAX_STATEMENT_BYTES};
+pub(crate) use statement::parse_statement_as;
 pub use statement::{parse_statement, parse_term, parse_type, parse_where_clause};

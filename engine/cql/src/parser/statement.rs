@@ -7,7 +7,13 @@ use crate::lexer::{Keyword, TokenKind};
 
 /// Parses one statement; any number of semicolons may follow it.
 pub fn parse_statement(text: &str) -> Result<ParsedStatement, CqlError> {
+    parse_statement_as(text, false)
+}
+
+/// As [`parse_statement`]; `merges_variables`: markers of one name are one bind variable.
+pub(crate) fn parse_statement_as(text: &str, merges_variables: bool) -> Result<ParsedStatement, CqlError> {
     let mut parser = Parser::new(text)?;
+    parser.merges_variables = merges_variables;
     let statement = parser.statement()?;
     while parser.take(TokenKind::Semicolon) {}
     parser.expect(TokenKind::End)?;

@@ -172,6 +172,16 @@ impl SelectPlan {
         self.keys.len()
     }
 
+    /// How many rows, or ranges of them, of each partition are named.
+    pub fn named_rows(&self) -> usize {
+        self.slice_count()
+    }
+
+    /// An index is asked, for all partitions.
+    pub fn searches_all_partitions(&self) -> bool {
+        self.select.restrictions.index.is_some() && self.select.restrictions.partition.is_range()
+    }
+
     /// USING TIMEOUT, in nanoseconds.
     pub fn timeout_nanos(&self) -> Option<i64> {
         self.timeout_nanos

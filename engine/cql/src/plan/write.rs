@@ -11,7 +11,7 @@ use crate::ast::BatchKind;
 use crate::bound::check_values;
 use crate::expression::{Evaluation, Expression, of_value};
 use crate::prepare::assignment::OperationKind;
-use crate::prepare::batch::{PreparedBatch, check_kinds};
+use crate::prepare::batch::{PreparedBatch, check_kinds, virtual_in_batch};
 use crate::prepare::modification::{Attributes, PreparedModification, Target};
 use crate::prepare::{Prepared, PreparedKind};
 use crate::restrictions::clustering::{Rows, key_too_long, row_key};
@@ -93,6 +93,9 @@ pub fn plan_batch(
                 "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.",
             ));
         };
+        if modification.table.is_virtual {
+            return Err(virtual_in_batch());
+        }
         statements.push((modification, check_values(item.prepared, item.values)?));
     }
     check_kinds(kind, statements.iter().map(|(modification, _)| &***modification))?;

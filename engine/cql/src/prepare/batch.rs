@@ -8,6 +8,11 @@ use ceto_model::Table;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
+/// The refusal of a batch that changes a setting.
+pub(crate) fn virtual_in_batch() -> CqlError {
+    CqlError::invalid("Modification of a virtual table is not supported in a batch")
+}
+
 /// A prepared BATCH.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedBatch {
@@ -24,6 +29,9 @@ impl PreparedBatch {
             .iter()
             .map(|statement| PreparedModification::prepare(preparation, statement).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
+        if statements.iter().any(|statement| statement.table.is_virtual) {
+            return Err(virtual_in_batch());
+        }
         let prepared = Self {
             kind: batch.kind,
             statements,

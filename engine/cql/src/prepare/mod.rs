@@ -82,7 +82,17 @@ pub(crate) struct Preparation<'s> {
 
 /// Parses and prepares. `keyspace`: the session's.
 pub fn parse_and_prepare(text: &str, schema: &Schema, keyspace: Option<&str>) -> Result<Prepared, CqlError> {
-    let parsed = crate::parse_statement(text)?;
+    parse_and_prepare_as(text, schema, keyspace, false)
+}
+
+/// As [`parse_and_prepare`]; `merges_variables`: bind markers of one name stand for one value, which is given once.
+pub fn parse_and_prepare_as(
+    text: &str,
+    schema: &Schema,
+    keyspace: Option<&str>,
+    merges_variables: bool,
+) -> Result<Prepared, CqlError> {
+    let parsed = crate::parser::parse_statement_as(text, merges_variables)?;
     let mut preparation = Preparation {
         schema,
         keyspace,
@@ -194,6 +204,11 @@ impl Prepared {
         matches!(self.kind, PreparedKind::Select(_))
     }
 
+    /// TRUNCATE.
+    pub fn is_truncate(&self) -> bool {
+        matches!(self.kind, PreparedKind::Truncate(_))
+    }
+
     /// INSERT, UPDATE, DELETE, BATCH with IF.
     pub fn is_conditional(&self) -> bool {
         match &self.kind {
@@ -229,10 +244,16 @@ impl Prepared {
 }
 
 /// `columns`: what each variable stands for, whatever its own name.
-fn partition_key_indices(table: &Table, variables: &[ColumnSpecification], columns: &[Arc<str>]) -> Vec<u16> {
+fn partition_key_indices(
+    table: &Table,
+    variables: &[ColumnSpecification],
+    columns: &[SmallVec<[Arc<str>; 1]>],
+) -> Vec<u16> {
     let of_column = |name: &str| {
-        let found = variables.iter().zip(columns).position(|(variable, column)| {
-            **column == *name && variable.table == table.name && variable.keyspace == table.keyspace
+        let found = variables.iter().zip(columns).position(|(variable, columns)| {
+            columns.iter().any(|column| **column == *name)
+                && variable.table == table.name
+                && variable.keyspace == table.keyspace
         });
         found.and_then(|index| u16::try_from(index).ok())
     };

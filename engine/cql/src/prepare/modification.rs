@@ -83,13 +83,18 @@ pub(crate) enum ConditionValue {
     Many(InValues<Expression>),
 }
 
+/// True for the virtual table whose rows are settings: writing one changes it.
+pub fn is_settings(table: &Table) -> bool {
+    &*table.keyspace == "system" && &*table.name == "config"
+}
+
 impl PreparedModification {
     pub(crate) fn prepare(
         preparation: &mut Preparation<'_>,
         modification: &Modification,
     ) -> Result<Self, CqlError> {
         let table = preparation.find_table(modification.table())?;
-        if table.is_virtual {
+        if table.is_virtual && !is_settings(&table) {
             return Err(CqlError::invalid(
                 "Modification is not supported by virtual tables",
             ));
@@ -101,6 +106,11 @@ impl PreparedModification {
             Modification::Delete(delete) => prepare_delete(preparation, table, delete),
         }?;
         prepared.check_counters(modification.using())?;
+        if prepared.is_conditional() && prepared.table.is_virtual {
+            return Err(CqlError::invalid(
+                "Conditional updates are not supported by virtual tables",
+            ));
+        }
         if prepared.is_conditional() && prepared.attributes.timestamp.is_some() {
             return Err(CqlError::invalid(
                 "Cannot provide custom timestamp for conditional updates",

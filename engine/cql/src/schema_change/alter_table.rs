@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub(super) struct AlterTableChange {
     pub(super) name: Arc<str>,
     if_exists: bool,
-    change: ast::AlterTableChange,
+    pub(super) change: ast::AlterTableChange,
 }
 
 pub(super) fn prepare(alter: &AlterTable, session_keyspace: Option<&str>) -> Result<SchemaChange, CqlError> {

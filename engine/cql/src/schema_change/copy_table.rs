@@ -21,7 +21,7 @@ pub(super) struct CopyTableChange {
     source_keyspace: Arc<str>,
     source: Arc<str>,
     with_indexes: bool,
-    properties: Properties,
+    pub(super) properties: Properties,
 }
 
 pub(super) fn prepare(

@@ -17,7 +17,7 @@ pub(super) struct CreateTableChange {
     pub(super) name: Arc<str>,
     /// Unless the statement gives another.
     id: Uuid,
-    create: CreateTable,
+    pub(super) create: CreateTable,
 }
 
 /// How many columns a table may have.

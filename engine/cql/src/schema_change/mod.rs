@@ -39,7 +39,7 @@ pub use types::TYPE_NODES_MAX;
 
 use crate::CqlError;
 use crate::access::{RequiredPermissions, Resource};
-use crate::ast::{Permission, Statement};
+use crate::ast::{AlterTableChange as AlterTableAst, Permission, Statement};
 use aggregate::CreateAggregateChange;
 use alter_table::AlterTableChange;
 use ceto_model::Schema;
@@ -306,6 +306,42 @@ impl SchemaChange {
             self.action,
             Action::CreateFunction(_) | Action::CreateAggregate(_)
         )
+    }
+
+    /// The options that CREATE or ALTER TABLE, or one of a view, writes; None for other statements.
+    pub fn table_properties(&self) -> Option<Vec<&str>> {
+        let properties = match &self.action {
+            Action::CreateTable(create) => &create.create.options.properties,
+            Action::CopyTable(copy) => &copy.properties,
+            Action::AlterTable(alter) => match &alter.change {
+                AlterTableAst::Properties(properties) => properties,
+                _ => return None,
+            },
+            Action::CreateView(create) => &create.create.options.properties,
+            Action::AlterView(alter) => &alter.properties,
+            _ => return None,
+        };
+        Some(properties.0.iter().map(|property| &*property.name).collect())
+    }
+
+    /// The same change without the options that `is_ignored` names.
+    #[must_use]
+    pub fn without_table_properties(mut self, is_ignored: impl Fn(&str) -> bool) -> SchemaChange {
+        let properties = match &mut self.action {
+            Action::CreateTable(create) => Some(&mut Arc::make_mut(create).create.options.properties),
+            Action::CopyTable(copy) => Some(&mut Arc::make_mut(copy).properties),
+            Action::AlterTable(alter) => match &mut Arc::make_mut(alter).change {
+                AlterTableAst::Properties(properties) => Some(properties),
+                _ => None,
+            },
+            Action::CreateView(create) => Some(&mut Arc::make_mut(create).create.options.properties),
+            Action::AlterView(alter) => Some(&mut Arc::make_mut(alter).properties),
+            _ => None,
+        };
+        if let Some(properties) = properties {
+            properties.0.retain(|property| !is_ignored(&property.name));
+        }
+        self
     }
 
     /// Name of the keyspace that changes.

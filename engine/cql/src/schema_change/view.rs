@@ -26,7 +26,7 @@ const NEEDS_GRACE: &str = "since this value is used to TTL undelivered updates. 
 pub(super) struct CreateViewChange {
     pub(super) name: Arc<str>,
     id: Uuid,
-    create: CreateMaterializedView,
+    pub(super) create: CreateMaterializedView,
 }
 
 impl CreateViewChange {
@@ -40,7 +40,7 @@ impl CreateViewChange {
 pub(super) struct AlterViewChange {
     pub(super) name: Arc<str>,
     if_exists: bool,
-    properties: Properties,
+    pub(super) properties: Properties,
 }
 
 pub(super) fn prepare_create(

@@ -10,7 +10,7 @@ use ceto_env::memory::{Fault, MemoryDisk, MemoryEnv, Operation};
 use ceto_env::{Acceptor, Mailbox, Network, Placement};
 use ceto_node::NodeParts;
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
-use ceto_node::options::{Limits, StorageSettings};
+use ceto_node::options::StorageSettings;
 use ceto_node::system::definitions::system_schema;
 use ceto_node::system::schema_rows::StoredSchema;
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use super::*;
 use crate::boot::boot;
 use crate::governor::MemoryBounds;
 use crate::schema::SchemaService;
+use crate::settings::SettingsService;
 
 struct Alone;
 
@@ -67,10 +68,8 @@ fn options() -> NodeOptions {
         shard_aware_port: 19042,
         storage_port: 7000,
         tokens: vec![0],
-        limits: Limits::default(),
-        guardrails: Default::default(),
+        settings: Default::default(),
         storage: StorageSettings::default(),
-        expiration_overflow: Default::default(),
         access: Default::default(),
         functions: Default::default(),
     }
@@ -93,7 +92,6 @@ fn shard() -> (Shards, mpsc::Sender<Order>) {
             network: Rc::new(NoNetwork),
             mailbox: Rc::new(Alone),
             options: Arc::new(options()),
-            settings: Arc::from([]),
             runtime_samples: Box::new(|_| {}),
         });
         while let Ok(order) = orders.recv() {
@@ -132,7 +130,17 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             storage: 1 << 29,
         };
         let memory = Arc::new(GovernorFigures::new(bounds));
-        let admin = Admin::new(shards.clone(), options.clone(), is_serving.clone(), memory);
+        let settings = SettingsService::new(
+            Box::new(|_| Err("nothing changes here".to_owned())),
+            shards.clone(),
+        );
+        let admin = Admin::new(
+            shards.clone(),
+            options.clone(),
+            is_serving.clone(),
+            memory,
+            settings,
+        );
         let state = || State(admin.clone());
         let schema = boot(&shards, &options).await.unwrap();
         assert_eq!(

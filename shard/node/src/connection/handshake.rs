@@ -82,7 +82,7 @@ impl ConnectionState {
         let mut decoder = self.decoder.borrow_mut();
         let mut encoder = self.encoder.borrow_mut();
         encoder.set_dialect(dialect);
-        decoder.set_max_length(u32::try_from(self.node.options.limits.max_frame_size).unwrap_or(u32::MAX));
+        decoder.set_max_length(u32::try_from(self.node.settings().limits.max_frame_size).unwrap_or(u32::MAX));
         decoder.set_compression(compression);
         encoder.set_compression(compression);
         if dialect.version >= ProtocolVersion::V5 {

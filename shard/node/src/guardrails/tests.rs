@@ -4,6 +4,7 @@ use ceto_cql::{SchemaChange, parse_and_prepare, parse_statement};
 use ceto_model::Schema;
 use uuid::Uuid;
 
+use super::table::OFF;
 use super::*;
 use crate::system::definitions::system_schema;
 
@@ -243,4 +244,106 @@ fn pages_and_partitions_are_bounded() {
     assert!(guardrails.check_partition_keys(table, 3, &mut warnings).is_err());
     let system = schema.table("system", "local").unwrap();
     assert_eq!(guardrails.check_page_size(system, 100, &mut warnings), Ok(()));
+}
+
+#[test]
+fn vectors_indexes_and_time_windows_have_their_guardrails() {
+    let guardrails = Guardrails {
+        vector_dimensions: Threshold { warn: 2, fail: 4 },
+        secondary_indexes_per_table: Threshold { warn: OFF, fail: 1 },
+        ..Guardrails::default()
+    };
+    assert_eq!(
+        refused(
+            &guardrails,
+            "CREATE TABLE e (k int PRIMARY KEY, v list<frozen<vector<float, 5>>>)"
+        ),
+        "Guardrail vector_dimensions violated: v has a vector of 5 dimensions, this exceeds the failure threshold of 4."
+    );
+    assert_eq!(
+        allowed(&guardrails, "ALTER TABLE t ADD w vector<float, 3>").len(),
+        1
+    );
+    let (with_one, outcome) = change(&guardrails, &start(), "CREATE INDEX i ON t (v)");
+    assert_eq!(outcome, Ok(Vec::new()));
+    let (with_column, _) = change(&guardrails, &with_one, "ALTER TABLE t ADD w int");
+    assert_eq!(
+        change(&guardrails, &with_column, "CREATE INDEX j ON t (w)").1,
+        Err(
+            "Guardrail secondary_indexes_per_table violated: Tables cannot have more than 1 secondary indexes, aborting the \
+             creation of secondary index j on table t"
+                .to_owned()
+        )
+    );
+    let windows =
+        "CREATE TABLE w (k int PRIMARY KEY) WITH compaction = {'class': 'TimeWindowCompactionStrategy'}";
+    let warnings = allowed(&guardrails, windows);
+    assert!(warnings[0].starts_with(
+        "Guardrail zero_ttl_on_twcs violated: 0 default_time_to_live on a table with TimeWindowCompactionStrategy compaction \
+         strategy is not recommended. It is suspicious"
+    ));
+    assert!(allowed(&guardrails, &format!("{windows} AND default_time_to_live = 60")).is_empty());
+    let none = Guardrails {
+        vector_type_enabled: false,
+        secondary_indexes_enabled: false,
+        zero_ttl_on_twcs_enabled: false,
+        ..Guardrails::default()
+    };
+    assert_eq!(
+        refused(&none, "ALTER TABLE t ADD w vector<float, 3>"),
+        "Guardrail vector_type violated: Vector type is not allowed"
+    );
+    assert_eq!(
+        refused(&none, "CREATE INDEX ON t (v)"),
+        "Guardrail secondary_indexes violated: Creating secondary indexes is not allowed"
+    );
+    assert!(refused(&none, windows).contains("compaction strategy is not allowed. It is"));
+}
+
+#[test]
+fn names_are_refused_or_warned_of() {
+    let guardrails = Guardrails {
+        read_consistency_levels_disallowed: vec!["ALL".to_owned()],
+        read_consistency_levels_warned: vec!["ONE".to_owned(), "TWO".to_owned()],
+        table_properties_disallowed: vec!["cdc".to_owned()],
+        table_properties_ignored: vec!["comment".to_owned()],
+        ..Guardrails::default()
+    };
+    let mut warnings = Warnings::new();
+    let mut check = |level, keyspace| {
+        let outcome = guardrails.check_consistency(true, level, keyspace, &mut warnings);
+        outcome.map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        check(Consistency::All, "ks"),
+        Err(
+            "Guardrail read_consistency_levels violated: Provided values [ALL] are not allowed for read consistency levels \
+             (disallowed values are: [ALL])"
+                .to_owned()
+        )
+    );
+    assert_eq!(check(Consistency::All, "system"), Ok(()));
+    assert_eq!(check(Consistency::One, "ks"), Ok(()));
+    assert_eq!(
+        warnings,
+        [
+            "Guardrail read_consistency_levels violated: Provided values [ONE] are not recommended for read consistency levels \
+             (warned values are: [ONE, TWO])"
+        ]
+    );
+    let mut warnings = Warnings::new();
+    let refusal = guardrails.check_table_properties(&["cdc", "comment"], &mut warnings);
+    assert!(
+        refusal
+            .unwrap_err()
+            .to_string()
+            .contains("Provided values [cdc] are not allowed")
+    );
+    guardrails
+        .check_table_properties(&["comment"], &mut warnings)
+        .unwrap();
+    assert!(
+        warnings[0]
+            .contains("Ignoring provided values [comment] as they are not supported for Table Properties")
+    );
 }

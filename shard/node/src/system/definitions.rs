@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// Keyspace of node-local facts.
 pub const SYSTEM: &str = "system";
+/// Table of [`SYSTEM`] whose rows are settings.
+pub const CONFIG: &str = "config";
 /// Table of [`SYSTEM`] that is stored, where the others are made up.
 pub const COMPACTION_HISTORY: &str = "compaction_history";
 /// Which materialized views are built.
@@ -73,6 +75,7 @@ const SYSTEM_TABLES: &[&str] = &[
     "view_builds_in_progress: keyspace_name text!, view_name text+, start_token text+, end_token text+, \
      keys_built bigint, last_token text, view_id uuid",
     "view_updates: base_key blob!, base_id uuid+, part int+, view_rows blob",
+    "config: name text!, source text, type text, value text",
     "IndexInfo: table_name text!, index_name text+, value blob",
 ];
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::definitions::{SYSTEM, SYSTEM_SCHEMA, system_schema};
 use super::schema_rows::{StoredSchema, TABLES, difference};
 use super::virtual_rows::{VirtualSource, read};
-use crate::options::{Limits, NodeOptions, StorageSettings};
+use crate::options::{NodeOptions, StorageSettings};
 
 /// Stored partitions, as the storage engine would keep them.
 #[derive(Default)]
@@ -209,10 +209,8 @@ fn options() -> NodeOptions {
         shard_aware_port: 19042,
         storage_port: 7000,
         tokens: vec![-1, 5],
-        limits: Limits::default(),
-        guardrails: Default::default(),
+        settings: Default::default(),
         storage: StorageSettings::default(),
-        expiration_overflow: Default::default(),
         access: Default::default(),
         functions: Default::default(),
     }

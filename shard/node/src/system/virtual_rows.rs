@@ -8,12 +8,13 @@ use ceto_model::read::{ReadCommand, ReadResult};
 use ceto_model::value::Value;
 use ceto_model::{DecoratedKey, Partition, Schema, Table, Timestamp, UnixSeconds};
 
-use super::definitions::{SYSTEM, SYSTEM_VIEWS, SYSTEM_VIRTUAL_SCHEMA};
+use super::definitions::{CONFIG, SYSTEM, SYSTEM_VIEWS, SYSTEM_VIRTUAL_SCHEMA};
 use super::estimates;
 use super::row::{SystemRow, text, text_map, text_set};
 use super::schema_rows::column_row;
 use crate::figures::TableFigures;
 use crate::options::{CQL_VERSION, NodeOptions, RELEASE_VERSION};
+use crate::settings::Setting;
 
 /// One client connection, as `system_views.clients` shows it.
 #[derive(Clone, Debug)]
@@ -44,8 +45,8 @@ pub struct VirtualSource<'a> {
     pub schema: &'a Schema,
     /// Present connections (only read for `clients`).
     pub clients: &'a [ClientRow],
-    /// Names and values for `settings`.
-    pub settings: &'a [(String, String)],
+    /// All settings.
+    pub settings: &'a [Setting],
     /// Figures of tables, of all shards together (only read for the tables of estimates).
     pub figures: &'a [TableFigures],
     /// Keyspace and name of each index that is built on all shards (only read for `IndexInfo`).
@@ -81,10 +82,21 @@ fn rows(table: &Table, source: &VirtualSource<'_>) -> Vec<SystemRow> {
         (SYSTEM_VIEWS, "settings") => source
             .settings
             .iter()
-            .map(|(name, value)| {
+            .map(|setting| {
                 SystemRow::default()
-                    .with("name", text(name))
-                    .with("value", text(value))
+                    .with("name", text(&setting.name))
+                    .with("value", text(&setting.value))
+            })
+            .collect(),
+        (SYSTEM, CONFIG) => source
+            .settings
+            .iter()
+            .map(|setting| {
+                SystemRow::default()
+                    .with("name", text(&setting.name))
+                    .with("source", text(setting.source))
+                    .with("type", text(setting.kind))
+                    .with("value", text(&setting.value))
             })
             .collect(),
         (SYSTEM, "IndexInfo") => source

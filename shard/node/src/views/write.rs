@@ -120,7 +120,7 @@ impl Node {
         note: Note,
         held: (Inside, PartitionGuard, UnderWay),
     ) -> Result<(), ReplicaFailure> {
-        let deadline = self.env.clock().now() + self.options.limits.write_timeout;
+        let deadline = self.env.clock().now() + self.settings().limits.write_timeout;
         let mut pause = RETRY_MIN;
         let mut left = self.write_to_views(updates).await;
         while !left.is_empty() && !held.0.is_void() && self.env.clock().now() < deadline {

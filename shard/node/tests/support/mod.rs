@@ -206,7 +206,6 @@ impl World {
             network: network.clone(),
             mailbox: Rc::new(Alone),
             options: Arc::new(options),
-            settings: Arc::from([]),
             runtime_samples: Box::new(|_| {}),
         };
         let node = env.block_on(async {
@@ -387,11 +386,12 @@ pub(crate) fn options(limits: Limits) -> NodeOptions {
         tokens: (0_i64..16)
             .map(|index| i64::MIN.wrapping_add(index << 60))
             .collect(),
-        limits,
-        expiration_overflow: Default::default(),
+        settings: ceto_node::settings::Settings {
+            limits,
+            ..Default::default()
+        },
         access: Default::default(),
         functions: Default::default(),
         storage: StorageSettings::default(),
-        guardrails: Default::default(),
     }
 }

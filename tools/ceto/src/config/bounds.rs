@@ -40,66 +40,13 @@ impl Config {
                 "tombstone_failure_threshold: must not be below tombstone_warn_threshold".to_owned(),
             ));
         }
-        self.check_guardrails()
-    }
-
-    /// A threshold that only fails must lie behind the one that only warns; -1 is none. Cassandra's rule.
-    fn check_guardrails(&self) -> Result<(), ConfigError> {
-        let upper = [
-            (
-                "keyspaces",
-                self.keyspaces_warn_threshold,
-                self.keyspaces_fail_threshold,
-            ),
-            ("tables", self.tables_warn_threshold, self.tables_fail_threshold),
-            (
-                "columns_per_table",
-                self.columns_per_table_warn_threshold,
-                self.columns_per_table_fail_threshold,
-            ),
-            (
-                "fields_per_udt",
-                self.fields_per_udt_warn_threshold,
-                self.fields_per_udt_fail_threshold,
-            ),
-            (
-                "materialized_views_per_table",
-                self.materialized_views_per_table_warn_threshold,
-                self.materialized_views_per_table_fail_threshold,
-            ),
-            (
-                "page_size",
-                self.page_size_warn_threshold,
-                self.page_size_fail_threshold,
-            ),
-            (
-                "partition_keys_in_select",
-                self.partition_keys_in_select_warn_threshold,
-                self.partition_keys_in_select_fail_threshold,
-            ),
-            (
-                "maximum_replication_factor",
-                self.maximum_replication_factor_warn_threshold,
-                self.maximum_replication_factor_fail_threshold,
-            ),
-        ];
-        let crossed = |warn: i64, fail: i64| warn > 0 && fail > 0 && fail < warn;
-        if let Some((name, ..)) = upper.iter().find(|(_, warn, fail)| crossed(*warn, *fail)) {
-            return Err(ConfigError(format!(
-                "{name}_fail_threshold: must not be below {name}_warn_threshold"
-            )));
+        if self.query_tombstone_page_limit == Some(0) {
+            return Err(ConfigError(
+                "query_tombstone_page_limit: must be at least 1, or null for tombstone_failure_threshold"
+                    .to_owned(),
+            ));
         }
-        let name = "minimum_replication_factor";
-        let (warn, fail) = (
-            self.minimum_replication_factor_warn_threshold,
-            self.minimum_replication_factor_fail_threshold,
-        );
-        match crossed(fail, warn) {
-            true => Err(ConfigError(format!(
-                "{name}_fail_threshold: must not be above {name}_warn_threshold"
-            ))),
-            false => Ok(()),
-        }
+        self.guardrails.check().map_err(ConfigError)
     }
 
     fn check_timeouts(&self) -> Result<(), ConfigError> {
@@ -198,11 +145,11 @@ mod tests {
             ),
             (
                 "keyspaces_warn_threshold: 5\nkeyspaces_fail_threshold: 2",
-                "keyspaces_fail_threshold: must not be below keyspaces_warn_threshold",
+                "The warn threshold 5 for keyspaces_warn_threshold should be lower than the fail threshold 2",
             ),
             (
                 "minimum_replication_factor_warn_threshold: 2\nminimum_replication_factor_fail_threshold: 3",
-                "minimum_replication_factor_fail_threshold: must not be above minimum_replication_factor_warn_threshold",
+                "The warn threshold 2 for minimum_replication_factor_warn_threshold should be greater than the fail threshold 3",
             ),
             ("max_page_size: 0B", "max_page_size: must be at least 1KiB"),
             (

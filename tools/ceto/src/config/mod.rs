@@ -7,18 +7,20 @@
 mod access;
 mod bounds;
 mod commitlog;
-mod quantity;
+mod live;
 mod renamed;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ceto_node::guardrails::Guardrails;
 use ceto_node::options::AccessRules;
+use ceto_node::settings::Setting;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use access::AccessClass;
+pub(crate) use ceto_node::quantity::{DataRate, DataSize, Period};
 pub(crate) use commitlog::{CommitFailurePolicy, CommitlogCompression, ReplayFailurePolicy};
-pub(crate) use quantity::{DataRate, DataSize, Period};
 
 /// All settings, with Cassandra's defaults where Cassandra has the key.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -76,40 +78,16 @@ pub(crate) struct Config {
     pub(crate) batch_size_fail_threshold: DataSize,
     pub(crate) tombstone_warn_threshold: u64,
     pub(crate) tombstone_failure_threshold: u64,
+    pub(crate) query_tombstone_page_limit: Option<u64>,
+    pub(crate) unlogged_batch_across_partitions_warn_threshold: u32,
     pub(crate) expiration_date_overflow_policy: ExpirationOverflow,
+    pub(crate) cql_duplicate_bind_variable_names_refer_to_same_variable: bool,
     pub(crate) max_page_size: DataSize,
-    pub(crate) keyspaces_warn_threshold: i64,
-    pub(crate) keyspaces_fail_threshold: i64,
-    pub(crate) tables_warn_threshold: i64,
-    pub(crate) tables_fail_threshold: i64,
-    pub(crate) columns_per_table_warn_threshold: i64,
-    pub(crate) columns_per_table_fail_threshold: i64,
-    pub(crate) fields_per_udt_warn_threshold: i64,
-    pub(crate) fields_per_udt_fail_threshold: i64,
-    pub(crate) materialized_views_per_table_warn_threshold: i64,
-    pub(crate) materialized_views_per_table_fail_threshold: i64,
-    pub(crate) page_size_warn_threshold: i64,
-    pub(crate) page_size_fail_threshold: i64,
-    pub(crate) partition_keys_in_select_warn_threshold: i64,
-    pub(crate) partition_keys_in_select_fail_threshold: i64,
-    pub(crate) minimum_replication_factor_warn_threshold: i64,
-    pub(crate) minimum_replication_factor_fail_threshold: i64,
-    pub(crate) maximum_replication_factor_warn_threshold: i64,
-    pub(crate) maximum_replication_factor_fail_threshold: i64,
-    pub(crate) allow_filtering_enabled: bool,
-    pub(crate) alter_table_enabled: bool,
-    pub(crate) compact_tables_enabled: bool,
-    pub(crate) drop_keyspace_enabled: bool,
-    pub(crate) drop_truncate_table_enabled: bool,
-    pub(crate) group_by_enabled: bool,
-    pub(crate) materialized_views_enabled: bool,
-    pub(crate) read_before_write_list_operations_enabled: bool,
-    pub(crate) simplestrategy_enabled: bool,
-    pub(crate) uncompressed_tables_enabled: bool,
-    pub(crate) user_timestamps_enabled: bool,
     pub(crate) user_defined_functions_enabled: bool,
     pub(crate) user_defined_functions_warn_timeout: Period,
     pub(crate) user_defined_functions_fail_timeout: Period,
+    #[serde(flatten)]
+    pub(crate) guardrails: Guardrails,
     pub(crate) api_address: IpAddr,
     pub(crate) api_port: u16,
     pub(crate) prometheus_address: IpAddr,
@@ -213,40 +191,15 @@ impl Default for Config {
             batch_size_fail_threshold: DataSize::from_kibibytes(50),
             tombstone_warn_threshold: 1_000,
             tombstone_failure_threshold: 100_000,
+            query_tombstone_page_limit: None,
+            unlogged_batch_across_partitions_warn_threshold: 10,
             expiration_date_overflow_policy: ExpirationOverflow::Reject,
+            cql_duplicate_bind_variable_names_refer_to_same_variable: false,
             max_page_size: DataSize::from_mebibytes(1),
-            keyspaces_warn_threshold: -1,
-            keyspaces_fail_threshold: -1,
-            tables_warn_threshold: -1,
-            tables_fail_threshold: -1,
-            columns_per_table_warn_threshold: -1,
-            columns_per_table_fail_threshold: -1,
-            fields_per_udt_warn_threshold: -1,
-            fields_per_udt_fail_threshold: -1,
-            materialized_views_per_table_warn_threshold: -1,
-            materialized_views_per_table_fail_threshold: -1,
-            page_size_warn_threshold: -1,
-            page_size_fail_threshold: -1,
-            partition_keys_in_select_warn_threshold: -1,
-            partition_keys_in_select_fail_threshold: -1,
-            minimum_replication_factor_warn_threshold: -1,
-            minimum_replication_factor_fail_threshold: -1,
-            maximum_replication_factor_warn_threshold: -1,
-            maximum_replication_factor_fail_threshold: -1,
-            allow_filtering_enabled: true,
-            alter_table_enabled: true,
-            compact_tables_enabled: true,
-            drop_keyspace_enabled: true,
-            drop_truncate_table_enabled: true,
-            group_by_enabled: true,
-            materialized_views_enabled: true,
-            read_before_write_list_operations_enabled: true,
-            simplestrategy_enabled: true,
-            uncompressed_tables_enabled: true,
-            user_timestamps_enabled: true,
             user_defined_functions_enabled: false,
             user_defined_functions_warn_timeout: Period::from_millis(20),
             user_defined_functions_fail_timeout: Period::from_millis(100),
+            guardrails: Guardrails::default(),
             api_address: loopback,
             api_port: 10_000,
             prometheus_address: loopback,
@@ -305,7 +258,7 @@ impl Config {
             // One key at a time, so that a bad value is reported with its key.
             let single = serde_json::Map::from_iter([(key.clone(), value)]);
             serde_json::from_value::<Config>(single.into())
-                .map_err(|error| ConfigError(format!("{key}: {error}")))?;
+                .map_err(|error| ConfigError(of_key(&key, &error)))?;
         }
         let config: Config =
             serde_json::from_value(all.into()).map_err(|error| ConfigError(error.to_string()))?;
@@ -377,27 +330,48 @@ impl Config {
         access::access_rules(&self.authenticator, &self.authorizer)
     }
 
-    /// Names and values as text, for `system_views.settings`.
-    pub(crate) fn settings(&self) -> Vec<(String, String)> {
-        let value = serde_json::to_value(self).expect("a config is plain data");
-        let serde_json::Value::Object(settings) = value else {
-            return Vec::new();
+    /// All keys with their values, for `system_views.settings`. `started`: what the file had.
+    pub(crate) fn shown(&self, started: &Config) -> Vec<Setting> {
+        let (now, started, default) = (self.to_map(), started.to_map(), known_settings());
+        let setting = |(name, value): (String, serde_json::Value)| Setting {
+            source: match (started.get(&name), default.get(&name)) {
+                (before, _) if before != Some(&value) => "live",
+                (_, default) if default != Some(&value) => "yaml",
+                _ => "default",
+            },
+            kind: match &value {
+                serde_json::Value::Bool(_) => "bool",
+                serde_json::Value::Number(_) => "integer",
+                serde_json::Value::Array(_) => "list",
+                _ => "text",
+            },
+            value: match value {
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            },
+            name,
         };
-        let text = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text,
-            other => other.to_string(),
-        };
-        settings
-            .into_iter()
-            .map(|(key, value)| (key, text(value)))
-            .collect()
+        now.into_iter().map(setting).collect()
+    }
+
+    fn to_map(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self).expect("a config is plain data") {
+            serde_json::Value::Object(settings) => settings,
+            _ => serde_json::Map::new(),
+        }
     }
 }
 
 fn known_settings() -> serde_json::Map<String, serde_json::Value> {
-    match serde_json::to_value(Config::default()).expect("a config is plain data") {
-        serde_json::Value::Object(settings) => settings,
-        _ => serde_json::Map::new(),
+    Config::default().to_map()
+}
+
+/// An error that names its key.
+fn of_key(key: &str, error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.contains(key) {
+        true => text,
+        false => format!("{key}: {text}"),
     }
 }
 

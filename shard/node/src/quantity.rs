@@ -8,46 +8,58 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A time span: a whole number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Period(Duration);
+pub struct Period(Duration);
 
 impl Period {
-    pub(crate) const fn from_millis(millis: u64) -> Period {
+    /// So many milliseconds.
+    pub const fn from_millis(millis: u64) -> Period {
         Period(Duration::from_millis(millis))
     }
 
-    pub(crate) fn duration(self) -> Duration {
+    /// The span.
+    pub fn duration(self) -> Duration {
         self.0
     }
 }
 
 /// Bytes: a whole number and `B`, `KiB`, `MiB` or `GiB`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DataSize(u64);
+pub struct DataSize(u64);
 
 impl DataSize {
-    pub(crate) const fn from_kibibytes(kibibytes: u64) -> DataSize {
+    /// So many bytes.
+    pub const fn from_bytes(bytes: u64) -> DataSize {
+        DataSize(bytes)
+    }
+
+    /// So many KiB.
+    pub const fn from_kibibytes(kibibytes: u64) -> DataSize {
         DataSize(kibibytes << 10)
     }
 
-    pub(crate) const fn from_mebibytes(mebibytes: u64) -> DataSize {
+    /// So many MiB.
+    pub const fn from_mebibytes(mebibytes: u64) -> DataSize {
         DataSize(mebibytes << 20)
     }
 
-    pub(crate) fn bytes(self) -> u64 {
+    /// The bytes.
+    pub fn bytes(self) -> u64 {
         self.0
     }
 }
 
 /// Bytes per second: a size and `/s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DataRate(DataSize);
+pub struct DataRate(DataSize);
 
 impl DataRate {
-    pub(crate) const fn from_mebibytes(mebibytes: u64) -> DataRate {
+    /// So many MiB each second.
+    pub const fn from_mebibytes(mebibytes: u64) -> DataRate {
         DataRate(DataSize::from_mebibytes(mebibytes))
     }
 
-    pub(crate) fn bytes_per_second(self) -> u64 {
+    /// The bytes of a second.
+    pub fn bytes_per_second(self) -> u64 {
         self.0.bytes()
     }
 }

@@ -1,0 +1,155 @@
+"""Settings that change while the node runs: system.config, guardrails, nodetool."""
+
+import subprocess
+
+import pytest
+from cassandra import ConsistencyLevel, InvalidRequest, ReadFailure
+from cassandra.query import SimpleStatement
+
+from server import binary
+
+
+def refused(server, *words):
+    done = subprocess.run(
+        [binary(), "nodetool", "-p", str(server.admin_port), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done
+    return done.stderr
+
+
+@pytest.fixture
+def setting(session):
+    """Changes settings and puts them back."""
+    before = {}
+    select = session.prepare("SELECT value, type, source FROM system.config WHERE name = ?")
+    update = session.prepare("UPDATE system.config SET value = ? WHERE name = ?")
+
+    def change(name, value):
+        row = session.execute(select, [name]).one()
+        before.setdefault(name, row.value)
+        session.execute(update, [value, name])
+        return session.execute(select, [name]).one()
+
+    yield change
+    for name, value in before.items():
+        session.execute(update, [value, name])
+
+
+def test_a_setting_changes_on_every_shard(server, session, setting):
+    assert setting("tombstone_warn_threshold", "7") == ("7", "integer", "live")
+    shown = session.execute("SELECT value FROM system_views.settings WHERE name = 'tombstone_warn_threshold'").one()
+    assert shown.value == "7"
+    session.execute("CREATE TABLE t (k int PRIMARY KEY)")
+    setting("table_properties_disallowed", "[comment]")
+    for _ in range(8):
+        with pytest.raises(InvalidRequest, match=r"Provided values \[comment\] are not allowed for Table Properties"):
+            session.execute("ALTER TABLE t WITH comment = 'x'")
+    assert server.nodetool("getguardrailsconfig", "table_properties_disallowed") == "[comment]\n"
+
+
+@pytest.mark.parametrize(
+    "statement,answer",
+    [
+        ("UPDATE system.config SET value = '3' WHERE name = 'num_tokens'", "cannot change while the node runs"),
+        ("UPDATE system.config SET value = '3' WHERE name = 'read_timeout'", "unknown key 'read_timeout'; did you mean"),
+        ("UPDATE system.config SET value = 'x' WHERE name = 'read_request_timeout'", "'x' is not a time span"),
+        ("UPDATE system.config SET source = 'x' WHERE name = 'read_request_timeout'", "system.config takes UPDATE"),
+        ("DELETE FROM system.config WHERE name = 'read_request_timeout'", "system.config takes UPDATE"),
+        ("UPDATE system.config SET value = '3' WHERE name = 'x' IF EXISTS", "Conditional updates are not supported"),
+        ("BEGIN BATCH UPDATE system.config SET value = '3' WHERE name = 'x'; APPLY BATCH", "not supported in a batch"),
+        ("UPDATE system_views.settings SET value = 'x' WHERE name = 'x'", "not supported by virtual tables"),
+    ],
+)
+def test_what_cannot_change_is_refused(session, statement, answer):
+    with pytest.raises(InvalidRequest, match=answer):
+        session.execute(statement)
+
+
+def test_guardrails_by_nodetool(server, session):
+    session.execute("CREATE TABLE t (k int PRIMARY KEY, v text, l list<int>)")
+    try:
+        server.nodetool("setguardrailsconfig", "items_per_collection_threshold", "3", "2")
+        assert server.nodetool("getguardrailsconfig", "items_per_collection_threshold") == "[3, 2]\n"
+        assert server.nodetool("getguardrailsconfig", "items_per_collection_warn_threshold") == "2\n"
+        warned = session.execute_async("INSERT INTO t (k, l) VALUES (1, [1, 2, 3])")
+        warned.result()
+        assert warned.warnings == [
+            "Guardrail items_per_collection violated: Detected collection l with 3 items, this exceeds the warning "
+            "threshold of 2."
+        ]
+        with pytest.raises(InvalidRequest, match="l with 4 items, this exceeds the failure threshold of 3"):
+            session.execute("INSERT INTO t (k, l) VALUES (1, [1, 2, 3, 4])")
+        server.nodetool("setguardrailsconfig", "column_value_size_threshold", "64B", "null")
+        with pytest.raises(InvalidRequest, match="Value of column 'v' has size 100, this exceeds the failure threshold"):
+            session.execute("INSERT INTO t (k, v) VALUES (1, %s)", ["x" * 100])
+        server.nodetool("setguardrailsconfig", "maximum_timestamp_threshold", "1d", "null")
+        with pytest.raises(InvalidRequest, match="after the maximum allowable failure threshold"):
+            session.execute("INSERT INTO t (k) VALUES (1) USING TIMESTAMP 99999999999999999")
+        server.nodetool("setguardrailsconfig", "in_select_cartesian_product_threshold", "2", "-1")
+        with pytest.raises(InvalidRequest, match="cartesian product of the IN restrictions on partition key produces 3"):
+            session.execute("SELECT * FROM t WHERE k IN (1, 2, 3)")
+        server.nodetool("setguardrailsconfig", "read_consistency_levels_disallowed", "ALL", "TWO")
+        with pytest.raises(InvalidRequest, match=r"Provided values \[ALL\] are not allowed for read consistency levels"):
+            session.execute(SimpleStatement("SELECT * FROM t", consistency_level=ConsistencyLevel.ALL))
+    finally:
+        server.nodetool("setguardrailsconfig", "items_per_collection_threshold", "-1", "-1")
+        server.nodetool("setguardrailsconfig", "column_value_size_threshold", "null", "null")
+        server.nodetool("setguardrailsconfig", "maximum_timestamp_threshold", "null", "null")
+        server.nodetool("setguardrailsconfig", "in_select_cartesian_product_threshold", "-1", "-1")
+        server.nodetool("setguardrailsconfig", "read_consistency_levels_disallowed", "null")
+    flags = server.nodetool("getguardrailsconfig", "-c", "flags").splitlines()
+    assert flags[0].split() == ["allow_filtering_enabled", "true"]
+    assert "keyspaces_fail_threshold" in server.nodetool("getguardrailsconfig", "--expand")
+    assert "Guardrail non_sense not found." in refused(server, "setguardrailsconfig", "non_sense", "10")
+    assert "expecting 2 argument values. Getting 1 instead" in refused(
+        server, "setguardrailsconfig", "keyspaces_threshold", "10"
+    )
+    assert "negative values are not allowed" in refused(
+        server, "setguardrailsconfig", "keyspaces_threshold", "-10", "-20"
+    )
+
+
+def test_timeouts_by_nodetool(server, session):
+    assert server.nodetool("gettimeout", "read") == "Current timeout for type read: 5000 ms\n"
+    server.nodetool("settimeout", "read", "4321")
+    assert server.nodetool("gettimeout", "read") == "Current timeout for type read: 4321 ms\n"
+    server.nodetool("settimeout", "read", "5000")
+    server.nodetool("setcompactionthroughput", "16")
+    row = session.execute("SELECT value FROM system.config WHERE name = 'compaction_throughput'").one()
+    assert row.value == "16MiB/s"
+    assert "16 MB/s" in server.nodetool("getcompactionthroughput") or "16" in server.nodetool("getcompactionthroughput")
+    server.nodetool("setcompactionthroughput", "64")
+
+
+def test_pages_end_after_tombstones(session, setting):
+    session.execute("CREATE TABLE t (k int, c int, PRIMARY KEY (k, c))")
+    for clustering in range(25):
+        session.execute("DELETE FROM t WHERE k = 1 AND c = %s", [clustering])
+    session.execute("INSERT INTO t (k, c) VALUES (1, 30)")
+    setting("query_tombstone_page_limit", "10")
+    pages = []
+    result = session.execute(SimpleStatement("SELECT c FROM t WHERE k = 1", fetch_size=100))
+    while True:
+        pages.append([row.c for row in result.current_rows])
+        if not result.has_more_pages:
+            break
+        result.fetch_next_page()
+    assert pages == [[], [], [30]]
+    # What has no pages is not cut.
+    assert session.execute("SELECT count(*) FROM t WHERE k = 1").one()[0] == 1
+    setting("tombstone_warn_threshold", "5")
+    setting("tombstone_failure_threshold", "8")
+    with pytest.raises(ReadFailure):
+        session.execute("SELECT count(*) FROM t WHERE k = 1")
+
+
+def test_bind_markers_of_one_name(session, setting):
+    session.execute("CREATE TABLE t (k int, c int, PRIMARY KEY (k, c))")
+    session.execute("INSERT INTO t (k, c) VALUES (1, 1)")
+    assert len(session.prepare("SELECT c FROM t WHERE c = :x AND k = :x").column_metadata) == 2
+    setting("cql_duplicate_bind_variable_names_refer_to_same_variable", "true")
+    merged = session.prepare("SELECT k FROM t WHERE c = :x AND k = :x")
+    assert (len(merged.column_metadata), merged.routing_key_indexes) == (1, [0])
+    assert [row.k for row in session.execute(merged, [1])] == [1]
+    with pytest.raises(InvalidRequest, match="is used as"):
+        session.prepare("SELECT k FROM t WHERE k = :x LIMIT :x ALLOW FILTERING USING TIMEOUT :x")
