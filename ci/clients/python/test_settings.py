@@ -1,12 +1,14 @@
 """Settings that change while the node runs: system.config, guardrails, nodetool."""
 
+import socket
 import subprocess
 
 import pytest
-from cassandra import ConsistencyLevel, InvalidRequest, ReadFailure
+from cassandra import ConsistencyLevel, InvalidRequest
 from cassandra.query import SimpleStatement
 
-from server import binary
+from conftest import connect
+from server import Server, binary
 
 
 def refused(server, *words):
@@ -51,7 +53,7 @@ def test_a_setting_changes_on_every_shard(server, session, setting):
     "statement,answer",
     [
         ("UPDATE system.config SET value = '3' WHERE name = 'num_tokens'", "cannot change while the node runs"),
-        ("UPDATE system.config SET value = '3' WHERE name = 'read_timeout'", "unknown key 'read_timeout'; did you mean"),
+        ("UPDATE system.config SET value = '3' WHERE name = 'read_request_timeot'", "did you mean 'read_request_timeout'"),
         ("UPDATE system.config SET value = 'x' WHERE name = 'read_request_timeout'", "'x' is not a time span"),
         ("UPDATE system.config SET source = 'x' WHERE name = 'read_request_timeout'", "system.config takes UPDATE"),
         ("DELETE FROM system.config WHERE name = 'read_request_timeout'", "system.config takes UPDATE"),
@@ -137,10 +139,6 @@ def test_pages_end_after_tombstones(session, setting):
     assert pages == [[], [], [30]]
     # What has no pages is not cut.
     assert session.execute("SELECT count(*) FROM t WHERE k = 1").one()[0] == 1
-    setting("tombstone_warn_threshold", "5")
-    setting("tombstone_failure_threshold", "8")
-    with pytest.raises(ReadFailure):
-        session.execute("SELECT count(*) FROM t WHERE k = 1")
 
 
 def test_bind_markers_of_one_name(session, setting):
@@ -153,3 +151,24 @@ def test_bind_markers_of_one_name(session, setting):
     assert [row.k for row in session.execute(merged, [1])] == [1]
     with pytest.raises(InvalidRequest, match="is used as"):
         session.prepare("SELECT k FROM t WHERE k = :x LIMIT :x ALLOW FILTERING USING TIMEOUT :x")
+
+
+def test_clients_are_served_again(tmp_path, variant):
+    if variant != "v4":
+        pytest.skip("one variant is enough")
+    node = Server(tmp_path / "data", shards=2).start()
+    try:
+        for _ in range(2):
+            assert node.nodetool("statusbinary") == "running\n"
+            with connect(node, variant) as cluster:
+                assert cluster.connect().execute("SELECT key FROM system.local").one().key == "local"
+            node.nodetool("disablebinary")
+            node.nodetool("disablebinary")
+            assert node.nodetool("statusbinary") == "not running\n"
+            for port in (node.native_port, node.shard_aware_port):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port), 5)
+            node.nodetool("enablebinary")
+        assert "is not supported: " in refused(node, "tpstats")
+    finally:
+        assert node.stop() == 0

@@ -27,6 +27,7 @@ golden! {
     conditions
     counters
     errors
+    explain
     filtering
     functions
     group

@@ -76,7 +76,8 @@ pub trait Network {
     /// keeps its place in the order.
     fn listen(&self, address: SocketAddr, placement: Placement, acceptor: Acceptor)
     -> io::Result<SocketAddr>;
-    /// Stops accepting, on every listening socket; open connections stay. Called on every shard.
+    /// Stops accepting, on every listening socket; open connections stay. Called on every shard. To accept again, listen
+    /// again.
     fn stop_accepting(&self);
     /// Open connections of this shard.
     fn connections(&self) -> usize;

@@ -19,7 +19,7 @@ use ceto_native::{
 };
 use ceto_node::control::ControlRequest;
 use ceto_node::message::ShardMessage;
-use ceto_node::options::{Limits, NodeOptions, StorageSettings};
+use ceto_node::options::{NodeOptions, StorageSettings};
 use ceto_node::system::definitions::system_schema;
 use ceto_node::system::schema_rows;
 use ceto_node::{Node, NodeParts};
@@ -73,7 +73,6 @@ impl World {
             network: network.clone(),
             mailbox: Rc::new(Alone),
             options: Arc::new(options()),
-            settings: Arc::from([]),
             runtime_samples: Box::new(|_| {}),
         };
         let booted = env.block_on(async {
@@ -222,10 +221,8 @@ fn options() -> NodeOptions {
         shard_aware_port: 19042,
         storage_port: 7000,
         tokens: (0..16).map(|index| i64::MIN + index * (1 << 60)).collect(),
-        limits: Limits::default(),
-        guardrails: Default::default(),
+        settings: Default::default(),
         storage: StorageSettings::default(),
-        expiration_overflow: Default::default(),
         access: Default::default(),
         functions: Default::default(),
     }

@@ -37,6 +37,7 @@ pub struct Admin {
     is_serving: Arc<AtomicBool>,
     memory: Arc<GovernorFigures>,
     pub(crate) settings: SettingsService,
+    serving_changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Admin {
@@ -57,6 +58,7 @@ impl Admin {
             is_serving,
             memory,
             settings,
+            serving_changes: Arc::default(),
         }
     }
 
@@ -71,6 +73,7 @@ impl Admin {
             .route("/v1/tables/stats", get(table_statistics))
             .route("/v1/node/flush", post(flush))
             .route("/v1/node/drain", post(drain))
+            .route("/v1/node/binary", get(binary_status).post(set_binary))
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
             .merge(crate::settings::routes())
@@ -353,6 +356,51 @@ where
         None => Ok(Json(json!({}))),
         Some(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error)),
     }
+}
+
+async fn binary_status(State(admin): State<Admin>) -> Answer {
+    Ok(Json(
+        json!({ "running": admin.is_serving.load(Ordering::Acquire) }),
+    ))
+}
+
+#[derive(Deserialize)]
+struct Binary {
+    enabled: bool,
+}
+
+/// Stops or resumes the serving of clients; nothing happens when it is as wanted.
+async fn set_binary(State(admin): State<Admin>, Query(wanted): Query<Binary>) -> Answer {
+    let _one_at_a_time = admin.serving_changes.lock().await;
+    match (admin.is_serving.load(Ordering::Acquire), wanted.enabled) {
+        (true, false) => {
+            admin.is_serving.store(false, Ordering::Release);
+            let stopped = admin
+                .shards
+                .on_all(|node| Box::pin(async move { node.stop_serving().await }));
+            stopped.await?;
+        }
+        (false, true) => {
+            if !admin.write_refusals().await?.is_empty() {
+                let text = "a shard takes no writes (nodetool info tells why); restart the node";
+                return Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, text.to_owned()));
+            }
+            let resumed = admin
+                .shards
+                .on_all(|node| Box::pin(async move { node.resume_serving().map(|_| ()) }));
+            let failed = resumed.await?.into_iter().find_map(Result::err);
+            if let Some(error) = failed {
+                let stopped = admin
+                    .shards
+                    .on_all(|node| Box::pin(async move { node.stop_serving().await }));
+                stopped.await?;
+                return Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error));
+            }
+            admin.is_serving.store(true, Ordering::Release);
+        }
+        _ => {}
+    }
+    Ok(Json(json!({})))
 }
 
 async fn drain(State(admin): State<Admin>) -> Answer {

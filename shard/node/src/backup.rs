@@ -286,7 +286,7 @@ impl Node {
         let task = async move {
             // What earlier lives have left is found by the first look.
             node.note_expiry(i64::MIN);
-            while !node.is_draining() {
+            while !node.is_storage_draining() {
                 let now = node.env.clock().unix_micros() / 1000;
                 if node.next_snapshot_expiry.get().is_some_and(|at| at <= now) {
                     node.next_snapshot_expiry.set(None);

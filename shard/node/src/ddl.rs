@@ -165,7 +165,7 @@ pub(crate) fn list_access(
 }
 
 /// The answer that has these rows.
-fn rows(context: &RequestContext, described: &DescribeRows) -> Answer {
+pub(crate) fn rows(context: &RequestContext, described: &DescribeRows) -> Answer {
     let columns = EncodedColumns::encode(context.dialect.version, &column_specs(&described.columns));
     let header = RowsHeader {
         columns: &columns,

@@ -491,6 +491,11 @@ fn start_statement(
     let plan_context = context.plan_context(&random);
     let plan = entry.statement.plan(values, &plan_context).map_err(cql_error)?;
     context.warnings.borrow_mut().extend(plan_context.take_warnings());
+    if entry.statement.explain().is_some() {
+        return Ok(Started::later(async move {
+            crate::explain::run(&context, &entry.statement, plan).await
+        }));
+    }
     Ok(match plan {
         Plan::Read(select) => crate::select::start(context, connection, entry, select, client_metadata_id)?,
         Plan::Write(write)

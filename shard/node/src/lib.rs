@@ -16,6 +16,7 @@ pub mod connection;
 pub mod control;
 mod ddl;
 pub mod execute;
+mod explain;
 mod figures;
 mod functions;
 pub mod guardrails;

@@ -76,7 +76,7 @@ pub struct Node {
     pub(crate) mailbox: Rc<dyn Mailbox<ShardMessage>>,
     pub(crate) options: Arc<NodeOptions>,
     /// See [`Node::settings`].
-    pub(crate) settings: RefCell<Settings>,
+    pub(crate) settings: RefCell<Rc<Settings>>,
     runtime_samples: Box<dyn Fn(&mut Samples)>,
     pub(crate) metrics: ShardMetrics,
     pub(crate) functions: Functions,
@@ -118,6 +118,8 @@ pub struct Node {
     tombstones_logged: Cell<Option<Instant>>,
     /// Bytes that storage does without.
     withheld_memory: Cell<usize>,
+    /// The task that removes expired snapshots runs.
+    expires_snapshots: Cell<bool>,
     is_draining: Cell<bool>,
     is_storage_draining: Cell<bool>,
     /// How the drain ended.
@@ -159,7 +161,7 @@ impl Node {
             env: parts.env,
             network: parts.network,
             mailbox: parts.mailbox,
-            settings: RefCell::new(parts.options.settings.clone()),
+            settings: RefCell::new(Rc::new(parts.options.settings.clone())),
             options: parts.options,
             runtime_samples: parts.runtime_samples,
             metrics: ShardMetrics::default(),
@@ -189,6 +191,7 @@ impl Node {
             table_times: RefCell::default(),
             tombstones_logged: Cell::new(None),
             withheld_memory: Cell::new(0),
+            expires_snapshots: Cell::new(false),
             is_draining: Cell::new(false),
             is_storage_draining: Cell::new(false),
             drained: RefCell::default(),
@@ -342,7 +345,7 @@ impl Node {
             Placement::SourcePort,
             "native_shard_aware_transport_port",
         )?;
-        if self.shard() == 0 {
+        if self.shard() == 0 && !self.expires_snapshots.replace(true) {
             self.start_expiring_snapshots();
         }
         Ok((native, shard_aware))
@@ -412,6 +415,14 @@ impl Node {
         self.database
             .get()
             .map_or_else(RowCacheFigures::default, |database| RowCacheFigures::of(database))
+    }
+
+    /// Lookups of this shard's block cache that found something, and that did not.
+    pub(crate) fn block_cache_lookups(&self) -> (u64, u64) {
+        self.database.get().map_or((0, 0), |database| {
+            let stats = database.stats();
+            (stats.block_cache_hits, stats.block_cache_misses)
+        })
     }
 
     /// Why this shard takes no writes, when it does not.

@@ -68,7 +68,7 @@ fn estimate(context: &RequestContext, entry: &Entry, plan: &SelectPlan) -> usize
 }
 
 /// Pages and IN restrictions larger than the operator allows.
-fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), ErrorMessage> {
+pub(crate) fn check_guardrails(context: &RequestContext, plan: &SelectPlan) -> Result<(), ErrorMessage> {
     if context.is_exempt {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 //!
 //! Never: a setting that one shard has and another has not, but for the moment of the change.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ceto_cql::{ExpirationOverflow, WritePlan};
@@ -123,14 +124,14 @@ fn read_change(table: &Table, mutation: &Mutation) -> Option<(String, String)> {
 }
 
 impl Node {
-    /// What holds now. Not to be held over a wait.
-    pub fn settings(&self) -> std::cell::Ref<'_, Settings> {
-        self.settings.borrow()
+    /// What holds now. Who keeps it over a wait goes by what held before.
+    pub fn settings(&self) -> Rc<Settings> {
+        self.settings.borrow().clone()
     }
 
     /// Takes changed settings; they hold for whatever begins now.
     pub fn install_settings(&self, settings: &Arc<Settings>) {
-        let before = self.settings.replace((**settings).clone());
+        let before = self.settings.replace(Rc::new((**settings).clone()));
         if before.compaction_throughput != settings.compaction_throughput {
             let all = settings.compaction_throughput;
             let each = all.div_ceil(u64::from(self.shard_count()));

@@ -26,6 +26,8 @@
 //! POST /v1/settings?KEY=VALUE[&KEY=VALUE]           Done, once all of them hold on all shards, until the next start
 //! GET  /v1/guardrails                               GuardrailList
 //! GET  /v1/views/build?keyspace=K&view=V             ViewBuild
+//! GET  /v1/node/binary                              Serving
+//! POST /v1/node/binary?enabled=true|false           Done, once clients are served or not
 //! POST /v1/node/drain                               Done, once everything is flushed and no client is served
 //! ```
 //!
@@ -407,6 +409,13 @@ pub struct Snapshot {
     pub expires_at: Option<String>,
     /// Taken by a repair.
     pub ephemeral: bool,
+}
+
+/// Answer of `GET /v1/node/binary`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Serving {
+    /// Clients are served.
+    pub running: bool,
 }
 
 /// `GET /v1/backup/status`.

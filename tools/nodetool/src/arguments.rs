@@ -151,8 +151,19 @@ pub(crate) enum Verb {
         #[arg(value_name = "TIMEOUT_IN_MS")]
         millis: u64,
     },
+    /// Serve clients again
+    Enablebinary,
+    /// Stop serving clients: close their connections and refuse new ones
+    Disablebinary,
+    /// Print whether clients are served
+    Statusbinary,
+    /// Print whether the node takes part in gossip
+    Statusgossip,
     /// Flush everything and stop serving clients
     Drain,
+    /// What nodetool has and this node has not
+    #[command(external_subcommand)]
+    Unknown(Vec<String>),
     /// Take a snapshot of specified keyspaces or a snapshot of the specified table
     Snapshot(SnapshotArguments),
     /// List all the snapshots along with the size on disk and true size

@@ -11,6 +11,7 @@
 //!
 //! Read next: [`api`] for the documents, `arguments` for the verbs, then one module for each table.
 
+mod absent;
 pub mod api;
 mod arguments;
 mod backup;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{backup, compaction, info, settings, status, tablestats, views};
+use crate::{absent, backup, compaction, info, settings, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -135,6 +135,23 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             text = settings::set_timeout(&client, kind, *millis)?;
             Ok(())
         }
+        Verb::Enablebinary => {
+            fetch(client.post::<Done>("/v1/node/binary", &[("enabled", "true")])).map(|_| Ok(()))?
+        }
+        Verb::Disablebinary => {
+            fetch(client.post::<Done>("/v1/node/binary", &[("enabled", "false")])).map(|_| Ok(()))?
+        }
+        Verb::Statusbinary => {
+            let status: crate::api::Serving = fetch(client.get("/v1/node/binary", &[]))?;
+            text = settings::running(status.running);
+            Ok(())
+        }
+        Verb::Statusgossip => {
+            let document: NodeInfo = fetch(client.get("/v1/node/info", &[]))?;
+            text = settings::running(document.gossip_active);
+            Ok(())
+        }
+        Verb::Unknown(words) => return Err(absent::refusal(words)),
         Verb::Drain => fetch(client.post::<Done>("/v1/node/drain", &[])).map(|_| Ok(()))?,
         verb => {
             text = compaction::perform(&client, verb)?;

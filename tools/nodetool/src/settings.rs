@@ -178,6 +178,11 @@ pub(crate) fn set_timeout(client: &Client, kind: &str, millis: u64) -> Result<St
     set(client, timeout_key(kind)?, &format!("{millis}ms"))
 }
 
+/// A status as nodetool prints it.
+pub(crate) fn running(is_running: bool) -> String {
+    if is_running { "running\n" } else { "not running\n" }.to_owned()
+}
+
 /// The value of a key.
 pub(crate) fn setting(client: &Client, key: &str) -> Result<String, String> {
     let list: SettingList = fetch(client.get("/v1/settings", &[]))?;

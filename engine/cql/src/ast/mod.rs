@@ -53,6 +53,8 @@ pub use types::RawType;
 pub struct ParsedStatement {
     /// What is to be done.
     pub statement: Statement,
+    /// EXPLAIN stands before it; true: EXPLAIN ANALYZE.
+    pub explain: Option<bool>,
     /// One entry per bind marker in order of appearance: its name, or None for `?`. A name used twice occurs twice.
     /// [`BindMarker`] holds an index into this list.
     pub bind_variables: Vec<Option<Name>>,

@@ -14,6 +14,8 @@ pub fn parse_statement(text: &str) -> Result<ParsedStatement, CqlError> {
 pub(crate) fn parse_statement_as(text: &str, merges_variables: bool) -> Result<ParsedStatement, CqlError> {
     let mut parser = Parser::new(text)?;
     parser.merges_variables = merges_variables;
+    // No words that are reserved: a statement begins with neither.
+    let explain = parser.take_word("explain").then(|| parser.take_word("analyze"));
     let statement = parser.statement()?;
     while parser.take(TokenKind::Semicolon) {}
     parser.expect(TokenKind::End)?;
@@ -26,6 +28,7 @@ pub(crate) fn parse_statement_as(text: &str, merges_variables: bool) -> Result<P
     }
     Ok(ParsedStatement {
         statement,
+        explain,
         bind_variables,
     })
 }

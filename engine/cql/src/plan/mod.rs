@@ -9,6 +9,7 @@ mod cells;
 mod condition;
 mod context;
 mod expiration;
+pub mod explain;
 mod group;
 mod indexed;
 mod ranking;

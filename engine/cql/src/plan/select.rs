@@ -172,6 +172,11 @@ impl SelectPlan {
         self.keys.len()
     }
 
+    /// The partitions that are named; none: a range.
+    pub(crate) fn keys(&self) -> &[DecoratedKey] {
+        &self.keys
+    }
+
     /// How many rows, or ranges of them, of each partition are named.
     pub fn named_rows(&self) -> usize {
         self.slice_count()

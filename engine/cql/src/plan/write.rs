@@ -88,7 +88,8 @@ pub fn plan_batch(
 ) -> Result<Plan, CqlError> {
     let mut statements = Vec::with_capacity(items.len());
     for item in items {
-        let PreparedKind::Modification(modification) = &item.prepared.kind else {
+        let (PreparedKind::Modification(modification), None) = (&item.prepared.kind, item.prepared.explain())
+        else {
             return Err(CqlError::invalid(
                 "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.",
             ));

@@ -23,6 +23,7 @@ pub(crate) use functions::UsedFunctions;
 use crate::access::AccessChange;
 use crate::ast::{BindMarker, QualifiedName, RawType, Statement};
 use crate::bound::{BindVariables, ValueCheck};
+use crate::plan::explain::{Explain, explain_columns};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
 use crate::{ColumnSpecification, CqlError, SchemaChange};
 use batch::PreparedBatch;
@@ -43,10 +44,13 @@ pub struct Prepared {
     variables: Vec<ColumnSpecification>,
     value_checks: Vec<ValueCheck>,
     partition_key_indices: Vec<u16>,
-    tables: SmallVec<[Arc<Table>; 1]>,
+    pub(crate) tables: SmallVec<[Arc<Table>; 1]>,
     schema_version: Uuid,
     features: StatementFeatures,
     pub(crate) functions: UsedFunctions,
+    pub(crate) explain: Option<Box<Explain>>,
+    /// What EXPLAIN answers with.
+    explain_columns: Vec<ColumnSpecification>,
 }
 
 /// What a [`Prepared`] does.
@@ -100,6 +104,10 @@ pub fn parse_and_prepare_as(
         table: None,
         used: UsedFunctions::default(),
     };
+    let explain = match parsed.explain {
+        None => None,
+        Some(analyze) => Some(Box::new(Explain::new(analyze, &parsed.statement)?)),
+    };
     let kind = preparation.prepare(parsed.statement)?;
     let columns_of_variables = preparation.variables.columns();
     let variables = preparation.variables.finish()?;
@@ -115,6 +123,8 @@ pub fn parse_and_prepare_as(
         None => Vec::new(),
     };
     Ok(Prepared {
+        explain_columns: explain.as_ref().map(|_| explain_columns()).unwrap_or_default(),
+        explain,
         features: StatementFeatures::of(&kind),
         kind,
         value_checks: variables
@@ -173,6 +183,9 @@ impl Prepared {
     /// The columns of the result; empty when there is none. Conditional statements answer with columns that depend on
     /// the outcome, and these are not told here.
     pub fn result_columns(&self) -> &[ColumnSpecification] {
+        if self.explain.is_some() {
+            return &self.explain_columns;
+        }
         match &self.kind {
             PreparedKind::Select(select) => &select.result_columns,
             _ => &[],
@@ -211,6 +224,9 @@ impl Prepared {
 
     /// INSERT, UPDATE, DELETE, BATCH with IF.
     pub fn is_conditional(&self) -> bool {
+        if self.explain.is_some() {
+            return false;
+        }
         match &self.kind {
             PreparedKind::Modification(modification) => modification.is_conditional(),
             PreparedKind::Batch(batch) => batch.is_conditional(),
@@ -220,7 +236,7 @@ impl Prepared {
 
     /// May be part of a batch.
     pub fn is_modification(&self) -> bool {
-        matches!(self.kind, PreparedKind::Modification(_))
+        matches!(self.kind, PreparedKind::Modification(_)) && self.explain.is_none()
     }
 
     /// Still means the same under `schema`. False: prepare the text again.

@@ -15,7 +15,7 @@ use crate::expression::{Evaluation, Expression};
 use bytes::Bytes;
 use ceto_model::comparable::{bound_after, bound_before};
 use ceto_model::read::{IndexSearch, IndexTerms};
-use ceto_model::schema::IndexTarget;
+use ceto_model::schema::{IndexDefinition, IndexTarget};
 use ceto_model::{Column, ColumnKind, CqlType, Index, Position, Table};
 use std::sync::Arc;
 
@@ -273,6 +273,11 @@ fn is_ordered(cql_type: &CqlType) -> bool {
 }
 
 impl IndexChoice {
+    /// Of the index that is searched.
+    pub(crate) fn definition(&self) -> &IndexDefinition {
+        &self.index.definition
+    }
+
     /// What is searched for; None when no row can have it.
     pub(crate) fn search(&self, evaluation: &Evaluation<'_>) -> Result<Option<IndexSearch>, CqlError> {
         let definition = &self.index.definition;

@@ -147,7 +147,27 @@ impl Database {
         context.functions = Some(&Bodies);
         context.page_size = page_size;
         context.paging_state = paging_state;
-        match prepared.plan(values, &context)? {
+        let plan = prepared.plan(values, &context)?;
+        if prepared.explain().is_some() {
+            let steps = prepared.explain_steps(&plan, &self.schema, &context);
+            let row = |(index, step): (usize, ceto_cql::plan::explain::ExplainStep)| {
+                let text = |text: &str| Some(text.as_bytes().to_vec());
+                let number = i32::try_from(index + 1).expect("few steps");
+                let shard = step
+                    .token
+                    .map(|token| i32::from(token.shard(2)).to_be_bytes().to_vec());
+                vec![
+                    Some(number.to_be_bytes().to_vec()),
+                    text(step.stage),
+                    shard,
+                    None,
+                    text(&step.detail),
+                ]
+            };
+            answer.rows.extend(steps.into_iter().enumerate().map(row));
+            return Ok(None);
+        }
+        match plan {
             Plan::Read(mut select) => {
                 let before = answer.rows.len();
                 while let Some(command) = select.command() {

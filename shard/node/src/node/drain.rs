@@ -1,5 +1,6 @@
 //! The end of a shard in two steps: clients first, then storage.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +34,18 @@ impl Node {
         self.close_connections();
     }
 
+    /// Accepts clients again after [`Self::stop_serving`].
+    ///
+    /// # Errors
+    /// When storage is drained, or an address is taken by now.
+    pub fn resume_serving(self: &Rc<Self>) -> Result<(SocketAddr, SocketAddr), String> {
+        if self.is_storage_draining.get() {
+            return Err("the node is drained; start it again".to_owned());
+        }
+        self.is_draining.set(false);
+        self.listen()
+    }
+
     /// Second step of a drain, when no shard serves any more: flushes everything and takes no more writes. Asked a second
     /// time it waits for the first.
     pub async fn drain_storage(self: &Rc<Self>) -> Result<(), String> {
@@ -55,6 +68,11 @@ impl Node {
     /// Clients get no more answers: the node is being drained.
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    /// Storage takes no more writes, for good.
+    pub(crate) fn is_storage_draining(&self) -> bool {
+        self.is_storage_draining.get()
     }
 
     fn close_connections(&self) {

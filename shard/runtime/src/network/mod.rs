@@ -619,6 +619,7 @@ impl Network for NetworkRing {
         acceptor: Acceptor,
     ) -> std::io::Result<SocketAddr> {
         let place = self.acceptors.borrow().len();
+        self.stopped.set(false);
         // A failed listener keeps its place, so that all shards count alike.
         self.acceptors.borrow_mut().push(acceptor);
         let bound = self.listeners.listen(place, address, placement)?;

@@ -1,0 +1,147 @@
+//! Verbs that Cassandra's nodetool has and this one has not, and why.
+
+/// Reasons, and the verbs that they are the reason for.
+const ABSENT: [(&str, &[&str]); 8] = [
+    (
+        "there is one node yet: nothing to join, repair or stream",
+        &[
+            "abortbootstrap",
+            "abortdecommission",
+            "assassinate",
+            "bootstrap",
+            "checktokenmetadata",
+            "decommission",
+            "describecluster",
+            "describering",
+            "disablegossip",
+            "disablehandoff",
+            "disablehintsfordc",
+            "enablegossip",
+            "enablehandoff",
+            "enablehintsfordc",
+            "failuredetector",
+            "forcecompact",
+            "getbatchlogreplaythrottle",
+            "getendpoints",
+            "gethintedhandoffthrottlekb",
+            "getinterdcstreamthroughput",
+            "getmaxhintwindow",
+            "getseeds",
+            "getstreamthroughput",
+            "gossipinfo",
+            "join",
+            "listpendinghints",
+            "mkcms",
+            "move",
+            "netstats",
+            "pausehandoff",
+            "rebuild",
+            "recompress_sstables",
+            "reloadseeds",
+            "removenode",
+            "repair",
+            "repair_admin",
+            "replaybatchlog",
+            "resetlocalschema",
+            "reloadlocalschema",
+            "resumehandoff",
+            "ring",
+            "setbatchlogreplaythrottle",
+            "sethintedhandoffthrottlekb",
+            "setinterdcstreamthroughput",
+            "setmaxhintwindow",
+            "setstreamthroughput",
+            "statushandoff",
+            "truncatehints",
+        ],
+    ),
+    (
+        "there is no Java virtual machine, thread pool or JMX",
+        &[
+            "gcstats",
+            "tpstats",
+            "sjk",
+            "getconcurrency",
+            "setconcurrency",
+            "disableoldprotocolversions",
+        ],
+    ),
+    (
+        "caches follow memory_limit by themselves; there are no key and counter caches",
+        &[
+            "invalidatecountercache",
+            "invalidatekeycache",
+            "invalidaterowcache",
+            "setcachecapacity",
+            "setcachekeystosave",
+            "invalidatejmxpermissionscache",
+        ],
+    ),
+    (
+        "roles and permissions are not cached: a change holds when it is answered",
+        &[
+            "getauthcacheconfig",
+            "invalidatecredentialscache",
+            "invalidatecidrpermissionscache",
+            "invalidatenetworkpermissionscache",
+            "invalidatepermissionscache",
+            "invalidaterolescache",
+            "setauthcacheconfig",
+            "reloadssl",
+        ],
+    ),
+    (
+        "there is neither an audit log nor a full query log",
+        &[
+            "disableauditlog",
+            "disablefullquerylog",
+            "enableauditlog",
+            "enablefullquerylog",
+            "getauditlog",
+            "getfullquerylog",
+            "resetfullquerylog",
+        ],
+    ),
+    (
+        "log levels are set at the start, by CETO_LOG",
+        &["getlogginglevels", "setlogginglevel"],
+    ),
+    (
+        "it is an option of the table: ALTER TABLE .. WITH compaction = {..}",
+        &["getcompactionthreshold", "setcompactionthreshold"],
+    ),
+    (
+        "figures of latencies, tables and compactions are metrics (http://..:9180/metrics) and those of tablestats",
+        &[
+            "proxyhistograms",
+            "tablehistograms",
+            "toppartitions",
+            "profileload",
+            "viewmetrics",
+        ],
+    ),
+];
+
+/// Why a verb that is not known is not there.
+pub(crate) fn refusal(words: &[String]) -> String {
+    let verb = words.first().map_or("", String::as_str);
+    match ABSENT.iter().find(|(_, verbs)| verbs.contains(&verb)) {
+        Some((reason, _)) => format!("{verb} is not supported: {reason}"),
+        None => format!("there is no command '{verb}'; see 'ceto nodetool help'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_of_nodetool_is_refused_with_a_reason() {
+        let words = |verb: &str| [verb.to_owned()];
+        assert_eq!(
+            refusal(&words("tpstats")),
+            "tpstats is not supported: there is no Java virtual machine, thread pool or JMX"
+        );
+        assert!(refusal(&words("compcat")).starts_with("there is no command 'compcat'"));
+    }
+}
