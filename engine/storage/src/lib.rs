@@ -7,6 +7,7 @@
 //! Read next: `database` for the write path on one screen, `reader` for the grammar that all readers share,
 //! `cache` for what is kept of the disk in memory, `sstable` and `commitlog` for the files, `recovery` for the start.
 
+mod admission;
 mod cache;
 mod commitlog;
 mod compaction;

@@ -140,17 +140,19 @@ fn read_cached<'a>(
     let scan = scan_of(command);
     let mut sources = Sources::new();
     add_memtables(view, key, scan, &mut sources);
-    if sources.is_empty() {
+    let is_missing = if sources.is_empty() {
         match table.cache.answer(key, scan, answer) {
             CacheLookup::Answered => {
                 table.cache.note_hit();
                 return Ok(true);
             }
             CacheLookup::Incomplete => return Ok(false),
-            CacheLookup::Missing => {}
+            CacheLookup::Missing => true,
         }
-    }
-    if table.cache.contains(key) {
+    } else {
+        !table.cache.contains(key)
+    };
+    if !is_missing {
         sources.push(Box::new(CacheReader::new(table.cache.clone(), scan, None)));
     } else if view.sstables.iter().any(|sstable| sstable.may_contain(key)) {
         return Ok(false);

@@ -7,7 +7,9 @@
 //! forgotten (its print is there) begins in the main queue.
 //!
 //! So what is read once, as by a scan, passes through a tenth of the cache and leaves the rest as it is; and a hit costs
-//! one count, no change of any list. (The rule is known as S3-FIFO.)
+//! one count, no change of any list. (The rule is known as S3-FIFO.) A partition of which nothing is kept, read from disk
+//! while the cache is full, does not even pass through, unless it is read a second time before long
+//! ([`crate::admission`]).
 
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;

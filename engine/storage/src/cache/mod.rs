@@ -34,6 +34,7 @@ use std::rc::Rc;
 
 use ceto_model::DecoratedKey;
 
+use crate::admission::Admission;
 use eviction::Evictions;
 use partition::CachedPartition;
 
@@ -42,10 +43,15 @@ pub(crate) use table::{CacheLookup, TableCache};
 
 /// A row that is larger than one part in this many of the cache is not kept.
 const LARGEST_PART: usize = 8;
+/// The cache is full when less than one part in this many of it is free: what forgets for room leaves a little.
+const FREE_PART: usize = 32;
+/// Bytes that a small partition takes, or so.
+const BYTES_PER_PARTITION: usize = 512;
 
 /// The cache of one shard: bounds, order of eviction, figures.
 pub(crate) struct RowCache {
     evictions: RefCell<Evictions>,
+    admission: RefCell<Admission>,
     /// Bytes of partitions beside their rows.
     heads: Cell<usize>,
     capacity: Cell<usize>,
@@ -97,6 +103,7 @@ impl RowCache {
     pub(crate) fn new(capacity: usize) -> Rc<RowCache> {
         Rc::new(RowCache {
             evictions: RefCell::new(Evictions::new(capacity)),
+            admission: RefCell::new(Admission::new(capacity / BYTES_PER_PARTITION)),
             heads: Cell::new(0),
             capacity: Cell::new(capacity),
             rows: Cell::new(0),
@@ -113,7 +120,7 @@ impl RowCache {
 
     /// Bytes of its own lists, beside what they hold.
     pub(crate) fn overhead(&self) -> usize {
-        self.evictions.borrow().overhead()
+        self.evictions.borrow().overhead() + self.admission.borrow().memory()
     }
 
     /// Bytes that it may use, its lists included.
@@ -129,6 +136,13 @@ impl RowCache {
     /// There is room for more without forgetting anything.
     fn has_room(&self) -> bool {
         self.memory() + self.overhead() < self.capacity.get()
+    }
+
+    /// A partition of which nothing is kept is worth taking in: there is room, or it is read again.
+    fn admits(&self, key: &DecoratedKey) -> bool {
+        let capacity = self.capacity.get();
+        self.memory() + self.overhead() < capacity - capacity / FREE_PART
+            || self.admission.borrow_mut().admits(key.token.0 as u64)
     }
 
     /// Something of this size is kept.

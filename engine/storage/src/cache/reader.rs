@@ -238,9 +238,12 @@ impl<'a> CacheReader<'a> {
                 Box::new(Merge::new(sources, scan.reversed))
             }
         };
-        let filler = disk
-            .fills
-            .then(|| Filler::new(self.table.clone(), self.phase, scan));
+        let fills = disk.fills
+            && match self.scan.target {
+                ReadTarget::Partition(key) => cached.current.is_some() || self.table.cache.admits(key),
+                ReadTarget::Range(_) => true,
+            };
+        let filler = fills.then(|| Filler::new(self.table.clone(), self.phase, scan));
         self.state = State::Disk(Box::new(Disk {
             source,
             filler,

@@ -22,15 +22,35 @@
 //! large partition can be read backwards. The checksum is xxh3 over header and stored bytes, seeded with the block's
 //! offset: a block that lies elsewhere does not pass. The last block of a large partition ends with a 0 item.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::compression::{Codec, Compressor, RAW_BLOCK_MAX, decompress};
+use super::compression::{Codec, Compressor, RAW_BLOCK_MAX, decompress, decompress_into};
 use super::dictionary::Dictionary;
 
 /// Bytes of a block's header.
 pub(crate) const BLOCK_HEADER_SIZE: usize = 24;
 const CHECKSUM_AT: usize = 16;
+/// Buffers that a thread keeps for the next blocks, and the largest of them, in bytes.
+const SPARES_MAX: usize = 8;
+const SPARE_SIZE_MAX: usize = 128 << 10;
+
+thread_local! {
+    /// Buffers of this thread that no block uses, the one given back last at the end: warm memory, while that of a cache
+    /// that forgets is cold.
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where a block's raw bytes lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Memory {
+    /// In an allocation of their own, of just their size: to be kept.
+    Own,
+    /// In a buffer that serves one block after the other, or in what was read: not to be kept.
+    Shared,
+}
 
 /// What a block holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +65,7 @@ pub(crate) enum BlockKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BlockHeader {
     pub(crate) stored_length: usize,
-    raw_length: usize,
+    pub(crate) raw_length: usize,
     pub(crate) previous_length: u32,
     pub(crate) kind: BlockKind,
     codec: Codec,
@@ -132,6 +152,7 @@ pub(crate) fn read_block(
     bytes: &Bytes,
     offset: u64,
     dictionary: Option<&Dictionary>,
+    memory: Memory,
 ) -> std::result::Result<Block, &'static str> {
     let header = BlockHeader::read(bytes)?;
     let stored = bytes
@@ -143,18 +164,70 @@ pub(crate) fn read_block(
     if header.codec == Codec::ZstdDictionary && dictionary.is_none() {
         return Err("block needs a dictionary that is not there");
     }
-    let raw = match header.codec {
-        Codec::None if stored.len() == header.raw_length => bytes.slice(BLOCK_HEADER_SIZE..header.length()),
-        codec => decompress(codec, stored, header.raw_length, dictionary)
-            .ok_or("block does not decompress")?
-            .into(),
+    let (codec, raw_length) = (header.codec, header.raw_length);
+    let raw = match memory {
+        Memory::Shared if codec == Codec::None && stored.len() == raw_length => {
+            Some(bytes.slice(BLOCK_HEADER_SIZE..header.length()))
+        }
+        Memory::Shared => {
+            let mut buffer = SpareBuffer::take(raw_length);
+            decompress_into(codec, stored, buffer.as_mut_slice(), dictionary)
+                .then(|| Bytes::from_owner(buffer))
+        }
+        Memory::Own => decompress(codec, stored, raw_length, dictionary).map(Bytes::from),
     };
+    let raw = raw.ok_or("block does not decompress")?;
     Ok(Block {
         kind: header.kind,
         raw,
         length: header.length() as u32,
         previous_length: header.previous_length,
     })
+}
+
+/// Memory of a block that nobody keeps: given back for a later one when it is no longer used.
+struct SpareBuffer {
+    memory: Vec<u8>,
+    /// Bytes in use, from the front.
+    length: usize,
+}
+
+impl SpareBuffer {
+    /// `length` bytes of any content.
+    fn take(length: usize) -> SpareBuffer {
+        let mut memory = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if memory.len() < length {
+            memory.resize(length, 0);
+        }
+        SpareBuffer { memory, length }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.length]
+    }
+}
+
+impl AsRef<[u8]> for SpareBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl Drop for SpareBuffer {
+    fn drop(&mut self) {
+        if self.memory.len() > SPARE_SIZE_MAX {
+            return;
+        }
+        let memory = std::mem::take(&mut self.memory);
+        // On a thread that is ending there is nobody to keep it for.
+        let _ = SPARES.try_with(|spares| {
+            if let Ok(mut spares) = spares.try_borrow_mut()
+                && spares.len() < SPARES_MAX
+            {
+                spares.push(memory);
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -172,19 +245,47 @@ mod tests {
         let content = (BlockKind::LargeMore, raw.as_slice());
         let length = write_block(&mut compressor, content, 99, 4096, &mut bytes);
         assert_eq!(length as usize, bytes.len());
-        let block = read_block(&bytes.clone().into(), 4096, None).unwrap();
+        let block = read_block(&bytes.clone().into(), 4096, None, Memory::Own).unwrap();
         assert_eq!(
             (block.kind, &block.raw[..], block.previous_length),
             (BlockKind::LargeMore, &raw[..], 99)
         );
-        assert!(read_block(&bytes.clone().into(), 8192, None).is_err());
+        assert!(read_block(&bytes.clone().into(), 8192, None, Memory::Shared).is_err());
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read_block(&damaged.into(), 4096, None).is_err(), "bit {bit}");
+            assert!(
+                read_block(&damaged.into(), 4096, None, Memory::Shared).is_err(),
+                "bit {bit}"
+            );
         }
         for length in 0..bytes.len() {
-            assert!(read_block(&bytes[..length].to_vec().into(), 4096, None).is_err());
+            assert!(read_block(&bytes[..length].to_vec().into(), 4096, None, Memory::Own).is_err());
         }
+    }
+
+    #[test]
+    fn a_buffer_serves_one_block_after_the_other_and_no_byte_is_left_of_the_last() {
+        let mut compressor = Compressor::new(Compression::default(), None);
+        let mut read = |raw: &[u8]| {
+            let mut bytes = Vec::new();
+            write_block(&mut compressor, (BlockKind::Partitions, raw), 0, 0, &mut bytes);
+            read_block(&bytes.into(), 0, None, Memory::Shared).unwrap()
+        };
+        let long = read(&b"a long block, ".repeat(100));
+        let address = long.raw.as_ptr();
+        let second = read(&b"another at the same time, ".repeat(100));
+        assert_ne!(second.raw.as_ptr(), address);
+        assert_eq!(long.raw[..], b"a long block, ".repeat(100));
+        drop(long);
+        let short = read(&b"short, ".repeat(20));
+        assert_eq!(short.raw.as_ptr(), address);
+        assert_eq!(short.raw[..], b"short, ".repeat(20));
+        let many: Vec<_> = (0..2 * SPARES_MAX)
+            .map(|_| read(&b"block, ".repeat(20)))
+            .collect();
+        drop(many);
+        drop(read(&vec![0; 2 * SPARE_SIZE_MAX]));
+        assert_eq!(SPARES.with_borrow(Vec::len), SPARES_MAX - 1);
     }
 }

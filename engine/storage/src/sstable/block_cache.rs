@@ -1,21 +1,27 @@
 //! Uncompressed blocks and index pages kept in memory, least recently used out first.
 //!
-//! One per shard. Bounded by bytes of content; an entry that is larger than an eighth of the bound is not kept.
+//! One per shard. Bounded by bytes of content; an entry that is larger than an eighth of the bound is not kept. While
+//! it is full, a block that a read of one partition brings is kept only when it is read a second time before long
+//! ([`crate::admission`]).
 //! Sstables also ask here for memory to keep their whole partition index in ([`BlockCache::pin`]): a quarter of the
 //! bound for all of them, on top of it.
 
 use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::block::Block;
+use crate::admission::Admission;
 
 /// Memory of an entry beside its content, in bytes.
 const ENTRY_OVERHEAD: usize = 128;
 const NONE: u32 = u32::MAX;
 /// Partition indexes kept in memory take at most one part in this many of the bound.
 const PINNED_PART: usize = 4;
+/// Bytes of a small block, or so.
+const BYTES_PER_BLOCK: usize = 4096;
 
 /// Which block of which file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,6 +54,7 @@ impl Cached {
 pub(crate) struct BlockCache {
     capacity: Cell<usize>,
     entries: RefCell<Entries>,
+    admission: RefCell<Admission>,
     /// Bytes of partition indexes kept in memory.
     pinned: Cell<usize>,
     hits: Cell<u64>,
@@ -82,6 +89,7 @@ impl BlockCache {
         BlockCache {
             capacity: Cell::new(capacity),
             entries: RefCell::new(entries),
+            admission: RefCell::new(Admission::new(capacity / BYTES_PER_BLOCK)),
             pinned: Cell::new(0),
             hits: Cell::new(0),
             misses: Cell::new(0),
@@ -114,6 +122,15 @@ impl BlockCache {
         entries.unlink(slot);
         entries.link_newest(slot);
         entries.slots[slot as usize].content.clone()
+    }
+
+    /// A block of `size` bytes is worth keeping: there is room, or it was read before not long ago. If not, it has been
+    /// now.
+    pub(crate) fn admits(&self, key: CacheKey, size: usize) -> bool {
+        if self.entries.borrow().memory + size + ENTRY_OVERHEAD <= self.capacity.get() {
+            return true;
+        }
+        self.admission.borrow_mut().admits(FxBuildHasher.hash_one(key))
     }
 
     pub(crate) fn insert(&self, key: CacheKey, content: Cached) {

@@ -292,28 +292,38 @@ pub(crate) fn decompress(
         return None;
     }
     let mut raw = vec![0; raw_length];
+    decompress_into(codec, stored, &mut raw, dictionary).then_some(raw)
+}
+
+/// Decompresses into `raw`; false when the bytes are not exactly so many compressed by `codec`: then it holds anything.
+pub(crate) fn decompress_into(
+    codec: Codec,
+    stored: &[u8],
+    raw: &mut [u8],
+    dictionary: Option<&Dictionary>,
+) -> bool {
+    let length = raw.len();
     let written = match codec {
-        Codec::None => return (stored.len() == raw_length).then(|| stored.to_vec()),
-        Codec::Lz4 => lz4_flex::block::decompress_into(stored, &mut raw).ok()?,
-        Codec::Zstd => ZSTD.with_borrow_mut(|context| context.decompress(&mut raw[..], stored).ok())?,
-        Codec::ZstdDictionary => {
-            let decoder = dictionary?.decoder();
-            ZSTD.with_borrow_mut(|context| {
-                context.decompress_using_ddict(&mut raw[..], stored, decoder).ok()
-            })?
-        }
-        Codec::Snappy => {
-            if snap::raw::decompress_len(stored).ok()? != raw_length {
-                return None;
-            }
-            snap::raw::Decoder::new().decompress(stored, &mut raw).ok()?
-        }
+        Codec::None => (stored.len() == length).then(|| {
+            raw.copy_from_slice(stored);
+            length
+        }),
+        Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw).ok(),
+        Codec::Zstd => ZSTD.with_borrow_mut(|context| context.decompress(raw, stored).ok()),
+        Codec::ZstdDictionary => dictionary.and_then(|dictionary| {
+            let decoder = dictionary.decoder();
+            ZSTD.with_borrow_mut(|context| context.decompress_using_ddict(raw, stored, decoder).ok())
+        }),
+        Codec::Snappy => match snap::raw::decompress_len(stored) {
+            Ok(claimed) if claimed == length => snap::raw::Decoder::new().decompress(stored, raw).ok(),
+            _ => None,
+        },
         Codec::Deflate => {
             let chunks = std::iter::once(stored);
-            miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut raw, chunks, true, false).ok()?
+            miniz_oxide::inflate::decompress_slice_iter_to_slice(raw, chunks, true, false).ok()
         }
     };
-    (written == raw_length).then_some(raw)
+    written == Some(length)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::items::Items;
 use super::parse::{self, Header, Partitions};
 use super::plain::EncodedPartition;
 use super::row::Base;
-use super::table::Sstable;
+use super::table::{Caching, Sstable};
 use crate::error::{Error, Result};
 use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
 
@@ -166,6 +166,15 @@ impl<'a> SstableReader<'a> {
         self
     }
 
+    /// What becomes of blocks that are read.
+    fn caching(&self) -> Caching {
+        match self.scan.target {
+            _ if !self.caches => Caching::Never,
+            ReadTarget::Partition(_) => Caching::Admitted,
+            ReadTarget::Range(_) => Caching::Always,
+        }
+    }
+
     /// Counts what the bloom filter was good for.
     fn note_lookup(&mut self, found: bool) {
         if matches!(self.scan.target, ReadTarget::Partition(_)) && !self.is_lookup_noted {
@@ -191,7 +200,7 @@ impl<'a> SstableReader<'a> {
         {
             let bytes = ahead.slice(at..);
             if BlockHeader::read(&bytes).is_ok_and(|header| header.length() <= bytes.len()) {
-                return self.sstable.block(&bytes, offset, self.caches).map(Some);
+                return self.sstable.block(&bytes, offset, self.caching()).map(Some);
             }
         }
         if self.looks_in_cache
@@ -259,7 +268,7 @@ impl<'a> SstableReader<'a> {
             );
         }
         let own = bytes.slice((location.offset - start) as usize..);
-        let block = self.sstable.block(&own, location.offset, self.caches)?;
+        let block = self.sstable.block(&own, location.offset, self.caching())?;
         self.ahead = (start, bytes);
         Ok(block)
     }

@@ -9,7 +9,7 @@ use ceto_env::{Disk, Env, ReadFile, TaskQueue};
 use ceto_model::{DecoratedKey, PartitionRange, ReadTarget, Slice};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::block::{Block, read_block};
+use super::block::{Block, BlockHeader, Memory, read_block};
 use super::block_cache::{BlockCache, CacheKey, Cached};
 use super::descriptor::{Component, Descriptor};
 use super::dictionary::Dictionary;
@@ -32,6 +32,16 @@ const VERIFY_SIZE: usize = 1 << 20;
 const INDEX_END_SIZE: u64 = 64 << 10;
 /// Index pages kept in memory are read together when no more than this many bytes lie between them.
 const PAGE_GAP_MAX: u64 = 16 << 10;
+
+/// What becomes of a block that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caching {
+    Never,
+    /// The cache keeps it when it has room or was asked for it before.
+    Admitted,
+    /// The cache keeps it.
+    Always,
+}
 
 /// An immutable table on disk.
 pub(crate) struct Sstable {
@@ -248,18 +258,21 @@ impl Sstable {
         Ok(self.data.read_at(offset, length).await?)
     }
 
-    /// Checks the block at the front of `bytes`, and keeps it in the cache.
-    pub(crate) fn block(&self, bytes: &Bytes, offset: u64, caches: bool) -> Result<Block> {
-        let block = read_block(bytes, offset, self.dictionary.as_deref())
-            .map_err(|what| Error::corrupt(self.data.path(), offset, what))?;
-        if caches {
-            // A block stored uncompressed is a slice of what was read, which may be much more.
-            let mut kept = block.clone();
-            if bytes.len() > block.length as usize {
-                kept.raw = Bytes::copy_from_slice(&kept.raw);
+    /// Checks the block at the front of `bytes`, and keeps it in the cache as `caching` says.
+    pub(crate) fn block(&self, bytes: &Bytes, offset: u64, caching: Caching) -> Result<Block> {
+        let key = self.cache_key(false, offset);
+        let keeps = match caching {
+            Caching::Never => false,
+            Caching::Admitted => {
+                BlockHeader::read(bytes).is_ok_and(|header| self.cache.admits(key, header.raw_length))
             }
-            self.cache
-                .insert(self.cache_key(false, offset), Cached::Block(kept));
+            Caching::Always => true,
+        };
+        let memory = if keeps { Memory::Own } else { Memory::Shared };
+        let block = read_block(bytes, offset, self.dictionary.as_deref(), memory)
+            .map_err(|what| Error::corrupt(self.data.path(), offset, what))?;
+        if keeps {
+            self.cache.insert(key, Cached::Block(block.clone()));
         }
         Ok(block)
     }

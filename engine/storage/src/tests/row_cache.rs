@@ -376,8 +376,9 @@ fn a_scan_does_not_push_out_what_is_used() {
         for cold in 50..3000 {
             assert!(!is_point_hit(&database, cold).await, "{cold}");
         }
+        // A full cache takes in few of what is read once.
         let stats = row_cache(&database);
-        assert!(stats.row_evictions > 2000, "{stats:?}");
+        assert!((200..1000).contains(&stats.row_evictions), "{stats:?}");
         for hot in 0..50 {
             assert!(is_point_hit(&database, hot).await, "{hot}: {stats:?}");
         }

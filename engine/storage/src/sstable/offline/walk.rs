@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ceto_env::{Env, ReadFile};
 use ceto_model::codec::{DecodeError, Decoder};
 
-use super::super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind, read_block};
+use super::super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind, Memory, read_block};
 use super::super::dictionary::Dictionary;
 use super::super::head::HEAD_SIZE;
 use super::super::parse::{self, Header, Item, Partitions};
@@ -96,7 +96,7 @@ impl DataWalk {
             return Err("block is cut short");
         }
         let bytes = self.bytes(offset, header.length()).await?;
-        read_block(&bytes, offset, self.dictionary.as_deref())
+        read_block(&bytes, offset, self.dictionary.as_deref(), Memory::Shared)
     }
 
     /// Bytes from the window; fewer than asked for at the file's end.
