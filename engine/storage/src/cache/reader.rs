@@ -320,6 +320,15 @@ impl FragmentSource for CacheReader<'_> {
         }
     }
 
+    fn hand_over(&mut self, key: &DecoratedKey, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        match &mut self.state {
+            State::Disk(disk) if self.buffer.is_empty() && disk.joint.is_none() && disk.filler.is_none() => {
+                disk.source.hand_over(key, answer)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn load(&mut self) -> LocalFuture<'_, Result<()>> {
         match &mut self.state {
             State::Disk(disk) => disk.source.load(),

@@ -172,6 +172,16 @@ impl<'a> Answer<'a> {
         self.take(Ok((key, row)), true)
     }
 
+    /// Takes a partition that is one such row. Never answers [`Flow::NextPartition`].
+    pub(crate) fn plain_partition(&mut self, key: DecoratedKey, clustering: ClusteringKey, row: Row) -> Flow {
+        self.start(key, None);
+        match self.plain_row(clustering, row) {
+            Flow::Continue => self.end(),
+            Flow::NextPartition => Flow::Continue,
+            Flow::Stop => Flow::Stop,
+        }
+    }
+
     fn row(&mut self, key: ClusteringKey, row: Row) -> Flow {
         let (row, is_live) = self.wanted(row);
         match row {

@@ -14,6 +14,11 @@ use crate::error::Result;
 use crate::sstable::EncodedPartition;
 use crate::wait::join_all;
 
+/// Partitions handed over in one go, at most, and bytes after which it ends: between two goes the reader looks at the
+/// time and its memory.
+const RUN_MAX: usize = 64;
+const RUN_BYTES: usize = 64 << 10;
+
 /// The merge of several sources of one table, scanned alike.
 pub(crate) struct Merge<'a> {
     inputs: Vec<Input<'a>>,
@@ -88,6 +93,58 @@ impl<'a> Merge<'a> {
             }
         }
         Ok(is_full)
+    }
+
+    /// The input that is to be asked what it has next, when all others have told and need not load.
+    fn only_unknown(&self) -> Option<usize> {
+        let mut unknown = None;
+        for (at, input) in self.inputs.iter().enumerate() {
+            match &input.head {
+                Head::Unknown if unknown.is_none() => unknown = Some(at),
+                Head::Unknown | Head::Load => return None,
+                Head::Fragment(_) | Head::End => {}
+            }
+        }
+        unknown
+    }
+
+    /// Lets an input of which nothing is told hand over what it has before the next partition of all others: that is
+    /// its alone.
+    fn run_one(
+        &mut self,
+        at: usize,
+        before: Option<&DecoratedKey>,
+        answer: &mut Answer<'_>,
+    ) -> Result<Option<Flow>> {
+        let others = self.inputs.iter().filter_map(|input| match &input.head {
+            Head::Fragment(Fragment::PartitionStart(key, _)) => Some(key),
+            _ => None,
+        });
+        let before = others.chain(before).min().cloned();
+        self.inputs[at].source.run(before.as_ref(), answer)
+    }
+
+    /// The input that alone has the next partition, when that lies before a key (None: anywhere) and no input must load
+    /// first.
+    fn first_alone(&mut self, before: Option<&DecoratedKey>) -> Result<Option<usize>> {
+        for input in &mut self.inputs {
+            if matches!(input.head, Head::Load) || !input.fill()? {
+                return Ok(None);
+            }
+        }
+        let (mut first, mut is_alone) = (before, false);
+        let mut found = None;
+        for (at, input) in self.inputs.iter().enumerate() {
+            let Some(Fragment::PartitionStart(key, _)) = input.fragment() else {
+                continue;
+            };
+            match first.map_or(Ordering::Less, |first| key.cmp(first)) {
+                Ordering::Less => (first, is_alone, found) = (Some(key), true, Some(at)),
+                Ordering::Equal => is_alone = false,
+                Ordering::Greater => {}
+            }
+        }
+        Ok(found.filter(|_| is_alone))
     }
 
     fn next_partition(&mut self) -> Step {
@@ -250,23 +307,47 @@ impl FragmentSource for Merge<'_> {
         if self.state != State::BetweenPartitions {
             return Ok(None);
         }
-        // What one input has before the next partition of all others is its alone.
-        let (mut before, mut next) = (before, None);
-        for (at, input) in self.inputs.iter().enumerate() {
-            match &input.head {
-                Head::Unknown if next.is_none() => next = Some(at),
-                Head::Unknown | Head::Load => return Ok(None),
-                Head::Fragment(Fragment::PartitionStart(key, _)) => {
-                    before = Some(before.map_or(key, |before| before.min(key)));
-                }
-                Head::Fragment(_) | Head::End => {}
+        if let Some(at) = self.only_unknown()
+            && let Some(flow) = self.run_one(at, before, answer)?
+        {
+            return Ok(Some(flow));
+        }
+        let (mut flow, mut last) = (None, None);
+        let enough = answer.memory().saturating_add(RUN_BYTES);
+        for _ in 0..RUN_MAX {
+            let Some(at) = self.first_alone(before)? else {
+                break;
+            };
+            let Some(Fragment::PartitionStart(key, None)) = self.inputs[at].fragment() else {
+                break;
+            };
+            let key = key.clone();
+            let Some(handed) = self.inputs[at].source.hand_over(&key, answer)? else {
+                break;
+            };
+            self.inputs[at].head = Head::Unknown;
+            flow = Some(handed);
+            if handed == Flow::Stop || answer.memory() >= enough {
+                break;
+            }
+            // Two in a row: perhaps it is ahead for longer.
+            if last.replace(at) == Some(at) {
+                return Ok(self.run_one(at, before, answer)?.or(flow));
             }
         }
-        let before = before.cloned();
-        match next.and_then(|at| self.inputs.get_mut(at)) {
-            Some(input) => input.source.run(before.as_ref(), answer),
-            None => Ok(None),
+        Ok(flow)
+    }
+
+    fn hand_over(&mut self, key: &DecoratedKey, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        let State::Alone(at) = self.state else {
+            return Ok(None);
+        };
+        let flow = self.inputs[at].source.hand_over(key, answer)?;
+        if flow.is_some() {
+            self.inputs[at].head = Head::Unknown;
+            self.state = State::BetweenPartitions;
         }
+        Ok(flow)
     }
 
     fn load(&mut self) -> LocalFuture<'_, Result<()>> {
@@ -314,6 +395,13 @@ impl Input<'_> {
             };
         }
         Ok(!matches!(self.head, Head::Load))
+    }
+
+    fn fragment(&self) -> Option<&Fragment> {
+        match &self.head {
+            Head::Fragment(fragment) => Some(fragment),
+            _ => None,
+        }
     }
 
     fn take(&mut self) -> Option<Fragment> {

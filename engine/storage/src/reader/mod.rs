@@ -85,6 +85,11 @@ pub(crate) trait FragmentSource {
     fn run(&mut self, _before: Option<&DecoratedKey>, _answer: &mut Answer<'_>) -> Result<Option<Flow>> {
         Ok(None)
     }
+    /// Right behind a partition's start, which told this key and no deletion: hands the whole partition to the answer, when
+    /// it lies in one piece. None: nothing was handed over, and `step` goes on.
+    fn hand_over(&mut self, _key: &DecoratedKey, _answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        Ok(None)
+    }
     /// Right behind a partition's start: all that the source has of the partition, when it lies in one piece. Whoever
     /// takes it skips the partition.
     fn encoded(&self) -> Option<EncodedPartition<'_>> {

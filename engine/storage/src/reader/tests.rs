@@ -8,9 +8,12 @@ use std::rc::Rc;
 use ceto_env::Env;
 use ceto_env::memory::MemoryEnv;
 use ceto_model::key::PartitionRange;
-use ceto_model::{DecoratedKey, Partition, ReadTarget, RingPosition, Slice, Token};
+use ceto_model::read::ColumnSelection;
+use ceto_model::{
+    ColumnId, DecoratedKey, Partition, ReadCommand, ReadResult, ReadTarget, RingPosition, Slice, Token,
+};
 
-use super::{Fragment, FragmentSource, Merge, Scan, Step, changes_of};
+use super::{Answer, Flow, Fragment, FragmentSource, Merge, Scan, Step, changes_of};
 use crate::cache::{CacheReader, DiskSide, RestScan, RowCache, TableCache};
 use crate::memtable::{Memtable, MemtableReader};
 use crate::sstable::{
@@ -362,4 +365,152 @@ fn every_source_yields_the_same_stream() {
         );
         env.kill();
     }
+}
+
+/// What a reader answers that takes partitions whole where it can (`runs`), or fragment by fragment.
+async fn answered(
+    mut source: Box<dyn FragmentSource + '_>,
+    command: &ReadCommand,
+    runs: bool,
+) -> (ReadResult, usize) {
+    let table = table_named(TABLE, "t", |_| {});
+    let (mut answer, mut handed, mut is_between) = (Answer::new(command, &table), 0, true);
+    loop {
+        if runs
+            && is_between
+            && let Some(flow) = source.run(None, &mut answer).unwrap()
+        {
+            handed += 1;
+            match flow {
+                Flow::Continue | Flow::NextPartition => continue,
+                Flow::Stop => break,
+            }
+        }
+        match source.step().unwrap() {
+            Step::End => break,
+            Step::Load => source.load().await.unwrap(),
+            Step::Fragment(fragment) => {
+                is_between = fragment == Fragment::PartitionEnd;
+                match answer.push(fragment) {
+                    Flow::Continue => {}
+                    Flow::NextPartition => {
+                        source.skip_partition();
+                        is_between = true;
+                    }
+                    Flow::Stop => break,
+                }
+            }
+        }
+    }
+    (answer.finish(), handed)
+}
+
+async fn check_runs(seed: u64, env: Rc<MemoryEnv>) -> usize {
+    let mut dice = Dice::new(seed);
+    env.disk().create_dir_all("/tables".as_ref()).await.unwrap();
+    let world = World {
+        cache: Rc::new(BlockCache::new(if seed.is_multiple_of(2) { 1 << 12 } else { 0 })),
+        generation: Cell::new(1),
+        env,
+    };
+    let partitions = 1 + dice.below(200);
+    let shape = Shape {
+        partitions,
+        rows: 3,
+        value_size: 60,
+        timestamps: 30,
+        deletions: true,
+    };
+    // From partitions of one source each to some that all have; and from plain ones only to many that are not.
+    let sources = 1 + dice.below(5) as usize;
+    let parts: Vec<Rc<Memtable>> = (0..=sources).map(|_| Rc::new(Memtable::new())).collect();
+    let (shared, oddities) = (dice.below(3), dice.below(3));
+    for number in 0..partitions {
+        let first = dice.below(sources as u64 + 1) as usize;
+        let write = row_write(number, 1, 5, b"a value of some length");
+        parts[first].apply(write, None);
+        if dice.below(10) < shared {
+            let write = row_write(number, dice.below(3) as u16, 7, b"another");
+            parts[dice.below(sources as u64 + 1) as usize].apply(write, None);
+        }
+    }
+    for _ in 0..oddities * partitions / 10 {
+        let write = random_write(&mut dice, shape);
+        parts[dice.below(sources as u64 + 1) as usize].apply(write, None);
+    }
+    let compression = Compression {
+        chunk_length: 128 << dice.below(6),
+        ..Compression::default()
+    };
+    let mut tables = Vec::new();
+    for part in &parts[1..] {
+        tables.extend(world.sstable(part, compression).await);
+    }
+    let table = table_named(TABLE, "t", |_| {});
+    let cache = TableCache::new(RowCache::new(1 << 20), &table);
+    let mut handed = 0;
+    for round in 0..20 {
+        let target = match random_target(&mut dice, partitions) {
+            ReadTarget::Partition(_) => ReadTarget::Range(PartitionRange::full()),
+            range => range,
+        };
+        let mut command = read_of(target);
+        command.keep_tombstones = dice.one_in(4);
+        command.reversed = dice.one_in(6);
+        let some = |dice: &mut Dice| {
+            if dice.one_in(3) {
+                1 + dice.below(partitions)
+            } else {
+                u64::MAX
+            }
+        };
+        command.limits.rows = some(&mut dice);
+        command.limits.partitions = some(&mut dice);
+        command.limits.bytes = some(&mut dice).saturating_mul(100);
+        command.limits.rows_per_partition = if dice.one_in(4) { 1 } else { u64::MAX };
+        if dice.one_in(4) {
+            command.columns = ColumnSelection::Only(vec![ColumnId(4)]);
+        }
+        let scan = Scan {
+            target: &command.target,
+            slices: &command.slices,
+            first_partition_slices: None,
+            reversed: command.reversed,
+        };
+        let disk_bytes = Cell::new(0);
+        let rests: [RestScan; 2] = Default::default();
+        let source = |rest: usize| -> Box<dyn FragmentSource + '_> {
+            let memtable: Box<dyn FragmentSource + '_> =
+                Box::new(MemtableReader::new(parts[0].clone(), scan));
+            let disk = DiskSide {
+                sstables: tables.clone(),
+                caches_blocks: false,
+                fills: false,
+                disk_bytes: &disk_bytes,
+                rest: &rests[rest],
+            };
+            let cached: Box<dyn FragmentSource + '_> =
+                Box::new(CacheReader::new(cache.clone(), scan, Some(disk)));
+            Box::new(Merge::new(vec![memtable, cached], scan.reversed))
+        };
+        let (expected, _) = answered(source(0), &command, false).await;
+        let (found, runs) = answered(source(1), &command, true).await;
+        assert_eq!(found, expected, "seed {seed}, round {round}");
+        handed += runs;
+    }
+    handed
+}
+
+#[test]
+fn partitions_taken_whole_answer_as_their_fragments_do() {
+    let mut handed = 0;
+    for seed in 0..60 {
+        let (_, env) = machine(seed);
+        handed += env
+            .block_on(check_runs(seed, env.clone()))
+            .expect("it does not stand still");
+        env.kill();
+    }
+    // Blocks are small and many reads stop early; but most reads take most partitions so.
+    assert!(handed > 5000, "{handed} runs");
 }

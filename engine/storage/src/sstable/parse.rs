@@ -8,6 +8,7 @@ use ceto_model::key::KEY_END;
 use ceto_model::{ClusteringKey, DecoratedKey, Deletion, PartitionKey, Position, Row, Token};
 
 use super::items::{ITEM_CHANGE, ITEM_END, ITEM_ROW, PARTITION_DELETION, PARTITION_STATIC};
+use super::plain::only_plain_row;
 use super::row::{BASE_SIZE, Base};
 
 type Parsed<T> = std::result::Result<T, DecodeError>;
@@ -196,6 +197,11 @@ impl Partitions {
             let key = PartitionKey(self.raw.slice(key_at..flags_at));
             (key, flags_at + 1..end)
         })
+    }
+
+    /// The row of a partition with these items, when there is no other and it is plain.
+    pub(crate) fn only_plain_row(&self, items: Range<usize>) -> Option<(ClusteringKey, Row)> {
+        only_plain_row(&self.raw, items, self.base)
     }
 
     /// Bytes of the block.

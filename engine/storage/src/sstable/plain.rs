@@ -8,6 +8,8 @@
 //! Never: yields other bytes or figures than decoding and writing the same partition would; copies anything that a purge
 //! could touch.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use ceto_model::codec::{long_varint, put_bytes};
 use ceto_model::key::KEY_END;
@@ -134,6 +136,29 @@ pub(super) fn plain_row(input: &Bytes, from: usize, base: Base) -> Option<(Row, 
         columns,
     };
     Some((row, input.len() - rest.0.len()))
+}
+
+/// The row of a partition whose items lie at `items` in a block, when it is the only one, plain and not empty; its values
+/// share the memory. None also when anything is malformed: the error is found by reading the items one by one.
+pub(super) fn only_plain_row(block: &Bytes, items: Range<usize>, base: Base) -> Option<(ClusteringKey, Row)> {
+    let end = items.end;
+    let mut rest = Rest(block.get(items)?);
+    if rest.u8()? != ITEM_ROW {
+        return None;
+    }
+    let key = match rest.bytes()? {
+        // Of all tables without clustering columns.
+        [KEY_END] => Bytes::from_static(&[KEY_END]),
+        key => {
+            let key_end = end - rest.0.len();
+            block.slice(key_end - key.len()..key_end)
+        }
+    };
+    let length = usize::try_from(rest.varint()?).ok()?;
+    let from = end - rest.0.len();
+    let (row, behind) = plain_row(block, from, base)?;
+    let is_only = behind - from == length && behind + 1 == end && block.get(behind) == Some(&ITEM_END);
+    (is_only && !row.is_empty()).then_some((ClusteringKey(key), row))
 }
 
 /// What was copied.

@@ -23,7 +23,7 @@ use super::plain::EncodedPartition;
 use super::row::Base;
 use super::table::{Caching, Sstable};
 use crate::error::{Error, Result};
-use crate::reader::{Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
+use crate::reader::{Answer, Flow, Fragment, FragmentSource, Scan, SliceFilter, Step, slices_of};
 
 /// Bytes read at once by a scan over many blocks: at first, so that a short page costs little, and at most.
 const READ_AHEAD_MIN: usize = 32 << 10;
@@ -711,6 +711,57 @@ impl FragmentSource for SstableReader<'_> {
             (Place::Large(_), ReadTarget::Range(_)) => self.place = Place::Entry,
             (Place::Entry | Place::End, _) => {}
         }
+    }
+
+    fn run(&mut self, before: Option<&DecoratedKey>, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        let ReadTarget::Range(range) = self.scan.target else {
+            return Ok(None);
+        };
+        if !self.buffer.is_empty() || !self.takes_all {
+            return Ok(None);
+        }
+        let mut flow = None;
+        // To the end of the block at most.
+        while let Place::Block {
+            partitions,
+            next,
+            rest: None,
+            ..
+        } = &mut self.place
+        {
+            let Some((key, items)) = partitions.bare(*next) else {
+                break;
+            };
+            let key = DecoratedKey::new(key);
+            if before.is_some_and(|before| key >= *before) || range.end.cmp_key(&key).is_lt() {
+                break;
+            }
+            let Some((clustering, row)) = partitions.only_plain_row(items) else {
+                break;
+            };
+            *next += 1;
+            flow = Some(answer.plain_partition(key, clustering, row));
+            if flow == Some(Flow::Stop) {
+                break;
+            }
+        }
+        Ok(flow)
+    }
+
+    fn hand_over(&mut self, key: &DecoratedKey, answer: &mut Answer<'_>) -> Result<Option<Flow>> {
+        if !self.buffer.is_empty() || !self.takes_all {
+            return Ok(None);
+        }
+        let Place::Block { partitions, rest, .. } = &mut self.place else {
+            return Ok(None);
+        };
+        let found = rest
+            .as_ref()
+            .and_then(|(items, _)| partitions.only_plain_row(items.clone()));
+        Ok(found.map(|(clustering, row)| {
+            *rest = None;
+            answer.plain_partition(key.clone(), clustering, row)
+        }))
     }
 
     fn encoded(&self) -> Option<EncodedPartition<'_>> {
