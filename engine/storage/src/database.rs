@@ -263,6 +263,8 @@ impl Database {
                 self.relieve_commitlog();
             } else {
                 self.flushes.check_disk()?;
+                // What filled it may not have been a write: reads delete entries of indexes, caches give memory back.
+                self.flush_when_due();
             }
             either(either(room, log_room), &mut too_late).await;
             if self.env.clock().now() >= deadline {

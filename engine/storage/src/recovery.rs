@@ -131,7 +131,8 @@ impl Database {
         let pending: FxHashSet<TableId> = tables.iter().map(|table| table.id).collect();
         let mut applied = 0u64;
         let progress = &self.options.replay_progress;
-        let report = replay(&*self.env, &files, progress, async |entry| {
+        let has_indexes = tables.iter().any(|table| !table.indexes.borrow().is_empty());
+        let report = replay(&*self.env, &files, progress, has_indexes, async |entry| {
             if let Some(recovery) = &*self.recovery.borrow() {
                 recovery.position.set(entry.position);
                 let is_known = self.tables.borrow().contains_key(&entry.mutation.table);

@@ -2,6 +2,7 @@
 //!
 //! One caller does it for all shards. The order makes it safe against a crash at any point; started again it goes on:
 //! 1. The layout file says that it is under way: no shard opens until it is done.
+//!    Indexes are not to be trusted from here on, also when the next start goes back to the number that they were built for.
 //! 2. All commitlog segments are replayed into sstables of the new shards; then the segments are removed. (A replay
 //!    that is repeated writes the same again, which merges away.)
 //! 3. Each sstable of the old layout is split into one for each new shard, in one transaction.
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, SegmentFiles, replay, report_damage};
 use crate::error::Result;
+use crate::index::distrust_all;
 use crate::layout::Layout;
 use crate::memtable::{Memtable, MemtableReader};
 use crate::options::StorageOptions;
@@ -58,8 +60,9 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
             .map_or(0, |layout| layout.first_segment)
             .max(last_segment + 1),
     };
+    let mut indexes = Vec::new();
     let mut work = Reshard {
-        tables: find_tables(&env, &options.data_dir).await?,
+        tables: find_tables(&env, &options.data_dir, &mut indexes).await?,
         cache: Rc::new(BlockCache::new(0)),
         buffered: BTreeMap::new(),
         memory: 0,
@@ -70,6 +73,9 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         next.write(&*disk, &options.data_dir).await?;
         let from = layout.map_or(0, |layout| layout.shards);
         tracing::info!("resharding the files of {from} shards to {target}");
+        for dir in &indexes {
+            distrust_all(&*disk, dir).await?;
+        }
         work.replay_segments(&segments, options).await?;
         let files = segments.iter().chain(&free).map(|segment| &segment.path);
         for path in files.chain(temporary.iter().map(|(_, path)| path)) {
@@ -122,8 +128,12 @@ impl TableDir {
     }
 }
 
-/// All tables' folders, with interrupted work finished.
-async fn find_tables(env: &Rc<dyn Env>, data_dir: &Path) -> Result<FxHashMap<TableId, TableDir>> {
+/// All tables' folders, with interrupted work finished, and those of `indexes`.
+async fn find_tables(
+    env: &Rc<dyn Env>,
+    data_dir: &Path,
+    indexes: &mut Vec<PathBuf>,
+) -> Result<FxHashMap<TableId, TableDir>> {
     let disk = env.disk();
     let data = data_dir.join("data");
     let mut tables = FxHashMap::default();
@@ -142,6 +152,7 @@ async fn find_tables(env: &Rc<dyn Env>, data_dir: &Path) -> Result<FxHashMap<Tab
         {
             // Indexes are built anew: nobody moves their entries.
             if entry.name.contains('.') {
+                indexes.push(keyspace.join(entry.name));
                 continue;
             }
             let id = entry
@@ -207,7 +218,7 @@ impl Reshard {
         }
         let env = self.env.clone();
         for (shard, segments) in by_shard {
-            let report = replay(&*env, &segments, &options.replay_progress, async |entry| {
+            let report = replay(&*env, &segments, &options.replay_progress, false, async |entry| {
                 self.buffer(shard, entry);
                 if self.memory >= options.memtable_space {
                     self.write_buffered().await?;

@@ -1,7 +1,7 @@
 //! Figures for metrics and nodetool.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ceto_model::TableId;
 use uuid::Uuid;
@@ -10,6 +10,7 @@ use crate::cache::RowCacheStats;
 use crate::commitlog::CommitlogStats;
 use crate::database::Database;
 use crate::error::Result;
+use crate::index::IndexStore;
 use crate::permits::ReadStats;
 use crate::sstable::Sstable;
 use crate::table::TableStore;
@@ -75,6 +76,9 @@ pub struct TableStats {
     pub index_bytes: u64,
 }
 
+/// What nodetool calls the build of an index.
+const INDEX_BUILD: &str = "Secondary index build";
+
 /// A running compaction.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompactionStats {
@@ -117,6 +121,8 @@ pub struct StorageStats {
     pub pending_compactions: u64,
     /// Compactions that run.
     pub running_compactions: Vec<CompactionStats>,
+    /// Builds of indexes that run; nothing is known of what they write.
+    pub index_builds: Vec<CompactionStats>,
     /// Compactions that may run at the same time.
     pub concurrent_compactions: u64,
     /// Compactions done.
@@ -202,6 +208,7 @@ impl Database {
                     elapsed: now.saturating_duration_since(progress.started),
                 })
                 .collect(),
+            index_builds: self.index_builds(now),
             concurrent_compactions: self.options.concurrent_compactions as u64,
             completed_compactions: self.compactions.completed.get(),
             aborted_compactions: self.compactions.aborted.get(),
@@ -222,6 +229,38 @@ impl Database {
             },
             refuses_writes: self.check_writes().is_err(),
         }
+    }
+
+    /// Builds of indexes that run: of a table's bytes on disk, as much is taken for read as the build has of the ring behind it.
+    fn index_builds(&self, now: Instant) -> Vec<CompactionStats> {
+        let tables = self.tables.borrow();
+        let of_table = |table: &Rc<TableStore>| {
+            let total_bytes = table
+                .view()
+                .sstables
+                .iter()
+                .map(|sstable| sstable.data_size())
+                .sum();
+            let build = |index: &Rc<IndexStore>| {
+                let progress = index.progress.get()?;
+                Some(CompactionStats {
+                    id: progress.id,
+                    kind: INDEX_BUILD,
+                    table: table.id,
+                    total_bytes,
+                    read_bytes: (total_bytes as f64 * progress.done) as u64,
+                    written_bytes: 0,
+                    elapsed: now.saturating_duration_since(progress.started),
+                })
+            };
+            table
+                .indexes
+                .borrow()
+                .iter()
+                .filter_map(build)
+                .collect::<Vec<_>>()
+        };
+        tables.values().flat_map(of_table).collect()
     }
 
     /// Fails with what keeps this shard from taking writes: its disk has failed, or is full.

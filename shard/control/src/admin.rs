@@ -76,6 +76,7 @@ impl Admin {
             .route("/v1/node/binary", get(binary_status).post(set_binary))
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
+            .merge(crate::indexes::routes())
             .merge(crate::settings::routes())
             .merge(crate::views::routes())
             .with_state(self)

@@ -12,6 +12,7 @@ mod backup;
 pub mod boot;
 mod compaction;
 pub mod governor;
+mod indexes;
 pub mod metrics;
 mod passwords;
 pub mod process;

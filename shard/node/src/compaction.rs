@@ -22,7 +22,7 @@ const KEPT: Ttl = Ttl(7 * 24 * 3600);
 /// What one shard compacts and may compact.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompactionFigures {
-    /// Compactions that run, with keyspace and table.
+    /// Compactions that run, and builds of indexes, with keyspace and table.
     pub running: Vec<(String, String, CompactionStats)>,
     /// Compactions that strategies want and that do not run, by keyspace and table; none with 0.
     pub pending: Vec<(String, String, u64)>,
@@ -138,7 +138,8 @@ impl Node {
             Some((table.keyspace.to_string(), table.name.to_string()))
         };
         let storage = database.stats();
-        let running = storage.running_compactions.iter().filter_map(|running| {
+        let all = storage.running_compactions.iter().chain(&storage.index_builds);
+        let running = all.filter_map(|running| {
             let (keyspace, table) = name(running.table)?;
             Some((keyspace, table, running.clone()))
         });

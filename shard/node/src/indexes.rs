@@ -3,9 +3,18 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ceto_model::TableId;
+
 use crate::node::Node;
 
 impl Node {
+    /// Builds indexes of a table anew on this shard, while what they have goes on to be used.
+    pub async fn rebuild_indexes(self: &Rc<Self>, table: TableId, names: &[String]) -> Result<(), String> {
+        let database = self.database().map_err(|failure| failure.message)?;
+        let rebuilt = database.rebuild_indexes(table, names).await;
+        rebuilt.map_err(|error| error.to_string())
+    }
+
     /// Keyspace and name of each index, with whether it is built on this shard.
     fn index_states(&self) -> Vec<((String, String), bool)> {
         let Ok(database) = self.database() else {

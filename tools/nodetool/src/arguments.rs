@@ -176,6 +176,9 @@ pub(crate) enum Verb {
     Import(ImportArguments),
     /// Show progress of a materialized view build
     Viewbuildstatus(ViewBuildStatusArguments),
+    /// A full rebuild of native secondary indexes for a given table
+    #[command(name = "rebuild_index")]
+    RebuildIndex(RebuildIndexArguments),
     /// Enable incremental backup
     Enablebackup,
     /// Disable incremental backup
@@ -193,6 +196,14 @@ pub(crate) struct ViewBuildStatusArguments {
     /// The view
     #[arg(value_name = "VIEW")]
     pub(crate) view: Option<String>,
+}
+
+/// `rebuild_index`
+#[derive(Args, Debug)]
+pub(crate) struct RebuildIndexArguments {
+    /// The keyspace, the table, and the indexes' names
+    #[arg(value_name = "KEYSPACE TABLE INDEX...")]
+    pub(crate) names: Vec<String>,
 }
 
 /// What `stop` may name: nodetool's types of operations, of which the last ones never run here.

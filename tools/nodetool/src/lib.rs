@@ -18,6 +18,7 @@ mod backup;
 mod client;
 mod compaction;
 mod format;
+mod indexes;
 mod info;
 mod run;
 mod settings;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{absent, backup, compaction, info, settings, status, tablestats, views};
+use crate::{absent, backup, compaction, indexes, info, settings, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -113,6 +113,7 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             text = views::build_status(&client, arguments)?;
             Ok(())
         }
+        Verb::RebuildIndex(arguments) => indexes::rebuild(&client, arguments).map(Ok)?,
         Verb::Enablebackup => fetch(client.post::<Done>("/v1/backup/enable", &[])).map(|_| Ok(()))?,
         Verb::Disablebackup => fetch(client.post::<Done>("/v1/backup/disable", &[])).map(|_| Ok(()))?,
         Verb::Statusbackup => {

@@ -5,9 +5,9 @@
 //! been synced, is what a power loss leaves; damage in what had been synced is corruption, and what then happens is the
 //! operator's choice (`commitlog_replay_failure_policy`).
 //!
-//! Never: applies a part of an entry of several mutations that a power loss could still take. A process that was killed
-//! leaves such entries to the kernel; once one of their tables is flushed the others have nothing but the entry. So the
-//! segment is written anew first. (Syncing it would do, but for a sync that failed before: then the next one succeeds and
+//! Never: applies a part of an entry of several mutations, or of one that belongs into an index too, that a power loss could
+//! still take. A process that was killed leaves such entries to the kernel; once one of their tables is flushed the others have
+//! nothing but the entry. So the segment is written anew first. (Syncing it would do, but for a sync that failed before: then the next one succeeds and
 //! writes nothing.)
 
 use std::path::{Path, PathBuf};
@@ -145,11 +145,13 @@ pub(crate) struct Damage {
     is_corruption: bool,
 }
 
-/// Hands every valid entry of `files`, which are of one shard, to `apply`, in order.
+/// Hands every valid entry of `files`, which are of one shard, to `apply`, in order. `has_indexes`: any of them may belong into
+/// an index too.
 pub(crate) async fn replay(
     env: &dyn Env,
     files: &[SegmentFile],
     progress: &ReplayProgress,
+    has_indexes: bool,
     mut apply: impl AsyncFnMut(Replayed) -> Result<()>,
 ) -> Result<ReplayReport> {
     let disk = env.disk();
@@ -167,7 +169,8 @@ pub(crate) async fn replay(
             .map(|entry| entry.synced_through)
             .max()
             .unwrap_or(0);
-        let may_be_lost = |entry: &Entry| entry.is_together && entry.offset >= synced_through;
+        let may_be_lost =
+            |entry: &Entry| (entry.is_together || has_indexes) && entry.offset >= synced_through;
         if entries.iter().any(may_be_lost) {
             disk.write_file(&file.path, &content).await?;
         }

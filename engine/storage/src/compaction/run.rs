@@ -139,7 +139,7 @@ impl Database {
     }
 
     /// A UUID of version 4.
-    fn random_id(&self) -> Uuid {
+    pub(crate) fn random_id(&self) -> Uuid {
         let random = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
         uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid()
     }

@@ -13,9 +13,9 @@ use ceto_model::key::Position;
 use ceto_model::read::{
     ColumnSelection, PartitionResult, ReadCommand, ReadLimits, ReadTarget, ResumePoint, Slices,
 };
-use ceto_model::{Mutation, PartitionRange, RingPosition, Row, Slice, UnixSeconds};
+use ceto_model::{Mutation, PartitionRange, RingPosition, Row, Slice, Token, UnixSeconds};
 
-use super::{IndexStore, VectorGraph};
+use super::{BuildProgress, IndexStore, VectorGraph};
 use crate::database::Database;
 use crate::error::Result;
 use crate::table::TableStore;
@@ -58,6 +58,26 @@ impl Database {
     }
 
     async fn build(&self, table: &Rc<TableStore>, index: &Rc<IndexStore>) -> Result<()> {
+        let progress = BuildProgress {
+            id: self.random_id(),
+            started: self.env.clock().now(),
+            done: 0.0,
+        };
+        index.progress.set(Some(progress));
+        let built = self.build_from(table, index, progress).await;
+        // Another build may have begun meanwhile.
+        if index.progress.get().is_some_and(|own| own.id == progress.id) {
+            index.progress.set(None);
+        }
+        built
+    }
+
+    async fn build_from(
+        &self,
+        table: &Rc<TableStore>,
+        index: &Rc<IndexStore>,
+        mut progress: BuildProgress,
+    ) -> Result<()> {
         tracing::info!("index {}: the build starts", index.store.name());
         let (mut start, mut first_slices) = (PartitionRange::full().start, None);
         let mut rows = 0;
@@ -94,6 +114,12 @@ impl Database {
             }
             self.flush_when_due();
             rows += result.work.live_rows;
+            if let Some(last) = result.partitions.last() {
+                // All tokens together are as many as 64 bits can say.
+                let before = i128::from(last.key.token.0) - i128::from(Token::MIN.0);
+                progress.done = before as f64 / 2f64.powi(64);
+                index.progress.set(Some(progress));
+            }
             match result.resume {
                 None => break,
                 Some(ResumePoint::Ring(position)) => start = position,
@@ -106,6 +132,10 @@ impl Database {
                     start = RingPosition::BeforeKey(key);
                 }
             }
+        }
+        if index.vectors.is_none() {
+            // Of rows that a power loss could still bring back the build has seen nothing.
+            self.sync().await?;
         }
         self.finish_build(table, index).await?;
         tracing::info!("index {}: built from {rows} rows", index.store.name());

@@ -8,6 +8,12 @@
 //!   then reads do without it.
 //! - A read walks over entries and reads the rows that they point at ([`read`]). Entries that tell no truth any more are
 //!   deleted then.
+//! - A compaction does not look for such entries: it would have to read the row of every entry it meets, from anywhere in the
+//!   table, and as often as the entry is compacted; the read that walks over an entry has its row anyway.
+//!
+//! Table and index are flushed apart, and a power loss may take what the commitlog has not synced. So neither comes to disk
+//! before the log: a row whose entry was in memory only would not be found, nor one that lost what an entry was deleted for.
+//! For the same reason a build ends with a sync of the log, and a start writes what a killed process left to the kernel anew.
 //!
 //! An index of vectors has no entries: it is a graph in memory ([`vector`]), built anew after each start.
 //!
@@ -29,19 +35,23 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ceto_env::Disk;
 use ceto_model::{Index, Mutation, Table, TableId};
+use uuid::Uuid;
 
 use crate::commitlog::ReplayPosition;
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recovery::TableFiles;
 use crate::sstable::remove_files;
 use crate::table::{TableStore, add, table_dir};
 use crate::truncation::Truncation;
 pub(crate) use vector::VectorGraph;
 
+/// What the names of files that say that an index is built begin with.
+const BUILT: &str = "ceto-built-";
 /// Largest file that says that an index is built, in bytes.
 const BUILT_SIZE_MAX: u64 = 64;
 /// The graph of one index of vectors may have one part in this many of a shard's memory.
@@ -55,8 +65,19 @@ pub(crate) struct IndexStore {
     /// Has an entry for everything in the table.
     pub(crate) is_built: Cell<bool>,
     pub(crate) is_building: Cell<bool>,
+    /// How far the build is that runs, or the last of those that run.
+    pub(crate) progress: Cell<Option<BuildProgress>>,
     /// Of an index of vectors: what it has in place of entries.
     pub(crate) vectors: Option<RefCell<VectorGraph>>,
+}
+
+/// A build that runs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct BuildProgress {
+    pub(crate) id: Uuid,
+    pub(crate) started: Instant,
+    /// Part of the ring that has been read, from 0 to 1.
+    pub(crate) done: f64,
 }
 
 impl IndexStore {
@@ -82,7 +103,17 @@ impl IndexStore {
 }
 
 fn built_path(dir: &Path, shard: u16) -> PathBuf {
-    dir.join(format!("ceto-built-{shard}"))
+    dir.join(format!("{BUILT}{shard}"))
+}
+
+/// Takes back for all shards that the index of this folder is built.
+pub(crate) async fn distrust_all(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    for entry in disk.list_dir(dir).await? {
+        if entry.name.starts_with(BUILT) {
+            remove_built(disk, &dir.join(entry.name)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn remove_built(disk: &dyn Disk, path: &Path) -> Result<()> {
@@ -121,6 +152,7 @@ impl Database {
                 let mut mutation = Mutation::new(definition.id(), definition.key());
                 mutation.partition = entries;
                 self.insert_quietly(&index.store, mutation, position);
+                table.active().note_part();
             }
         }
     }
@@ -183,6 +215,7 @@ impl Database {
             store,
             is_built: Cell::new(is_built),
             is_building: Cell::new(false),
+            progress: Cell::new(None),
         }))
     }
 
@@ -283,6 +316,27 @@ impl Database {
     pub(crate) async fn drop_index(&self, index: &IndexStore) -> Result<()> {
         index.distrust(&*self.env.disk()).await?;
         self.drop_store(&index.store).await
+    }
+
+    /// Builds the indexes of these names anew, while what they have goes on to be used. Error: there is none of that name.
+    pub async fn rebuild_indexes(&self, table: TableId, names: &[String]) -> Result<()> {
+        let table = self.table(table)?;
+        let mut wanted = Vec::new();
+        for name in names {
+            let indexes = table.indexes.borrow();
+            let found = indexes
+                .iter()
+                .find(|index| *index.definition.borrow().definition.name == **name);
+            let Some(found) = found else {
+                let text = format!("{} has no index {name} that could be built", table.name());
+                return Err(Error::Layout(text.into()));
+            };
+            wanted.push(found.clone());
+        }
+        for index in wanted {
+            self.rebuild(&table, &index).await?;
+        }
+        Ok(())
     }
 
     /// The indexes of a table, each with whether it is built on this shard; None when there is no such table.

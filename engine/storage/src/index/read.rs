@@ -233,6 +233,9 @@ impl Database {
             row.merge(removal(&hit.reasons, command.now));
         }
         self.insert_quietly(&index.store, mutation, None);
+        // What shadows the rows may not be on disk yet.
+        index.store.active().note_part();
+        self.flush_when_due();
     }
 }
 

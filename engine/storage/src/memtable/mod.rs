@@ -108,7 +108,7 @@ impl Memtable {
         }
     }
 
-    /// Notes that it has a part of writes that are one with writes of other tables.
+    /// Notes that it has a part of writes that are one with writes of other tables, an index's among them.
     pub(crate) fn note_part(&self) {
         self.has_parts.set(true);
     }

@@ -577,6 +577,16 @@ fn sstables_are_loaded_from_every_directory() {
 }
 
 #[test]
+fn rebuild_index() {
+    let path = "POST /v1/indexes/rebuild?keyspace=k&table=t&indexes=a%2Ct.b";
+    let (code, out, errors) = against(&[(path, 200, "{}")], "rebuild_index k t a t.b");
+    assert_eq!((code, out.as_str(), errors.as_str()), (0, "", ""));
+    let (code, _, errors) = against(&[], "rebuild_index k t");
+    let text = "nodetool: rebuild_index requires ks, cf and idx args\n";
+    assert_eq!((code, errors.as_str()), (1, text));
+}
+
+#[test]
 fn viewbuildstatus() {
     let path = "GET /v1/views/build?keyspace=k&view=v";
     let done = r#"{"host": "127.0.0.1", "status": "SUCCESS"}"#;

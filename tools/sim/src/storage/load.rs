@@ -10,10 +10,11 @@ use ceto_model::{ReadResult, ReadTarget, Timestamp, UnixSeconds};
 use ceto_storage::{Database, Error};
 
 use super::faults::{Nemesis, Trouble};
+use super::indexes::{INDEXED, Indexes};
 use super::node::{Settings, Shards, within};
 use super::oracle::Oracle;
 use super::pairs::{PAIR_TABLES, Pairs};
-use super::workload::{PARTITIONS, Read, TABLES, Workload, found, key, table_id};
+use super::workload::{PARTITIONS, Part, Read, TABLES, Workload, found, key, table_id};
 use crate::oracle::Violation;
 
 /// Clients that work at the same time.
@@ -37,6 +38,8 @@ pub struct Shared {
     pub nemesis: RefCell<Nemesis>,
     /// Writes of two tables.
     pub pairs: RefCell<Pairs>,
+    /// Reads by indexes.
+    pub indexes: RefCell<Indexes>,
     /// Options.
     pub settings: Settings,
     /// What must not have happened.
@@ -115,6 +118,20 @@ impl Shared {
                     let think = this.pairs.borrow_mut().below(300_000);
                     this.env.tasks().sleep(Duration::from_micros(think)).await;
                     this.write_pair().await;
+                }
+            };
+            self.env.tasks().spawn(TaskQueue::Statement, Box::pin(client));
+        }
+        if !self.indexes.borrow().tables().is_empty() {
+            let this = self.clone();
+            let client = async move {
+                while !this.is_ending.get() {
+                    let think = this.indexes.borrow_mut().below(300_000);
+                    this.env.tasks().sleep(Duration::from_micros(think)).await;
+                    let read = this.indexes.borrow_mut().read();
+                    if let Some(read) = read {
+                        this.read_and_check(&read, false).await;
+                    }
                 }
             };
             self.env.tasks().spawn(TaskQueue::Statement, Box::pin(client));
@@ -237,6 +254,30 @@ impl Shared {
         }
     }
 
+    /// Reads all of what indexes find, while nobody writes.
+    pub async fn check_indexes(&self) {
+        let tables = self.indexes.borrow().tables().to_vec();
+        for table in tables {
+            let reads = self.indexes.borrow_mut().whole(table);
+            for read in reads {
+                self.read_and_check(&read, false).await;
+            }
+        }
+    }
+
+    /// Indexes are built, some time after a start.
+    pub fn check_built(&self) {
+        for table in self.indexes.borrow().tables() {
+            for database in &self.shards().databases {
+                let states = database.index_states(table_id(*table)).unwrap_or_default();
+                let is_built = !states.is_empty() && states.iter().all(|(_, is_built)| *is_built);
+                if !is_built {
+                    self.violation(6, format!("an index of table {table} is not built: {states:?}"));
+                }
+            }
+        }
+    }
+
     async fn read(&self) {
         let read = self.workload.borrow_mut().read();
         self.read_and_check(&read, false).await;
@@ -280,9 +321,17 @@ impl Shared {
             None => shards.databases.clone(),
         };
         let now = UnixSeconds(now);
+        let searches = match read.entries {
+            None => vec![None],
+            Some(entries) => entries.searches(read.table).into_iter().map(Some).collect(),
+        };
         let mut values = Vec::new();
-        for database in databases {
+        for (database, search) in databases
+            .iter()
+            .flat_map(|database| searches.iter().map(move |search| (database, search)))
+        {
             let mut command = read.command(now);
+            command.index = search.clone().map(Box::new);
             loop {
                 let result: ReadResult = match database.try_read(&command) {
                     Some(result) => result?,
@@ -294,6 +343,10 @@ impl Shared {
                     (_, Some(resume)) => command = read.next_page(&command, resume),
                 }
             }
+        }
+        if read.entries.is_some() {
+            // Of a row that an entry points at nothing else is judged.
+            values.retain(|(slot, ..)| slot.part == Part::Column(INDEXED));
         }
         Ok(values)
     }

@@ -13,6 +13,7 @@
 //! proof that the checkers can fail.
 
 pub mod faults;
+pub mod indexes;
 pub mod load;
 pub mod node;
 pub mod oracle;

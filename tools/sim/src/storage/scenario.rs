@@ -10,6 +10,7 @@ use ceto_env::memory::{MemoryDisk, MemoryEnv};
 use ceto_storage::Error;
 
 use super::faults::{Nemesis, Trouble};
+use super::indexes::{Indexes, index_id};
 use super::load::Shared;
 use super::node::{DATA, Settings, Shards, within};
 use super::oracle::{End, Oracle};
@@ -31,6 +32,8 @@ pub struct Plan {
     pub trouble: Option<Trouble>,
     /// Writes of two tables that are one; None: in a third of the runs.
     pub pairs: Option<bool>,
+    /// Tables have indexes; None: in half of the runs.
+    pub indexes: Option<bool>,
 }
 
 impl Default for Plan {
@@ -41,6 +44,7 @@ impl Default for Plan {
             sabotage: Sabotage::None,
             trouble: None,
             pairs: None,
+            indexes: None,
         }
     }
 }
@@ -83,12 +87,21 @@ pub fn run(seed: u64, plan: Plan) -> Outcome {
         pairs = Pairs::new(seed, plan.sabotage == Sabotage::SplitsPairs);
         shapes.extend(PAIR_TABLES.map(|_| TableShape::draw(&mut others)));
     }
+    let mut indexes = Indexes::default();
+    let has_indexes = Random::salted(seed, "storage indexes").chance(1, 2);
+    if plan.indexes.unwrap_or(has_indexes) {
+        indexes = Indexes::new(seed, TABLES);
+        for table in indexes.tables() {
+            shapes[usize::from(*table)].is_indexed = true;
+        }
+    }
     let env = MemoryEnv::new(disk.clone(), random.next());
     let mut run = Run {
         shards: random.between(1..=SHARDS_MAX) as u16,
         schema: schema(&shapes),
         tables: shapes.len() as u8,
         pairs,
+        indexes,
         settings: Settings::new(seed),
         oracle: Oracle::default(),
         workload: Workload::new(seed),
@@ -131,6 +144,7 @@ struct Run {
     /// Those of pairs too.
     tables: u8,
     pairs: Pairs,
+    indexes: Indexes,
     settings: Settings,
     oracle: Oracle,
     workload: Workload,
@@ -150,6 +164,7 @@ impl Run {
             oracle: RefCell::new(std::mem::take(&mut self.oracle)),
             workload: RefCell::new(std::mem::replace(&mut self.workload, Workload::new(0))),
             pairs: RefCell::new(std::mem::take(&mut self.pairs)),
+            indexes: RefCell::new(std::mem::take(&mut self.indexes)),
             nemesis: RefCell::new(std::mem::replace(&mut self.nemesis, Nemesis::new(0, None))),
             settings: self.settings.clone(),
             violations: RefCell::default(),
@@ -166,6 +181,7 @@ impl Run {
         self.workload = std::mem::replace(&mut *shared.workload.borrow_mut(), Workload::new(0));
         self.nemesis = std::mem::replace(&mut *shared.nemesis.borrow_mut(), Nemesis::new(0, None));
         self.pairs = std::mem::take(&mut *shared.pairs.borrow_mut());
+        self.indexes = std::mem::take(&mut *shared.indexes.borrow_mut());
         self.outcome.succeeded += shared.succeeded.get();
         self.outcome.failed += shared.failed.get();
         self.outcome
@@ -224,6 +240,7 @@ impl Run {
                 shared.read_and_check(&Read::whole(table), true).await;
             }
             shared.check_pairs().await;
+            shared.check_indexes().await;
         });
         let end = if !shared.violations.borrow().is_empty() {
             End::Killed
@@ -371,14 +388,18 @@ impl Run {
             }
         }
         shared.check_pairs().await;
+        shared.check_built();
+        shared.check_indexes().await;
     }
 
     /// Nothing is left over: every file of a table belongs to a live sstable or is a record.
     fn check_files(&self, shared: &Shared, shards: &Shards) {
         let mut live = Vec::new();
         for database in &shards.databases {
-            for table in 0..self.tables {
-                let sstables = database.sstables(super::workload::table_id(table));
+            let tables = (0..self.tables).map(super::workload::table_id);
+            let indexed = shared.indexes.borrow().tables().to_vec();
+            for table in tables.chain(indexed.into_iter().map(index_id)) {
+                let sstables = database.sstables(table);
                 live.extend(
                     sstables
                         .into_iter()
@@ -396,7 +417,8 @@ impl Run {
             let is_live = live
                 .iter()
                 .any(|(dir, prefix)| file.starts_with(dir) && name.starts_with(&format!("{prefix}-")));
-            if !is_live && !name.starts_with("ceto-truncated-") {
+            let is_record = ["ceto-truncated-", "ceto-built-"];
+            if !is_live && !is_record.iter().any(|record| name.starts_with(record)) {
                 shared.violation(8, format!("{} is left over", file.display()));
             }
         }

@@ -17,6 +17,8 @@ use ceto_model::{
 };
 use uuid::Uuid;
 
+use super::indexes::{Entries, INDEXED, definition};
+
 /// Tables, counted from 0.
 pub const TABLES: u8 = 2;
 /// Partitions of a table, counted from 0.
@@ -71,6 +73,8 @@ pub struct TableShape {
     pub gc_grace: u32,
     /// Milliseconds; 0 for never.
     pub flush_period: u32,
+    /// The table has an index.
+    pub is_indexed: bool,
 }
 
 impl TableShape {
@@ -95,6 +99,7 @@ impl TableShape {
             compressor: random.pick(&compressors).copied().unwrap_or_default(),
             gc_grace: random.between(30..=60) as u32,
             flush_period: if random.chance(1, 3) { 3000 } else { 0 },
+            is_indexed: false,
         }
     }
 
@@ -123,6 +128,9 @@ impl TableShape {
             options
                 .compression
                 .insert("chunk_length_in_kb".into(), "4".into());
+        }
+        if self.is_indexed {
+            builder.indexes = vec![definition(table)];
         }
         builder.build()
     }
@@ -327,6 +335,7 @@ impl Workload {
             reversed: self.random.chance(1, 3),
             page: self.random.chance(1, 3).then(|| self.random.between(1..=6)),
             bypass_cache: self.random.chance(1, 8),
+            entries: None,
         }
     }
 }
@@ -504,6 +513,8 @@ pub struct Read {
     pub page: Option<u64>,
     /// Past the cache.
     pub bypass_cache: bool,
+    /// By these entries of the table's index; None: without it.
+    pub entries: Option<Entries>,
 }
 
 impl Read {
@@ -516,14 +527,16 @@ impl Read {
             reversed: false,
             page: None,
             bypass_cache: false,
+            entries: None,
         }
     }
 
     /// The answer says something about this slot. Whether the static row of a partition without rows in the slice comes
     /// along is not for this workload to say.
     pub fn covers(&self, slot: &Slot) -> bool {
-        let is_whole = self.rows == (0, ROWS - 1) && self.page.is_none();
+        let is_whole = self.rows == (0, ROWS - 1) && self.page.is_none() && self.entries.is_none();
         slot.table == self.table
+            && (self.entries.is_none() || slot.part == Part::Column(INDEXED))
             && self.partition.is_none_or(|own| own == slot.partition)
             && match slot.row {
                 Some(row) => (self.rows.0..=self.rows.1).contains(&row),
