@@ -208,7 +208,15 @@ pub(crate) fn resolve(
 
 /// Is there any function of this name, whatever its arguments.
 fn unknown(name: &QualifiedName) -> CqlError {
-    CqlError::Invalid(format!("Unknown function '{name}'"))
+    let instead = match &*name.name {
+        "dateof" => ": use toTimestamp",
+        "unixtimestampof" => ": use toUnixTimestamp",
+        "timeuuid" => ": use now or currentTimeUUID",
+        "size" => ": use collection_count",
+        "contains" => ": CONTAINS is an operator",
+        _ => "",
+    };
+    CqlError::Invalid(format!("Unknown function '{name}'{instead}"))
 }
 
 fn choose(

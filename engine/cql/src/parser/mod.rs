@@ -14,6 +14,7 @@
 mod cursor;
 mod describe;
 mod function;
+mod hint;
 mod modification;
 mod name;
 mod property;

@@ -1,7 +1,7 @@
 //! Texts of syntax errors, in the words that Cassandra's users and tests know.
 //!
 //! `line 1:14 mismatched input 'FORM' expecting K_FROM (SELECT * [FORM] users...)`: lines count from 1, columns from 0
-//! in characters; the words around the offending token follow.
+//! in characters; the words around the offending token follow, and a hint where one is known.
 
 use super::cursor::Parser;
 use crate::CqlError;
@@ -53,7 +53,10 @@ impl Parser<'_> {
                 let message = format!("mismatched character '<EOF>' expecting '{close}'");
                 self.error_at_offset(self.text.len(), &message, "")
             }
-            _ => self.error_at_offset(start, &message, &self.snippet(token)),
+            _ => {
+                let around = self.snippet(token) + &self.hint(token);
+                self.error_at_offset(start, &message, &around)
+            }
         }
     }
 

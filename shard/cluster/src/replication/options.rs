@@ -247,10 +247,20 @@ fn check_names(
     };
     match options.keys().find(|name| !is_known(name)) {
         None => Ok(()),
-        Some(name) => config(format!(
-            "Unrecognized strategy option {{{name}}} passed to {} for keyspace {keyspace}",
-            class.simple_name()
-        )),
+        Some(name) => {
+            let known: Vec<&str> = match class {
+                Class::NetworkTopology => ring.datacenter_names().map(|name| &**name).collect(),
+                Class::Local | Class::Simple => Vec::new(),
+            };
+            let known = match known.is_empty() {
+                true => String::new(),
+                false => format!(": the data centers of the cluster are {}", known.join(", ")),
+            };
+            config(format!(
+                "Unrecognized strategy option {{{name}}} passed to {} for keyspace {keyspace}{known}",
+                class.simple_name()
+            ))
+        }
     }
 }
 

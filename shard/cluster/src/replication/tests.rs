@@ -323,7 +323,7 @@ fn options_are_refused_with_cassandras_texts() {
         ),
         (
             &[("class", "NetworkTopologyStrategy"), ("north", "1")],
-            "Unrecognized strategy option {north} passed to NetworkTopologyStrategy for keyspace ks",
+            "Unrecognized strategy option {north} passed to NetworkTopologyStrategy for keyspace ks: the data centers of the cluster are east, west",
         ),
         (
             &[("class", "NetworkTopologyStrategy"), ("east", "0")],
