@@ -31,7 +31,7 @@ def test_calls(numbers):
     execute(PLUS)
     row = execute("SELECT plus(c, v), plus(c, plus(1, v)) AS more FROM t WHERE k = 0 AND c = 3").one()
     assert tuple(row) == (33, 34)
-    assert execute("SELECT plus(c, v) FROM t WHERE k = 0 AND c = 3").column_names == [f"{numbers.keyspace}_plus_c__v"]
+    assert execute("SELECT plus(c, v) FROM t WHERE k = 0 AND c = 3").column_names == [f"{numbers.keyspace}.plus(c, v)"]
     prepared = numbers.prepare("SELECT c FROM t WHERE k = plus(?, 0) AND c = plus(?, ?)")
     assert execute(prepared, (1, 3, 1)).one().c == 4
     execute("INSERT INTO t (k, c, v) VALUES (plus(40, 2), 1, plus(1, 1))")
@@ -91,9 +91,10 @@ def test_prepared_statements_follow_a_replaced_function(numbers):
         numbers.execute(prepared)
 
 
+# A machine that is busy with other things can take so long over the steps that the clock is first.
 BODIES = {
-    "while true do end": "more than 1000000 steps",
-    "local s = 'x' while true do s = s .. s end": "more than 4096 KiB of memory",
+    "while true do end": "more than 1000000 steps|more than 100 ms",
+    "local s = 'x' while true do s = s .. s end": "more than 4096 KiB of memory|more than 100 ms",
     "local function f() return 1 + f() end return f()": "memory|stack overflow",
     "return {}": "not of its return type",
     "error('out of paper')": "out of paper",
