@@ -267,7 +267,7 @@ fn large_numbers_have_arithmetic() {
     }
     let decimal = ("v", CqlType::Decimal, "1.25");
     assert_eq!(
-        run(&[decimal.clone()], CqlType::Decimal, "return v / 2").as_deref(),
+        run(std::slice::from_ref(&decimal), CqlType::Decimal, "return v / 2").as_deref(),
         Ok("0.625")
     );
     let divided = run(&[decimal], CqlType::Decimal, "return v / 0");
