@@ -122,6 +122,12 @@ const ABSENT: [(&str, &[&str]); 8] = [
     ),
 ];
 
+/// Cassandra's nodetool has the verb.
+pub(crate) fn is_known(words: &[String]) -> bool {
+    let verb = words.first().map_or("", String::as_str);
+    ABSENT.iter().any(|(_, verbs)| verbs.contains(&verb))
+}
+
 /// Why a verb that is not known is not there.
 pub(crate) fn refusal(words: &[String]) -> String {
     let verb = words.first().map_or("", String::as_str);

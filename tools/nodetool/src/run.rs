@@ -29,6 +29,10 @@ pub(crate) fn execute(
     let (code, text) = match arguments::parse(arguments) {
         Err(error) if !error.use_stderr() => (SUCCESS, error.to_string()),
         Err(error) => (MISUSE, misuse(&error)),
+        Ok(Arguments {
+            verb: Verb::Unknown(words),
+            ..
+        }) if !absent::is_known(&words) => (MISUSE, absent::refusal(&words)),
         Ok(arguments) => match perform(&arguments) {
             Ok(text) => (SUCCESS, text),
             Err(text) => (FAILURE, text),

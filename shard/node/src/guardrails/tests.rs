@@ -256,7 +256,7 @@ fn vectors_indexes_and_time_windows_have_their_guardrails() {
     assert_eq!(
         refused(
             &guardrails,
-            "CREATE TABLE e (k int PRIMARY KEY, v list<frozen<vector<float, 5>>>)"
+            "CREATE TABLE e (k int PRIMARY KEY, v vector<float, 5>)"
         ),
         "Guardrail vector_dimensions violated: v has a vector of 5 dimensions, this exceeds the failure threshold of 4."
     );
