@@ -219,6 +219,8 @@ fn options() -> NodeOptions {
         rpc_address: [127, 0, 0, 1].into(),
         native_port: 9042,
         shard_aware_port: 19042,
+        listen_address: [127, 0, 0, 1].into(),
+        broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         tokens: (0..16).map(|index| i64::MIN + index * (1 << 60)).collect(),
         settings: Default::default(),

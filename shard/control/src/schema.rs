@@ -125,6 +125,8 @@ impl SchemaService {
                     let _ = failures.try_send(failure);
                     continue;
                 }
+                // Nothing runs here yet that talks to other nodes.
+                ControlRequest::PeerMessage { .. } => continue,
             };
             let told = self.shards.on(from, move |node| {
                 Box::pin(async move { node.schema_changed(slot, outcome) })

@@ -1,9 +1,12 @@
 //! What a shard asks of the control thread.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ceto_cql::access::AccessChange;
 use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+use ceto_internode::HostId;
 pub use ceto_storage::StorageFailure;
 
 /// How a schema change went: what drivers are told, or None when there was nothing to change.
@@ -56,6 +59,16 @@ pub enum ControlRequest {
     },
     /// A shard's storage has failed so that the node is to stop serving, or to end.
     StorageFailed(StorageFailure),
+    /// A message of another node's control thread, sent by [`Node::send_control`](crate::Node::send_control). From any
+    /// shard; dropped when the queue is full.
+    PeerMessage {
+        /// Who sent it, as its handshake said.
+        from: HostId,
+        /// Where it is reached, as its handshake said.
+        from_address: SocketAddr,
+        /// What it sent.
+        body: Bytes,
+    },
 }
 
 /// The way to the control thread; gives the request back when its queue is full.

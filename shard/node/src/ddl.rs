@@ -114,7 +114,7 @@ fn complete_replication(context: &RequestContext, change: SchemaChange) -> Resul
     let previous = schema
         .keyspace(change.keyspace())
         .map(|keyspace| &keyspace.replication);
-    let prepared = replication::prepare(change.keyspace(), &given.0, previous, context.node.ring());
+    let prepared = replication::prepare(change.keyspace(), &given.0, previous, &context.node.ring());
     let prepared = prepared.map_err(|error| match error {
         ReplicationError::Config(message) => CqlError::Config(message),
         ReplicationError::Invalid(message) => CqlError::Invalid(message),

@@ -14,13 +14,13 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ceto_cluster::ReplicaMap;
 use ceto_cluster::coordinator::{Coordinator, Limits as CoordinatorLimits};
-use ceto_cluster::{ReplicaMap, Ring, RingNode};
 use ceto_cql::access::AccessControl;
 use ceto_env::{Env, Mailbox, Network, Placement, TaskQueue};
 use ceto_internode::{FailureReason, HostId};
 use ceto_model::read::ReadResult;
-use ceto_model::{Mutation, Schema, TableId, Timestamp, Token};
+use ceto_model::{Mutation, Schema, TableId, Timestamp};
 use ceto_storage::{Database, StorageOptions};
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -44,13 +44,14 @@ use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
 use crate::system::definitions::system_schema;
+use crate::topology::Topology;
 use crate::views::Views;
 
 mod calls;
 mod drain;
 mod schema;
 
-use schema::replica_maps;
+pub(crate) use schema::replica_maps;
 
 /// Time between log lines about tombstones, on each shard.
 const TOMBSTONE_LOG_PERIOD: Duration = Duration::from_secs(1);
@@ -84,8 +85,8 @@ pub struct Node {
     database: OnceCell<Rc<Database>>,
     storage: StorageOptions,
     schema: RefCell<Arc<Schema>>,
-    replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
-    ring: Arc<Ring>,
+    pub(crate) replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
+    pub(crate) topology: RefCell<Arc<Topology>>,
     pub(crate) pump: Pump,
     pub(crate) prepared: PreparedCache,
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
@@ -135,13 +136,7 @@ impl Node {
         let schema = Arc::new(system_schema());
         let storage = storage_options(&parts);
         let local = HostId(parts.options.host_id);
-        let node = RingNode {
-            host: local,
-            datacenter: parts.options.datacenter.as_str().into(),
-            rack: parts.options.rack.as_str().into(),
-            tokens: parts.options.tokens.iter().map(|token| Token(*token)).collect(),
-        };
-        let ring = Ring::new([node]).expect("one node's tokens are its own");
+        let topology = Topology::alone(&parts.options);
         let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random());
         let end = Slots::default();
         let (end_slot, ended) = end.open();
@@ -167,9 +162,9 @@ impl Node {
             metrics: ShardMetrics::default(),
             database: OnceCell::new(),
             storage,
-            replication: RefCell::new(replica_maps(&schema, &Arc::new(ring.clone()), local)),
+            replication: RefCell::new(replica_maps(&schema, &topology.ring, local)),
             schema: RefCell::new(schema),
-            ring: Arc::new(ring),
+            topology: RefCell::new(Arc::new(topology)),
             pump: Pump::new(coordinator),
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
@@ -214,11 +209,6 @@ impl Node {
     /// The present schema.
     pub fn schema(&self) -> Arc<Schema> {
         self.schema.borrow().clone()
-    }
-
-    /// The ring.
-    pub fn ring(&self) -> &Arc<Ring> {
-        &self.ring
     }
 
     /// The replicas of a keyspace's tokens.

@@ -40,7 +40,11 @@ pub struct NodeOptions {
     pub native_port: u16,
     /// CQL port where the source port chooses the shard.
     pub shard_aware_port: u16,
-    /// Port that other nodes will use.
+    /// Where links of other nodes are accepted, and from where they are made.
+    pub listen_address: IpAddr,
+    /// Where other nodes are told to reach this one.
+    pub broadcast_address: IpAddr,
+    /// Port of links between nodes.
     pub storage_port: u16,
     /// The node's tokens, sorted.
     pub tokens: Vec<i64>,

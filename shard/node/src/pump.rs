@@ -17,7 +17,7 @@ use ceto_cluster::coordinator::{
     Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError,
 };
 use ceto_env::TaskQueue;
-use ceto_internode::{AnswerKind, FailureReason, RequestId};
+use ceto_internode::{AnswerKind, FailureReason, HostId, RequestId};
 use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
 
@@ -65,6 +65,11 @@ impl Pump {
             replies: Replies::default(),
             timer: RefCell::default(),
         }
+    }
+
+    /// Tells the core that a peer is there or not.
+    pub(crate) fn set_alive(&self, peer: HostId, is_alive: bool) {
+        self.coordinator.borrow_mut().set_alive(peer, is_alive);
     }
 
     /// Requests in flight at the core.

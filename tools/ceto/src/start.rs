@@ -198,6 +198,8 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
         rpc_address: config.rpc_address,
         native_port: config.native_transport_port,
         shard_aware_port: config.native_shard_aware_transport_port,
+        listen_address: config.rpc_address,
+        broadcast_address: config.rpc_address,
         storage_port: config.storage_port,
         tokens: identity.tokens.clone(),
         settings: settings(config, memory),

@@ -66,6 +66,8 @@ fn options() -> NodeOptions {
         rpc_address: [127, 0, 0, 1].into(),
         native_port: 9042,
         shard_aware_port: 19042,
+        listen_address: [127, 0, 0, 1].into(),
+        broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         tokens: vec![0],
         settings: Default::default(),

@@ -99,7 +99,7 @@ impl Node {
     }
 
     fn set_schema(&self, schema: Arc<Schema>) {
-        *self.replication.borrow_mut() = replica_maps(&schema, &self.ring, HostId(self.options.host_id));
+        *self.replication.borrow_mut() = replica_maps(&schema, &self.ring(), HostId(self.options.host_id));
         self.views.set_schema(&schema);
         *self.schema.borrow_mut() = schema;
     }
@@ -120,7 +120,7 @@ impl Node {
 }
 
 /// The replica map of each keyspace.
-pub(super) fn replica_maps(
+pub(crate) fn replica_maps(
     schema: &Schema,
     ring: &Arc<Ring>,
     local: HostId,

@@ -382,6 +382,8 @@ pub(crate) fn options(limits: Limits) -> NodeOptions {
         rpc_address: [127, 0, 0, 1].into(),
         native_port: 9042,
         shard_aware_port: 19042,
+        listen_address: [127, 0, 0, 1].into(),
+        broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         tokens: (0_i64..16)
             .map(|index| i64::MIN.wrapping_add(index << 60))
