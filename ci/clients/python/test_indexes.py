@@ -110,3 +110,14 @@ def test_after_a_kill_and_with_other_shards(tmp_path):
         assert sorted(row.id for row in found) == list(range(2, 100, 5))
     cluster.shutdown()
     node.stop()
+
+
+def test_rebuild_index(people, server):
+    people.execute("CREATE INDEX by_age ON people (age)")
+    server.nodetool("rebuild_index", people.keyspace, "people", "by_age")
+    assert ids(people, "age = 3") == [3, 13, 23, 33, 43, 53]
+    server.nodetool("rebuild_index", people.keyspace, "people", "people.by_age")
+    with pytest.raises(RuntimeError, match="has no index nosuch"):
+        server.nodetool("rebuild_index", people.keyspace, "people", "nosuch")
+    with pytest.raises(RuntimeError, match="requires ks, cf and idx args"):
+        server.nodetool("rebuild_index", people.keyspace, "people")

@@ -106,7 +106,7 @@ fn seeds_until_tripped(sabotage: Sabotage, trouble: Option<Trouble>, wanted: u8)
     let plan = Plan {
         trouble,
         pairs: Some(sabotage == Sabotage::SplitsPairs),
-        indexes: Some(false),
+        indexes: Some(sabotage == Sabotage::LosesEntries),
         ..Plan::default()
     };
     (1..=SABOTAGE_SEEDS).find(|seed| {
@@ -121,7 +121,7 @@ fn seeds_until_tripped(sabotage: Sabotage, trouble: Option<Trouble>, wanted: u8)
 
 #[test]
 fn a_broken_engine_is_found() {
-    let cases: [(Sabotage, Option<Trouble>, u8); 10] = [
+    let cases: [(Sabotage, Option<Trouble>, u8); 11] = [
         (Sabotage::SkipsLogSync, None, 7),
         (Sabotage::HoldsLog, None, 7),
         (Sabotage::IgnoresSyncErrors, Some(Trouble::FailedSyncs), 7),
@@ -131,6 +131,7 @@ fn a_broken_engine_is_found() {
         (Sabotage::SkipsTruncationRecord, None, 4),
         (Sabotage::AgesFast, None, 2),
         (Sabotage::SplitsPairs, None, 7),
+        (Sabotage::LosesEntries, None, 2),
         (Sabotage::MixesFiles, None, 0),
     ];
     assert_eq!(cases.len(), Sabotage::ALL.len());

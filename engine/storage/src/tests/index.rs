@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ceto_env::memory::{MemoryDisk, MemoryEnv};
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::{Model, apply};
 use crate::testing::*;
-use crate::{Database, reshard};
+use crate::{CommitlogSync, Database, StorageOptions, reshard};
 
 const MAP: ColumnId = ColumnId(5);
 
@@ -473,6 +474,10 @@ fn other_numbers_of_shards_build_indexes_anew() {
             let env = MemoryEnv::new(disk.clone(), seed * 10 + round as u64);
             let context = format!("seed {seed}, {count} shards");
             env.block_on(async {
+                if round == 2 {
+                    // A start with another number that ends before any shard opens.
+                    reshard(env.clone(), &options(0, 4)).await.unwrap();
+                }
                 reshard(env.clone(), &options(0, count)).await.unwrap();
                 let mut shards = Vec::new();
                 for shard in 0..count {
@@ -497,4 +502,111 @@ fn other_numbers_of_shards_build_indexes_anew() {
             disk.restart();
         }
     }
+}
+
+/// Keys that an index on `v` finds for a value.
+async fn keys_by_v(database: &Database, value: &[u8]) -> Vec<DecoratedKey> {
+    let mut command = read_all();
+    command.index = Some(Box::new(IndexSearch {
+        index: definition(0, "v", IndexTarget::Simple).id,
+        terms: IndexTerms::Value(encoded(value).into()),
+    }));
+    let found = database.read(&command).await.unwrap();
+    found.partitions.into_iter().map(|part| part.key).collect()
+}
+
+/// Writes are synced in an hour, or when something asks for it.
+async fn open_unsynced(env: &Rc<MemoryEnv>, table: &Arc<Table>) -> Rc<Database> {
+    let options = StorageOptions {
+        commitlog_sync: CommitlogSync::Periodic {
+            period: Duration::from_secs(3600),
+        },
+        ..options(0, 1)
+    };
+    let schema = schema_of(std::slice::from_ref(table));
+    let database = Database::open(env.clone(), options, schema.clone())
+        .await
+        .unwrap();
+    database.finish_recovery(schema).await.unwrap();
+    database
+}
+
+#[test]
+fn a_power_loss_takes_a_row_and_its_entry_or_neither() {
+    let table = indexed_table(&[definition(0, "v", IndexTarget::Simple)]);
+    let (disk, env) = machine(40);
+    env.block_on(async {
+        let database = open_unsynced(&env, &table).await;
+        database.write(row_write(1, 1, 1, b"old")).await.unwrap();
+        database.write(row_write(2, 1, 1, b"old")).await.unwrap();
+        database.flush(None).await.unwrap();
+        // Of this the table comes to disk at once, its entry is in memory.
+        database.write(row_write(3, 1, 1, b"new")).await.unwrap();
+        database.flush(Some(TABLE)).await.unwrap();
+    })
+    .unwrap();
+    env.kill();
+    disk.restart_after_power_loss();
+    let env = env.reboot(41);
+    env.block_on(async {
+        let database = open_unsynced(&env, &table).await;
+        assert_eq!(keys_by_v(&database, b"new").await, [key(3)]);
+        // Of this the entry of the old value goes to disk as deleted, when a read has found that out.
+        database.write(row_write(1, 1, 5, b"new")).await.unwrap();
+        assert_eq!(keys_by_v(&database, b"old").await, [key(2)]);
+        let index = definition(0, "v", IndexTarget::Simple).id;
+        database.flush(Some(index)).await.unwrap();
+    })
+    .unwrap();
+    env.kill();
+    disk.restart_after_power_loss();
+    let env = env.reboot(42);
+    env.block_on(async {
+        let database = open_unsynced(&env, &table).await;
+        let mut found = keys_by_v(&database, b"old").await;
+        found.extend(keys_by_v(&database, b"new").await);
+        found.sort();
+        let mut all = [key(1), key(2), key(3)];
+        all.sort();
+        assert_eq!(found, all, "a row is found by the value that it has");
+    })
+    .unwrap();
+    env.kill();
+}
+
+#[test]
+fn a_rebuild_shows_how_far_it_is() {
+    let table = indexed_table(&[definition(0, "v", IndexTarget::Simple)]);
+    let (disk, env) = machine(43);
+    env.block_on(async {
+        let database = open_with(&env, 0, 1, &table).await;
+        for number in 0..3000 {
+            database.write(row_write(number, 1, 1, b"value")).await.unwrap();
+        }
+        database.flush(None).await.unwrap();
+        assert_eq!(database.stats().index_builds, []);
+        disk.set_latency(Some(ceto_env::memory::Latency::SOLID_STATE));
+        let names = ["i0".to_owned()];
+        let mut rebuild = std::pin::pin!(database.rebuild_indexes(TABLE, &names));
+        let mut seen = BTreeSet::new();
+        let rebuilt = std::future::poll_fn(|context| {
+            for build in database.stats().index_builds {
+                assert!(build.table == TABLE && build.total_bytes > 0, "{build:?}");
+                assert!(build.read_bytes <= build.total_bytes, "{build:?}");
+                seen.insert(build.read_bytes);
+            }
+            rebuild.as_mut().poll(context)
+        });
+        rebuilt.await.unwrap();
+        assert!(seen.len() > 2, "{seen:?}");
+        assert_eq!(database.stats().index_builds, []);
+        let value = IndexTerms::Value(encoded(b"value").into());
+        let found = by_index(&database, 0, value, &mut Dice::new(1)).await;
+        assert_eq!(found.len(), 3000);
+        let none = ["nosuch".to_owned()];
+        let error = database.rebuild_indexes(TABLE, &none).await.unwrap_err();
+        assert!(error.to_string().contains("nosuch"), "{error}");
+    })
+    .unwrap();
+    env.kill();
 }

@@ -62,8 +62,26 @@ fn collection_write(dice: &mut Dice, env: &MemoryEnv, rows: u16) -> Mutation {
     mutation
 }
 
-/// A table with the first `dropped` of its columns 4 and 3 dropped.
-fn schema_without(dropped: usize, gc_grace: u32, rows_per_partition: &str) -> std::sync::Arc<Schema> {
+/// Columns that are dropped and come back.
+const MORTAL: [(u32, &str); 2] = [(4, "w"), (3, "v")];
+
+/// How many of the mortal columns are dropped, and when each was last, if ever.
+#[derive(Clone, Copy, Default)]
+struct Drops {
+    count: usize,
+    at: [Option<i64>; 2],
+}
+
+impl Drops {
+    fn has(self, id: ColumnId) -> bool {
+        MORTAL[..self.count]
+            .iter()
+            .any(|(dropped, _)| ColumnId(*dropped) == id)
+    }
+}
+
+/// A table with the first of its mortal columns dropped.
+fn schema_without(drops: Drops, gc_grace: u32, rows_per_partition: &str) -> std::sync::Arc<Schema> {
     let table = table_named(TABLE, "t", |builder| {
         builder.options.gc_grace_seconds = gc_grace;
         let caching = &mut builder.options.caching;
@@ -75,31 +93,27 @@ fn schema_without(dropped: usize, gc_grace: u32, rows_per_partition: &str) -> st
         // Many reads to a partition, so that much can happen between them.
         let compression = &mut builder.options.compression;
         compression.insert("chunk_length_in_kb".to_owned(), "1".to_owned());
-        for (id, name) in [(4, "w"), (3, "v")].into_iter().take(dropped) {
-            builder.columns.retain(|column| column.id != ColumnId(id));
+        builder.columns.retain(|column| !drops.has(column.id));
+        for ((id, name), dropped_at) in MORTAL.into_iter().zip(drops.at) {
+            let Some(dropped_at) = dropped_at else { continue };
             builder.dropped.push(schema::DroppedColumn {
                 id: ColumnId(id),
                 name: name.into(),
                 kind: ColumnKind::Regular,
                 cql_type: CqlType::Blob,
-                dropped_at: 0,
+                dropped_at,
             });
         }
     });
     schema_of(&[table])
 }
 
-/// What a client sees when columns were dropped.
-fn without_columns(model: &Model, dropped: usize) -> Model {
-    let gone = [ColumnId(4), ColumnId(3)];
-    let mut model = model.clone();
-    for partition in model.values_mut() {
-        for (_, row) in &mut partition.rows {
-            row.columns.retain(|(id, _)| !gone[..dropped].contains(id));
-        }
-        partition.rows.retain(|(_, row)| !row.is_empty());
+/// What is left where columns were dropped.
+fn forget_columns(partition: &mut Partition, drops: Drops) {
+    for (_, row) in &mut partition.rows {
+        row.columns.retain(|(id, _)| !drops.has(*id));
     }
-    model
+    partition.rows.retain(|(_, row)| !row.is_empty());
 }
 
 fn random_command(dice: &mut Dice, env: &MemoryEnv) -> ReadCommand {
@@ -150,23 +164,23 @@ async fn check_one(database: &Database, model: &Model, dice: &mut Dice, env: &Me
 
 /// Everything that can happen to a table, with a cache from far too small to large enough; reads go on while flushes and
 /// compactions run.
-async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
+async fn run(seed: u64, env: Rc<MemoryEnv>) -> (RowCacheStats, u32) {
     let mut dice = Dice::new(seed);
     let mut model = Model::new();
     let rows = [12, 150][seed as usize / 2 % 2];
     let gc_grace = [5, 100_000][seed as usize % 2];
     let caching = ["ALL", "NONE", "7"][seed as usize % 3];
-    let mut dropped = 0;
+    let (mut drops, mut returns) = (Drops::default(), 0);
     let size = 2000 << (seed % 8);
     let database = Database::open(
         env.clone(),
         cached_options(size),
-        schema_without(0, gc_grace, caching),
+        schema_without(drops, gc_grace, caching),
     )
     .await
     .unwrap();
     database
-        .finish_recovery(schema_without(0, gc_grace, caching))
+        .finish_recovery(schema_without(drops, gc_grace, caching))
         .await
         .unwrap();
     for number in 0..700 {
@@ -187,29 +201,39 @@ async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
                 database.truncate(TABLE, now).await.unwrap();
                 model.clear();
             }
-            5 if dice.one_in(10) && dropped < 2 => {
-                dropped += 1;
-                let schema = schema_without(dropped, gc_grace, caching);
+            5 if dice.one_in(4) => {
+                if drops.count == 0 || drops.count < MORTAL.len() && dice.one_in(2) {
+                    drops.at[drops.count] = Some(env.clock().unix_micros());
+                    drops.count += 1;
+                } else {
+                    // It comes back empty, under its old number.
+                    drops.count -= 1;
+                    returns += 1;
+                }
+                let schema = schema_without(drops, gc_grace, caching);
                 database.set_schema(schema).await.unwrap();
-                model = without_columns(&model, dropped);
+                model
+                    .values_mut()
+                    .for_each(|partition| forget_columns(partition, drops));
             }
             6 => {
                 let other = if dice.one_in(3) { "NONE" } else { caching };
-                let schema = schema_without(dropped, gc_grace, other);
+                let schema = schema_without(drops, gc_grace, other);
                 database.set_schema(schema).await.unwrap();
             }
             7..=19 => {
                 env.tasks()
                     .sleep(Duration::from_micros(1 + dice.below(1000)))
                     .await;
-                let write = if dice.one_in(5) {
+                let mut write = if dice.one_in(5) {
                     collection_write(&mut dice, &env, rows)
                 } else {
                     fresh_write(&mut dice, env.clock(), rows)
                 };
+                // Nobody can write to a column that is not there.
+                forget_columns(&mut write.partition, drops);
                 apply(&mut model, &write);
                 database.write(write).await.unwrap();
-                model = without_columns(&model, dropped);
             }
             _ => check_one(&database, &model, &mut dice, &env, &context).await,
         }
@@ -229,17 +253,18 @@ async fn run(seed: u64, env: Rc<MemoryEnv>) -> RowCacheStats {
     let empty = row_cache(&database);
     assert_eq!((empty.rows, empty.partitions), (0, 0), "seed {seed}: {empty:?}");
     assert_eq!(database.row_cache.memory(), 0, "seed {seed}: {empty:?}");
-    stats
+    (stats, returns)
 }
 
 #[test]
 fn the_cache_never_changes_an_answer() {
-    let mut all = RowCacheStats::default();
+    let (mut all, mut all_returns) = (RowCacheStats::default(), 0);
     for seed in 0..120 {
         let (_, env) = machine(seed);
-        let stats = env
+        let (stats, returns) = env
             .block_on(run(seed, env.clone()))
             .unwrap_or_else(|| panic!("seed {seed} stands still"));
+        all_returns += returns;
         all.hits += stats.hits;
         all.misses += stats.misses;
         all.row_evictions += stats.row_evictions;
@@ -247,6 +272,7 @@ fn the_cache_never_changes_an_answer() {
         env.kill();
     }
     // The test is one only if all of it happened.
+    assert!(all_returns > 50, "{all_returns} columns came back");
     assert!(all.hits > 1000 && all.misses > 1000, "{all:?}");
     assert!(
         all.row_evictions > 1000 && all.partition_evictions > 100,
@@ -479,6 +505,27 @@ fn absence_is_known_too() {
             misses,
             "a flush brings it into the cache"
         );
+    })
+    .unwrap();
+    env.kill();
+}
+
+#[test]
+fn a_partition_that_has_no_room_where_none_was_known_is_found_on_disk() {
+    let (_, env) = machine(7);
+    env.block_on(async {
+        let database = open_cached(&env, 100_000).await;
+        write_partitions(&database, 0, 10).await;
+        assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 10);
+        // Until the flush is done and the budget is balanced.
+        database.row_cache.set_capacity(1);
+        database.write(row_write(77, 1, 5, b"new")).await.unwrap();
+        database.flush(None).await.unwrap();
+        env.tasks().sleep(Duration::from_secs(1)).await;
+        assert_eq!(database.row_cache.capacity(), 100_000);
+        assert_eq!(database.read(&read_all()).await.unwrap().partitions.len(), 11);
+        let found = database.read(&read_of(ReadTarget::Partition(key(77)))).await;
+        assert_eq!(found.unwrap().partitions.len(), 1);
     })
     .unwrap();
     env.kill();

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use ceto_env::disk::DirEntry;
 use ceto_env::{Clock, Disk, DiskError, Env, LocalFuture, ReadFile, Segment, Tasks, WriteFile};
 
+use super::indexes::PREFIX;
+
 /// How the engine is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sabotage {
@@ -36,13 +38,15 @@ pub enum Sabotage {
     AgesFast,
     /// Writes the parts of what is one write one after the other.
     SplitsPairs,
+    /// Finds no sstable of an index when it starts, and trusts the index.
+    LosesEntries,
     /// Loses one row block of an sstable in many, with its checksum right: reads of another file.
     MixesFiles,
 }
 
 impl Sabotage {
     /// All but none, with what is broken.
-    pub const ALL: [Sabotage; 10] = [
+    pub const ALL: [Sabotage; 11] = [
         Self::SkipsLogSync,
         Self::HoldsLog,
         Self::IgnoresSyncErrors,
@@ -52,6 +56,7 @@ impl Sabotage {
         Self::SkipsTruncationRecord,
         Self::AgesFast,
         Self::SplitsPairs,
+        Self::LosesEntries,
         Self::MixesFiles,
     ];
 }
@@ -136,6 +141,10 @@ fn name_of(path: &Path) -> String {
         .into_owned()
 }
 
+fn is_of_index(path: &Path) -> bool {
+    path.to_string_lossy().contains(PREFIX)
+}
+
 impl SabotagedDisk {
     fn segment(&self, segment: Rc<dyn Segment>) -> Rc<dyn Segment> {
         match self.sabotage {
@@ -159,6 +168,9 @@ impl Disk for SabotagedDisk {
     fn list_dir<'a>(&'a self, path: &'a Path) -> LocalFuture<'a, Result<Vec<DirEntry>, DiskError>> {
         Box::pin(async move {
             let mut entries = self.disk.list_dir(path).await?;
+            if self.sabotage == Sabotage::LosesEntries && is_of_index(path) {
+                entries.retain(|entry| !entry.name.ends_with("TOC.txt"));
+            }
             if self.sabotage == Sabotage::SkipsSegment
                 && let Some(oldest) = entries.iter().position(|entry| entry.name.ends_with(".log"))
             {
