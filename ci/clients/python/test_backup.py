@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 import pytest
 
@@ -52,9 +53,13 @@ def test_a_snapshot_is_taken_listed_restored_and_cleared(server, filled):
     filled.execute("TRUNCATE t")
     assert count(filled) == 0
     filled.execute("INSERT INTO t (k, v) VALUES (1000, 'later')")
-    for file in os.listdir(shot):
-        if file.startswith("ceto-"):
-            shutil.copy(os.path.join(shot, file), folder)
+    kept = [file for file in os.listdir(shot) if file.startswith("ceto-")]
+    # A truncation lets go of its files when nobody reads them any more.
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(os.path.join(folder, file)) for file in kept) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for file in kept:
+        shutil.copy(os.path.join(shot, file), folder)
     server.nodetool("refresh", keyspace, "t")
     assert count(filled) == 201
     assert filled.execute("SELECT v FROM t WHERE k = 77").one().v == "value 77"
