@@ -40,7 +40,7 @@ use turn::TurnClock;
 pub(crate) const YIELD_AFTER: Duration = Duration::from_micros(200);
 /// The same for work that no client waits for: a request meets it up to three times, at its arrival, at its disk read and at
 /// that one's completion.
-const YIELD_BACKGROUND_AFTER: Duration = Duration::from_micros(100);
+const YIELD_BACKGROUND_AFTER: Duration = Duration::from_micros(40);
 
 /// No client waits for what this queue's tasks do.
 fn is_background(queue: TaskQueue) -> bool {

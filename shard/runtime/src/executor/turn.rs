@@ -204,6 +204,7 @@ impl Executor {
                 || ended >= turn_end
                 || self.has_output()
                 || self.ring.has_completions()
+                || is_background(queue) && self.is_timer_due(ended)
             {
                 return;
             }
@@ -237,6 +238,11 @@ impl Executor {
         self.slice.set(YIELD_AFTER);
         self.handle.metrics.tasks_polled[queue_index(queue)].add(polled);
         now
+    }
+
+    fn is_timer_due(&self, now: Instant) -> bool {
+        let next = self.timers.borrow().next_deadline();
+        next.is_some_and(|deadline| deadline <= now)
     }
 
     fn has_output(&self) -> bool {
