@@ -22,7 +22,7 @@ use std::rc::Rc;
 pub use clock::Clock;
 pub use disk::{Disk, DiskError, RECYCLED_HEAD, ReadFile, Segment, WriteFile};
 pub use mailbox::Mailbox;
-pub use network::{Acceptor, Network, Placement, Protocol, Socket};
+pub use network::{Acceptor, Connector, Network, Placement, Protocol, Route, Socket};
 pub use task::{TaskQueue, Tasks};
 
 /// A boxed future that stays on its shard.

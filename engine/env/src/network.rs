@@ -1,4 +1,4 @@
-//! Sockets of one shard, in callback form: the network ring calls [`Protocol::received`] with the bytes that came
+//! Sockets of one shard, accepted or made, in callback form: the network ring calls [`Protocol::received`] with the bytes that came
 //! in, the protocol appends its answers with [`Socket::write`], and they leave in one send per socket at the end of
 //! the turn. A protocol never blocks: what must wait is spawned as a task that keeps the `Rc<dyn Socket>`.
 //!
@@ -12,8 +12,11 @@
 //! closes; requests that are not answered by then are lost, as they are for a peer that closed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
+
+use crate::LocalFuture;
 
 /// Which shard serves an accepted connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +29,23 @@ pub enum Placement {
 
 /// Makes the protocol of a new connection. Called on the shard that will serve it.
 pub type Acceptor = Rc<dyn Fn(Rc<dyn Socket>) -> Box<dyn Protocol>>;
+
+/// Makes the protocol of a connection that this shard has made.
+pub type Connector = Box<dyn FnOnce(Rc<dyn Socket>) -> Box<dyn Protocol>>;
+
+/// A connection to make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// This end's address; any when absent.
+    pub local: Option<IpAddr>,
+    /// The shard wanted there and the number of shards there, where connections are placed by [`Placement::SourcePort`]:
+    /// this end's port is chosen so.
+    pub shard: Option<(u16, u16)>,
+    /// Longest wait for the other end.
+    pub timeout: Duration,
+}
 
 /// One connection's reader.
 pub trait Protocol {
@@ -63,6 +83,9 @@ pub trait Socket {
     fn abort(&self) {
         self.close();
     }
+    /// From now on receiving does not stop while much is unsent. For protocols that bound themselves what they write: where
+    /// both ends stopped for it, none would ever go on.
+    fn receive_whatever_is_unsent(&self) {}
     /// The other end.
     fn peer(&self) -> SocketAddr;
     /// This end.
@@ -76,6 +99,14 @@ pub trait Network {
     /// keeps its place in the order.
     fn listen(&self, address: SocketAddr, placement: Placement, acceptor: Acceptor)
     -> io::Result<SocketAddr>;
+    /// Makes a connection that this shard serves. Completes when it is open and `connector` has been called.
+    ///
+    /// # Errors
+    /// When there is no other end, or none that answers in time; or where connections cannot be made at all.
+    fn connect(&self, route: Route, connector: Connector) -> LocalFuture<'static, io::Result<()>> {
+        let (_, _) = (route, connector);
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
     /// Stops accepting, on every listening socket; open connections stay. Called on every shard. To accept again, listen
     /// again.
     fn stop_accepting(&self);

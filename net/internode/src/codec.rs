@@ -1,7 +1,7 @@
 //! Binary form of messages. Integers are varints and byte strings carry their length, as in `ceto_model::codec`.
 //!
 //! ```text
-//! message   ::= version:u8 kind:u8 slot serial round body
+//! message   ::= version:u8 kind:u8 shard slot serial round body
 //! body      ::= mutation                                        kind 1, Mutate
 //!             | (nothing)                                       kind 2, MutateAck
 //!             | answer:u8 command                               kind 3, Read
@@ -181,13 +181,16 @@ fn refuse(decoder: &Decoder, what: &'static str) -> DecodeError {
 
 fn put_head(out: &mut Vec<u8>, kind: u8, exchange: &ExchangeId) {
     out.push(kind);
+    put_varint(out, u64::from(exchange.request.shard));
     put_varint(out, u64::from(exchange.request.slot));
     put_varint(out, u64::from(exchange.request.serial));
     put_varint(out, u64::from(exchange.round));
 }
 
 fn decode_exchange(decoder: &mut Decoder) -> Decoded<ExchangeId> {
+    let shard = decoder.varint("shard")?;
     let request = RequestId {
+        shard: u16::try_from(shard).map_err(|_| refuse(decoder, "shard"))?,
         slot: decode_u32(decoder, "slot")?,
         serial: decode_u32(decoder, "serial")?,
     };

@@ -1,12 +1,16 @@
-//! Messages between nodes and their binary form, sans-IO.
+//! Messages between nodes, and the links that carry them, sans-IO.
 //!
 //! Never: a socket, a clock, a retry or a route. A [`Message`] says what one replica asks or answers; `shard/cluster`
 //! decides when, and the channel below decides how bytes travel. Decoding treats every byte as hostile.
 //!
-//! Read next: `message` for the vocabulary, `codec` for the wire form.
+//! Read next: `message` for the vocabulary, `codec` for the wire form; `link` for a connection's life: `handshake`, then
+//! `frame`s.
 
 pub mod codec;
 pub mod digest;
+pub mod frame;
+pub mod handshake;
+pub mod link;
 pub mod message;
 
 #[cfg(test)]

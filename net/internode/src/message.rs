@@ -31,6 +31,8 @@ impl fmt::Display for HostId {
 /// One client request at its coordinator.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId {
+    /// The shard that coordinates it: answers go to that one.
+    pub shard: u16,
     /// Place in the coordinator's slab: small and reused.
     pub slot: u32,
     /// Tells requests of one slot apart.

@@ -163,8 +163,8 @@ fn results() -> impl Strategy<Value = ReadResult> {
 }
 
 fn messages() -> impl Strategy<Value = Message> {
-    let exchange = any::<(u32, u32, u32)>().prop_map(|(slot, serial, round)| ExchangeId {
-        request: RequestId { slot, serial },
+    let exchange = any::<(u16, u32, u32, u32)>().prop_map(|(shard, slot, serial, round)| ExchangeId {
+        request: RequestId { shard, slot, serial },
         round,
     });
     let mutation = partitions()

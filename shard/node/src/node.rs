@@ -137,7 +137,8 @@ impl Node {
         let storage = storage_options(&parts);
         let local = HostId(parts.options.host_id);
         let topology = Topology::alone(&parts.options);
-        let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random());
+        let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random())
+            .of_shard(parts.mailbox.shard());
         let end = Slots::default();
         let (end_slot, ended) = end.open();
         let shards = usize::from(parts.mailbox.shard_count());

@@ -153,7 +153,11 @@ mod tests {
     }
 
     fn request(slot: u32, serial: u32) -> RequestId {
-        RequestId { slot, serial }
+        RequestId {
+            shard: 0,
+            slot,
+            serial,
+        }
     }
 
     fn poll(future: &mut ReplyFuture<'_>, waker: &Waker) -> Poll<Outcome> {

@@ -400,6 +400,15 @@ pub(crate) struct Operation {
     slot: Option<usize>,
 }
 
+impl Operation {
+    /// Asks the kernel to give the operation up; it completes with an error then, or as it would have.
+    pub(crate) fn cancel(&self) {
+        if let Some(slot) = self.slot {
+            self.ring.push_cancel(user_data(Kind::Operation, slot as u64));
+        }
+    }
+}
+
 impl Future for Operation {
     type Output = (i32, Held);
 
@@ -438,7 +447,13 @@ impl Drop for Operation {
             return;
         };
         match std::mem::replace(slot, Slot::Abandoned { held: Held::Nothing }) {
-            Slot::Running { held, .. } | Slot::Abandoned { held } => *slot = Slot::Abandoned { held },
+            Slot::Running { held, .. } | Slot::Abandoned { held } => {
+                // Files are read and written in no time, but a connect may wait for minutes.
+                if matches!(held, Held::Socket(_)) {
+                    self.ring.push_cancel(user_data(Kind::Operation, key as u64));
+                }
+                *slot = Slot::Abandoned { held };
+            }
             Slot::Done { held, .. } => {
                 operations.remove(key);
                 drop(operations);

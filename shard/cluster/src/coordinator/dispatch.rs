@@ -54,6 +54,7 @@ pub struct RequestContext<'a> {
 #[derive(Debug)]
 pub struct Coordinator {
     pub(super) local: HostId,
+    shard: u16,
     pub(super) down: FxHashSet<HostId>,
     limits: Limits,
     requests: Slab<Entry>,
@@ -75,6 +76,18 @@ pub(super) enum InFlight {
     Write(Box<Write>),
     SingleRead(Box<SingleRead>),
     ManyRead(Box<ManyRead>),
+}
+
+impl InFlight {
+    /// It waits for an answer of `peer`.
+    fn awaits(&self, peer: HostId) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Write(write) => write.awaits(peer),
+            Self::SingleRead(read) => read.awaits(peer),
+            Self::ManyRead(read) => read.awaits(peer),
+        }
+    }
 }
 
 /// Whether a request goes on after an event.
@@ -130,6 +143,7 @@ impl Coordinator {
     pub fn new(local: HostId, limits: Limits, seed: u64) -> Coordinator {
         Coordinator {
             local,
+            shard: 0,
             down: FxHashSet::default(),
             limits,
             requests: Slab::new(),
@@ -138,6 +152,12 @@ impl Coordinator {
             next_serial: Random::new(seed).next() as u32,
             scratch: Vec::new(),
         }
+    }
+
+    /// The same, of another shard than the first.
+    pub fn of_shard(mut self, shard: u16) -> Coordinator {
+        self.shard = shard;
+        self
     }
 
     /// Learns that a peer is there or not. Requests in flight are not affected: their deadlines stand.
@@ -302,6 +322,30 @@ impl Coordinator {
         });
     }
 
+    /// Learns that what was sent to a peer and is not answered will not be: the connection is gone. The requests concerned
+    /// go on with the replicas that are left, or fail as they would at their deadlines.
+    pub fn peer_lost(&mut self, now: Instant, peer: HostId, out: &mut Actions) {
+        let awaiting: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, entry)| entry.state.awaits(peer))
+            .map(|(slot, entry)| RequestId {
+                shard: self.shard,
+                slot: slot as u32,
+                serial: entry.serial,
+            })
+            .collect();
+        let lost = FailureReason::Timeout;
+        for request in awaiting {
+            self.with(now, request, out, |state, around| match state {
+                InFlight::Local(_) => Progress::Waits,
+                InFlight::Write(write) => write.on_ack(peer, Err(lost), around),
+                InFlight::SingleRead(read) => read.on_answer(peer, 0, Err(lost), around),
+                InFlight::ManyRead(read) => read.on_lost(peer, lost, around),
+            });
+        }
+    }
+
     /// Handles timers that are due at `now`, a bounded number of them: call again while
     /// [`next_timeout`](Coordinator::next_timeout) is not later than now.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Actions) {
@@ -337,7 +381,8 @@ impl Coordinator {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         let slot = self.requests.insert(Entry { serial, state }) as u32;
-        let request = RequestId { slot, serial };
+        let shard = self.shard;
+        let request = RequestId { shard, slot, serial };
         self.deadlines.arm(deadline, request);
         request
     }

@@ -108,6 +108,11 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
+/// Another replica may be able to do what one could not: the cause lies there, not in what was asked.
+pub(super) fn another_may_do_better(reason: FailureReason) -> bool {
+    !matches!(reason, FailureReason::TooManyTombstones | FailureReason::ReadSize)
+}
+
 /// All replicas that failed did so by running out of time, which counts as a timeout.
 pub(super) fn only_timeouts(failures: &[(HostId, FailureReason)]) -> bool {
     failures

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::action::{Action, Actions, Reply};
 use super::dispatch::{Coordinator, InFlight, Progress, RequestContext, Surroundings};
-use super::error::{RequestError, only_timeouts};
+use super::error::{RequestError, another_may_do_better, only_timeouts};
 use super::round::ManyRead;
 use super::tally::{Chosen, Tally};
 use crate::replication::{Replica, ReplicaMap};
@@ -177,18 +177,15 @@ impl Coordinator {
             .filter(|_| !spare.is_empty())
             .map(|wait| now + wait)
             .filter(|at| *at < context.deadline);
-        let second = spare.first().map(|replica| replica.host);
-        let mut read = SingleRead {
+        let read = SingleRead {
             consistency: context.consistency,
             deadline: context.deadline,
             awaited: chosen.iter().map(|replica| replica.host).collect(),
             failures: Vec::new(),
-            second: None,
+            spare: spare.iter().map(|replica| replica.host).collect(),
+            command: Box::new(command.clone()),
+            speculate_at,
         };
-        if let (Some(at), Some(host)) = (speculate_at, second) {
-            let command = Box::new(command.clone());
-            read.second = Some(Second { at, host, command });
-        }
         let request = self.insert(InFlight::SingleRead(Box::new(read)), context.deadline);
         self.with(now, request, out, |_, around| {
             if let Some(at) = speculate_at {
@@ -237,18 +234,17 @@ pub(super) struct SingleRead {
     deadline: Instant,
     awaited: SmallVec<[HostId; 2]>,
     failures: Vec<(HostId, FailureReason)>,
-    second: Option<Second>,
-}
-
-/// The replica to ask when the first one is slow.
-#[derive(Debug)]
-struct Second {
-    at: Instant,
-    host: HostId,
+    /// Replicas that could be asked as well, nearest first: when the first is slow, or fails.
+    spare: SmallVec<[HostId; 2]>,
     command: Box<ReadCommand>,
+    speculate_at: Option<Instant>,
 }
 
 impl SingleRead {
+    pub(super) fn awaits(&self, peer: HostId) -> bool {
+        self.awaited.contains(&peer)
+    }
+
     pub(super) fn on_answer(
         &mut self,
         from: HostId,
@@ -269,7 +265,16 @@ impl SingleRead {
             Err(reason) => {
                 self.awaited.swap_remove(at);
                 self.failures.push((from, reason));
+                self.spare.retain(|host| *host != from);
                 if !self.awaited.is_empty() {
+                    return Progress::Waits;
+                }
+                // Nobody is asked any more: one that has not been asked may do better.
+                if another_may_do_better(reason) && !self.spare.is_empty() {
+                    let host = self.spare.remove(0);
+                    self.awaited.push(host);
+                    let command = ReadCommand::clone(&self.command);
+                    ask(around, host, 0, AnswerKind::Data, command);
                     return Progress::Waits;
                 }
                 let error = self.error();
@@ -285,9 +290,16 @@ impl SingleRead {
             around.reply(Reply::Read(Err(error)));
             return Progress::Ends;
         }
-        if let Some(second) = self.second.take_if(|second| second.at <= around.now) {
-            self.awaited.push(second.host);
-            ask(around, second.host, 0, AnswerKind::Data, *second.command);
+        if self.speculate_at.take_if(|at| *at <= around.now).is_some() && !self.spare.is_empty() {
+            let host = self.spare.remove(0);
+            self.awaited.push(host);
+            ask(
+                around,
+                host,
+                0,
+                AnswerKind::Data,
+                ReadCommand::clone(&self.command),
+            );
         }
         Progress::Waits
     }

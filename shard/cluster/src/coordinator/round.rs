@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use super::action::{Action, Reply};
 use super::continuation::after;
 use super::dispatch::{Progress, RequestContext, Surroundings};
-use super::error::{RequestError, only_timeouts};
+use super::error::{RequestError, another_may_do_better, only_timeouts};
 use super::read::{Part, ReadOptions, ReadRepair, ask};
 use super::reconcile::{Carried, Reconciled, Stop, is_exhausted, reconcile};
 use super::tally::{Chosen, Tally};
@@ -210,7 +210,12 @@ impl ManyRead {
         };
         self.tally.count(contact.replica.datacenter);
         if !self.tally.is_met() {
-            return Progress::Waits;
+            let is_over = !self.failures.is_empty() && !self.is_awaiting();
+            return if is_over {
+                self.fail(around)
+            } else {
+                Progress::Waits
+            };
         }
         let step = if is_comparing {
             self.compare(around)
@@ -239,6 +244,9 @@ impl ManyRead {
         };
         contact.state = ContactState::Failed;
         self.failures.push((from, reason));
+        if another_may_do_better(reason) {
+            self.stand_in(around);
+        }
         let awaited = self
             .contacts
             .iter()
@@ -248,10 +256,83 @@ impl ManyRead {
             .contacts
             .iter()
             .any(|contact| matches!(contact.state, ContactState::Awaited | ContactState::Rows(_)));
-        if can_be_met && rows_may_come {
+        let is_awaiting = self.is_awaiting();
+        // A timeout says how many have answered: it is not told before all have that may.
+        if can_be_met && rows_may_come || is_awaiting && only_timeouts(&self.failures) {
             return Progress::Waits;
         }
         self.fail(around)
+    }
+
+    /// Asks a replica that has not been asked, when those that were cannot suffice any more.
+    fn stand_in(&mut self, around: &mut Surroundings<'_>) {
+        let counting = |contact: &&Contact| match self.phase {
+            Phase::Compare => !matches!(contact.state, ContactState::Failed),
+            // Digests of the first question do not count in the second.
+            _ => matches!(contact.state, ContactState::Awaited | ContactState::Rows(_)),
+        };
+        let hopeful = self
+            .contacts
+            .iter()
+            .filter(counting)
+            .map(|contact| &contact.replica);
+        let mut fresh = Tally::new(&self.map, self.consistency);
+        hopeful.for_each(|replica| fresh.count(replica.datacenter));
+        let rows_may_come = self
+            .contacts
+            .iter()
+            .any(|contact| matches!(contact.state, ContactState::Awaited | ContactState::Rows(_)));
+        if fresh.is_met() && rows_may_come {
+            return;
+        }
+        let wanted = |replica: &Replica| !fresh.is_met() && fresh.wants(replica.datacenter) || fresh.is_met();
+        if let Some(at) = self.spare.iter().position(wanted) {
+            let replica = self.spare.remove(at);
+            self.contact(replica, AnswerKind::Data, around);
+        }
+    }
+
+    /// Some replica that was asked may still answer.
+    fn is_awaiting(&self) -> bool {
+        self.contacts
+            .iter()
+            .any(|contact| matches!(contact.state, ContactState::Awaited))
+    }
+
+    /// An answer of `peer` is awaited.
+    pub(super) fn awaits(&self, peer: HostId) -> bool {
+        match &self.phase {
+            Phase::Repair { awaited, .. } => awaited.iter().any(|(_, replica)| replica.host == peer),
+            _ => self.contacts.iter().any(|contact| {
+                contact.replica.host == peer && matches!(contact.state, ContactState::Awaited)
+            }),
+        }
+    }
+
+    /// What `peer` was asked will not be answered.
+    pub(super) fn on_lost(
+        &mut self,
+        peer: HostId,
+        reason: FailureReason,
+        around: &mut Surroundings<'_>,
+    ) -> Progress {
+        let round = match &self.phase {
+            Phase::Repair { awaited, .. } => awaited
+                .iter()
+                .find(|(_, replica)| replica.host == peer)
+                .map(|(round, _)| *round),
+            _ => self
+                .contacts
+                .iter()
+                .find(|contact| {
+                    contact.replica.host == peer && matches!(contact.state, ContactState::Awaited)
+                })
+                .map(|contact| contact.round),
+        };
+        match round {
+            Some(round) => self.on_failure(peer, round, reason, around),
+            None => Progress::Waits,
+        }
     }
 
     /// Takes the outcome of a repair that was sent.
@@ -329,6 +410,10 @@ impl ManyRead {
             return Some(self.merge(vec![rows]));
         }
         self.ask_for_rows(around);
+        // Who stood in for another sent rows at once, so all of them may be here.
+        if self.tally.is_met() {
+            return self.reconcile(around);
+        }
         None
     }
 

@@ -132,6 +132,10 @@ impl Write {
         self.is_replied
     }
 
+    pub(super) fn awaits(&self, peer: HostId) -> bool {
+        self.awaited.iter().any(|replica| replica.host == peer)
+    }
+
     pub(super) fn on_ack(
         &mut self,
         from: HostId,
@@ -183,7 +187,11 @@ impl Write {
             if self.tally.is_met() {
                 self.is_replied = true;
                 around.reply(Reply::Write(Ok(())));
-            } else if self.hints_awaited == 0 && !self.tally.can_be_met(&self.awaited) {
+            } else if self.hints_awaited == 0
+                && !self.tally.can_be_met(&self.awaited)
+                // A timeout says how many have answered: it is not told before all have that may.
+                && (self.awaited.is_empty() || !only_timeouts(&self.failures))
+            {
                 self.is_replied = true;
                 around.reply(Reply::Write(Err(self.failure())));
             }

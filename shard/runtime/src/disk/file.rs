@@ -17,6 +17,7 @@ use io_uring::{opcode, types};
 use super::blocking::{BlockingPool, call};
 use super::{DiskAccess, disk_error};
 use crate::aligned::{ALIGNMENT, AlignedBuffer, ReadBuffer};
+use crate::network::OutgoingSocket;
 use crate::ring::Operation;
 
 /// Size of one write of a [`WriteFile`].
@@ -34,6 +35,7 @@ pub(crate) enum Held {
     Nothing,
     File(Rc<OpenFile>),
     Buffer(AlignedBuffer, Rc<OpenFile>),
+    Socket(OutgoingSocket),
 }
 
 /// An open file. Closed on a helper thread: the last close of a removed file frees its blocks, which takes time.

@@ -62,6 +62,8 @@ pub(super) struct Connection {
     pub(super) paused: Cell<bool>,
     /// The peer does not read enough for more requests.
     pub(super) held_back: Cell<bool>,
+    /// The protocol bounds its output itself.
+    never_held_back: Cell<bool>,
     /// The peer has ended its side.
     pub(super) peer_ended: Cell<bool>,
     pub(super) receiving: Cell<bool>,
@@ -98,6 +100,7 @@ impl Connection {
             dirty: Cell::new(false),
             paused: Cell::new(false),
             held_back: Cell::new(false),
+            never_held_back: Cell::new(false),
             peer_ended: Cell::new(false),
             receiving: Cell::new(false),
             cancelling: Cell::new(false),
@@ -169,7 +172,7 @@ impl Connection {
             return;
         };
         let unsent = self.unsent();
-        if unsent > HOLD_ABOVE && !self.held_back.replace(true) {
+        if unsent > HOLD_ABOVE && !self.never_held_back.get() && !self.held_back.replace(true) {
             network.metrics().output_pauses.add(1);
         }
         if unsent > network.output_bound() {
@@ -251,6 +254,13 @@ impl Socket for Connection {
 
     fn abort(&self) {
         self.kill();
+    }
+
+    fn receive_whatever_is_unsent(&self) {
+        self.never_held_back.set(true);
+        if self.held_back.replace(false) {
+            self.mark();
+        }
     }
 
     fn peer(&self) -> SocketAddr {

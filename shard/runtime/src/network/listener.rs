@@ -85,8 +85,8 @@ impl Listeners {
 fn bind(address: SocketAddr) -> io::Result<Bound> {
     let socket = TcpListener::bind(address)?;
     // Accepted sockets inherit both: answers leave at once, and dead peers are found in the end.
-    set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
+    set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     // SAFETY: a plain call on a descriptor that is open.
     if unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) } < 0 {
         return Err(io::Error::last_os_error());
@@ -98,15 +98,15 @@ fn bind(address: SocketAddr) -> io::Result<Bound> {
     })
 }
 
-fn set_option(socket: &TcpListener, level: i32, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
+/// Sets an option that is an int.
+pub(super) fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is an int, as its length says, and the descriptor is open.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
-            std::ptr::from_ref(&on).cast(),
+            std::ptr::from_ref(&value).cast(),
             size_of::<i32>() as libc::socklen_t,
         )
     };

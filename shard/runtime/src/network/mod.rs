@@ -10,6 +10,7 @@
 mod buffers;
 mod connection;
 mod listener;
+mod outgoing;
 
 use std::cell::{Cell, RefCell};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ceto_env::{Acceptor, Network, Placement, Socket, TaskQueue};
+use ceto_env::{Acceptor, Connector, LocalFuture, Network, Placement, Protocol, Route, Socket, TaskQueue};
 use io_uring::{opcode, types};
 use slab::Slab;
 
@@ -30,6 +31,7 @@ use crate::ring::{Completion, Kind, user_data};
 use buffers::ReceiveBuffers;
 use connection::{Connection, Phase};
 pub(crate) use listener::Listeners;
+pub(crate) use outgoing::OutgoingSocket;
 
 /// Receive buffers of a shard, and the size of each.
 const RECEIVE_BUFFERS: u16 = 256;
@@ -48,6 +50,8 @@ const WAITING_SEND_MAX: usize = 256 << 10;
 pub(crate) const MAX_SOCKETS_UNDERWAY: usize = 4096;
 /// Pause of accepting when the process has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Ports between the source ports of two connections: prime, so that a class is used up before a port comes again.
+const PORT_STEP: u32 = 7919;
 /// How long the end of a peer's side is waited for after ours was shut.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -79,6 +83,10 @@ pub(crate) struct NetworkRing {
     next_shard: Cell<usize>,
     connections: RefCell<Slab<Rc<Connection>>>,
     next_generation: Cell<u32>,
+    /// Where the search of a source port begins.
+    next_port: Cell<u32>,
+    /// No connection begins any more.
+    closed: Cell<bool>,
     dirty: RefCell<Vec<u64>>,
     /// Some send of this turn should be looked at as soon as it is done.
     hurried: Cell<bool>,
@@ -121,6 +129,8 @@ impl NetworkRing {
             next_shard: Cell::new(0),
             connections: RefCell::default(),
             next_generation: Cell::new(0),
+            next_port: Cell::new(std::process::id().wrapping_mul(PORT_STEP)),
+            closed: Cell::new(false),
             dirty: RefCell::default(),
             hurried: Cell::new(false),
             pool: RefCell::default(),
@@ -548,30 +558,35 @@ impl NetworkRing {
             self.metrics.connections_open.subtract_shared(1);
             return;
         };
+        self.metrics.connections_accepted.add(1);
+        self.serve(socket.stream, (socket.peer, local), |socket| acceptor(socket));
+    }
+
+    /// Begins to serve an open socket whose ends are known, and that is counted already.
+    fn serve(
+        &self,
+        stream: TcpStream,
+        (peer, local): (SocketAddr, SocketAddr),
+        make: impl FnOnce(Rc<dyn Socket>) -> Box<dyn Protocol>,
+    ) {
         let generation = self.next_generation.get();
         self.next_generation.set((generation + 1) & 0xff_ffff);
         let connection = {
             let mut connections = self.connections.borrow_mut();
             let entry = connections.vacant_entry();
             let key = u64::from(generation) << 32 | entry.key() as u64;
-            let connection = Rc::new(Connection::new(
-                self.this.clone(),
-                key,
-                socket.stream,
-                socket.peer,
-                local,
-            ));
+            let connection = Rc::new(Connection::new(self.this.clone(), key, stream, peer, local));
             entry.insert(Rc::clone(&connection));
             connection
         };
-        self.metrics.connections_accepted.add(1);
-        let protocol = acceptor(Rc::clone(&connection) as Rc<dyn Socket>);
+        let protocol = make(Rc::clone(&connection) as Rc<dyn Socket>);
         *connection.protocol.borrow_mut() = Some(protocol);
         connection.mark();
     }
 
     /// Ends everything; [`Self::is_quiet`] tells when the kernel is through.
     pub(crate) fn close_all(&self) {
+        self.closed.set(true);
         self.stop_accepting();
         for socket in self.early.take() {
             drop(socket);
@@ -637,6 +652,19 @@ impl Network for NetworkRing {
             self.adopt(socket);
         }
         Ok(bound)
+    }
+
+    fn connect(&self, route: Route, connector: Connector) -> LocalFuture<'static, std::io::Result<()>> {
+        let this = self.this.clone();
+        Box::pin(async move {
+            let stream = Self::open(this.clone(), route).await?;
+            let local = stream.local_addr()?;
+            let network = this.upgrade().filter(|network| !network.closed.get());
+            let network = network.ok_or(std::io::ErrorKind::NotConnected)?;
+            network.metrics.connections_open.add_shared(1);
+            network.serve(stream, (route.remote, local), connector);
+            Ok(())
+        })
     }
 
     fn stop_accepting(&self) {

@@ -43,6 +43,8 @@ struct Bench {
     stores: BTreeMap<HostId, Store>,
     silent: Vec<HostId>,
     failing: Vec<HostId>,
+    /// Connections to these break when they are used.
+    cut_off: Vec<HostId>,
     hints: Vec<HostId>,
     replies: Vec<Reply>,
     mutations_sent: usize,
@@ -65,6 +67,7 @@ impl Bench {
             stores: (1..=nodes as u128).map(|id| (host(id), Store::new())).collect(),
             silent: Vec::new(),
             failing: Vec::new(),
+            cut_off: Vec::new(),
             hints: Vec::new(),
             replies: Vec::new(),
             mutations_sent: 0,
@@ -147,7 +150,9 @@ impl Bench {
                 }
                 Action::Send { to, message } => {
                     assert_ne!(to, host(1), "a message to itself");
-                    if let Some(answer) = self.answer(to, message) {
+                    if self.cut_off.contains(&to) {
+                        self.coordinator.peer_lost(now, to, out);
+                    } else if let Some(answer) = self.answer(to, message) {
                         self.coordinator.handle(now, to, answer.clone(), out);
                         // Every network delivers twice now and then.
                         self.coordinator.handle(now, to, answer, out);

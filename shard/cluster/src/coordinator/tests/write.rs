@@ -268,3 +268,21 @@ fn answers_to_an_earlier_life_are_not_taken() {
     bench.run(bench.start, &mut new);
     assert_eq!(bench.replies, [Reply::Write(Ok(()))]);
 }
+
+/// A write knows at once that a replica's connection is gone: the replica gets its hint, and the client its timeout when
+/// there are too few others.
+#[test]
+fn a_lost_replica_is_hinted_at_once() {
+    let mut bench = Bench::simple(3, 3);
+    bench.cut_off = vec![host(2)];
+    assert_eq!(bench.write(Consistency::Quorum, set(1, 1, 1)), Ok(()));
+    assert_eq!(std::mem::take(&mut bench.hints), [host(2)]);
+    let timeout = RequestError::WriteTimeout {
+        consistency: Consistency::All,
+        received: 2,
+        required: 3,
+        write_type: WriteType::Simple,
+    };
+    assert_eq!(bench.write(Consistency::All, set(1, 1, 2)), Err(timeout));
+    assert_eq!(bench.hints, [host(2)]);
+}
