@@ -1,12 +1,13 @@
 //! Paging states: where a page ended, as opaque bytes that a client hands back.
 //!
 //! ```text
-//! | version u8 = 1 | flags u8 | remaining u64 | in partition u64 | key length u32 | key | clustering | check u64 |
+//! | version u8 = 1 | flags u8 | remaining u64 | in partition u64 | key length u32 | key | place | check u64 |
 //!
-//! flags       1: a clustering key follows the key; else the partition is finished
+//! flags       1: a place inside the partition follows the key; else the partition is finished
 //!             2 (with 1): no living row of the partition was seen yet
 //! remaining   rows that LIMIT still allows
 //! in partition  rows of this partition that are already in the answer, for PER PARTITION LIMIT
+//! place       the last row's clustering key, or a bound of clustering keys
 //! check       FNV-1a of all before it: against mistakes, not against malice
 //! ```
 //!
@@ -15,10 +16,10 @@
 
 use crate::CqlError;
 use bytes::Bytes;
-use ceto_model::{ClusteringKey, DecoratedKey, PartitionKey};
+use ceto_model::{DecoratedKey, PartitionKey, Position};
 
 const VERSION: u8 = 1;
-const HAS_CLUSTERING: u8 = 1;
+const HAS_PLACE: u8 = 1;
 const SAW_NO_ROW: u8 = 2;
 const CHECK_SIZE: usize = 8;
 
@@ -27,8 +28,8 @@ const CHECK_SIZE: usize = 8;
 pub(crate) struct PagingState {
     /// Partition of the last row.
     pub(crate) key: DecoratedKey,
-    /// The last row; None: the partition is finished.
-    pub(crate) clustering: Option<ClusteringKey>,
+    /// The last row's key, or the bound before which a page of tombstones ended; None: the partition is finished.
+    pub(crate) place: Option<Position>,
     /// Rows that LIMIT still allows.
     pub(crate) remaining: u64,
     /// Rows of this partition so far.
@@ -42,17 +43,17 @@ impl PagingState {
         let key = &self.key.key.0;
         let mut out = Vec::with_capacity(64 + key.len());
         out.push(VERSION);
-        out.push(match (&self.clustering, self.saw_row) {
+        out.push(match (&self.place, self.saw_row) {
             (None, _) => 0,
-            (Some(_), true) => HAS_CLUSTERING,
-            (Some(_), false) => HAS_CLUSTERING | SAW_NO_ROW,
+            (Some(_), true) => HAS_PLACE,
+            (Some(_), false) => HAS_PLACE | SAW_NO_ROW,
         });
         out.extend_from_slice(&self.remaining.to_be_bytes());
         out.extend_from_slice(&self.in_partition.to_be_bytes());
         out.extend_from_slice(&(key.len() as u32).to_be_bytes());
         out.extend_from_slice(key);
-        if let Some(clustering) = &self.clustering {
-            out.extend_from_slice(&clustering.0);
+        if let Some(place) = &self.place {
+            out.extend_from_slice(&place.0);
         }
         out.extend_from_slice(&fnv1a(&out).to_be_bytes());
         out
@@ -72,15 +73,15 @@ impl PagingState {
         let (remaining, rest) = rest.split_first_chunk::<8>()?;
         let (in_partition, rest) = rest.split_first_chunk::<8>()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
-        let (key, clustering) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        let has_clustering = match flags {
-            0 if clustering.is_empty() => false,
-            _ if flags & !SAW_NO_ROW == HAS_CLUSTERING && !clustering.is_empty() => true,
+        let (key, place) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        let has_place = match flags {
+            0 if place.is_empty() => false,
+            _ if flags & !SAW_NO_ROW == HAS_PLACE && !place.is_empty() => true,
             _ => return None,
         };
         (version == VERSION).then(|| Self {
             key: DecoratedKey::new(PartitionKey(Bytes::copy_from_slice(key))),
-            clustering: has_clustering.then(|| ClusteringKey(Bytes::copy_from_slice(clustering))),
+            place: has_place.then(|| Position(Bytes::copy_from_slice(place))),
             remaining: u64::from_be_bytes(*remaining),
             in_partition: u64::from_be_bytes(*in_partition),
             saw_row: flags & SAW_NO_ROW == 0,
@@ -98,10 +99,10 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn state(clustering: Option<&'static [u8]>, saw_row: bool) -> PagingState {
+    fn state(place: Option<&'static [u8]>, saw_row: bool) -> PagingState {
         PagingState {
             key: DecoratedKey::new(PartitionKey(Bytes::from_static(b"key"))),
-            clustering: clustering.map(|bytes| ClusteringKey(Bytes::from_static(bytes))),
+            place: place.map(|bytes| Position(Bytes::from_static(bytes))),
             remaining: 99,
             in_partition: 3,
             saw_row,

@@ -4,7 +4,7 @@
 //! to get wrong: whether a row is live is decided by *all* its columns, before the selection drops some; a row whose
 //! only live cell was not selected is still in the answer, empty.
 
-use crate::key::{DecoratedKey, RingPosition, Slice};
+use crate::key::{DecoratedKey, Position, RingPosition, Slice};
 use crate::partition::Partition;
 use crate::read::{
     ColumnSelection, PartitionResult, ReadCommand, ReadLimits, ReadResult, ReadTarget, ResumePoint, Slices,
@@ -103,7 +103,10 @@ fn cut(
         }
         if is_live && (limits.rows == 0 || limits.bytes == 0) {
             let last = content.rows.last().map(|(key, _)| key.clone());
-            stopped = last.map(|last| ResumePoint::Row(key.clone(), last));
+            stopped = last.map(|last| {
+                let behind = Position::behind_row(&last, command.reversed);
+                ResumePoint::Inside(key.clone(), behind)
+            });
             break;
         }
         if let Some(selected) = select(command, row) {

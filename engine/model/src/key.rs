@@ -232,6 +232,12 @@ impl Position {
         Position(Bytes::from_static(&[BOUND_BEFORE]))
     }
 
+    /// The bound behind a row, in the direction of a read.
+    pub fn behind_row(key: &ClusteringKey, reversed: bool) -> Position {
+        let row = Slice::of_row(key);
+        if reversed { row.start } else { row.end }
+    }
+
     /// The bound after every row of a partition.
     pub fn after_all() -> Position {
         Position(Bytes::from_static(&[BOUND_AFTER]))

@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::key::ClusteringKey;
 use crate::key::{DecoratedKey, PartitionRange, Position, RingPosition, Slice};
 use crate::partition::Partition;
 use crate::row::ColumnId;
@@ -149,8 +148,8 @@ pub struct PartitionResult {
 /// The place where a read stopped: go on after it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ResumePoint {
-    /// After (before, when reversed) this row of this partition.
-    Row(DecoratedKey, ClusteringKey),
+    /// Inside this partition, after (before, when reversed) this bound.
+    Inside(DecoratedKey, Position),
     /// At this point of the ring.
     Ring(RingPosition),
 }

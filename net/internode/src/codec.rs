@@ -29,8 +29,8 @@ use ceto_model::read::{
     ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadWork, ResumePoint, Slices,
 };
 use ceto_model::{
-    ClusteringKey, ColumnId, DecoratedKey, PartitionKey, PartitionRange, Position, ReadCommand, ReadLimits,
-    ReadResult, ReadTarget, RingPosition, Slice, TableId, Token, UnixSeconds,
+    ColumnId, DecoratedKey, PartitionKey, PartitionRange, Position, ReadCommand, ReadLimits, ReadResult,
+    ReadTarget, RingPosition, Slice, TableId, Token, UnixSeconds,
 };
 
 use crate::digest::Digest;
@@ -428,10 +428,10 @@ pub(crate) fn put_read_content(out: &mut Vec<u8>, result: &ReadResult) {
     }
     match &result.resume {
         None => out.push(0),
-        Some(ResumePoint::Row(key, row)) => {
+        Some(ResumePoint::Inside(key, at)) => {
             out.push(1);
             put_bytes(out, &key.key.0);
-            put_bytes(out, &row.0);
+            put_bytes(out, &at.0);
         }
         Some(ResumePoint::Ring(position)) => {
             out.push(2);
@@ -454,9 +454,9 @@ fn decode_result(decoder: &mut Decoder) -> Decoded<ReadResult> {
     }
     let resume = match decoder.u8("resume point")? {
         0 => None,
-        1 => Some(ResumePoint::Row(
+        1 => Some(ResumePoint::Inside(
             decode_key(decoder)?,
-            ClusteringKey(decoder.bytes("clustering key")?),
+            Position(decoder.bytes("bound of rows")?),
         )),
         2 => Some(ResumePoint::Ring(decode_position(decoder)?)),
         _ => return Err(refuse(decoder, "resume point")),

@@ -129,7 +129,7 @@ fn commands() -> impl Strategy<Value = ReadCommand> {
 fn results() -> impl Strategy<Value = ReadResult> {
     let resume = prop_oneof![
         Just(None),
-        any::<u8>().prop_map(|byte| Some(ResumePoint::Row(key(byte), clustering(byte)))),
+        any::<u8>().prop_map(|byte| Some(ResumePoint::Inside(key(byte), Position(clustering(byte).0)))),
         positions().prop_map(|position| Some(ResumePoint::Ring(position))),
     ];
     let work = any::<(u64, u64, u32, u64)>();

@@ -7,10 +7,10 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use ceto_model::DecoratedKey;
 use ceto_model::evaluate::slices_of;
 use ceto_model::key::RingPosition;
 use ceto_model::read::{PartitionResult, ReadCommand, ReadLimits, ReadResult, ResumePoint};
+use ceto_model::{DecoratedKey, Position};
 
 use crate::message::ReplicaFailure;
 use crate::node::Node;
@@ -109,11 +109,10 @@ fn take(
     let mut cut = None;
     if taken < part.partition.rows.len() {
         part.partition.rows.truncate(taken);
-        cut = part
-            .partition
-            .rows
-            .last()
-            .map(|(row, _)| ResumePoint::Row(part.key.clone(), row.clone()));
+        cut = part.partition.rows.last().map(|(row, _)| {
+            let behind = Position::behind_row(row, command.reversed);
+            ResumePoint::Inside(part.key.clone(), behind)
+        });
     }
     debug_assert!(!slices_of(command, &part.key).is_empty() || part.partition.rows.is_empty());
     (part, cut)
@@ -133,9 +132,9 @@ fn earlier(a: Option<ResumePoint>, b: Option<ResumePoint>) -> Option<ResumePoint
 
 fn cmp_points(a: &ResumePoint, b: &ResumePoint) -> Ordering {
     match (a, b) {
-        (ResumePoint::Row(key, _), ResumePoint::Row(other, _)) => key.cmp(other),
-        (ResumePoint::Row(key, _), ResumePoint::Ring(position)) => position.cmp_key(key).reverse(),
-        (ResumePoint::Ring(position), ResumePoint::Row(key, _)) => position.cmp_key(key),
+        (ResumePoint::Inside(key, _), ResumePoint::Inside(other, _)) => key.cmp(other),
+        (ResumePoint::Inside(key, _), ResumePoint::Ring(position)) => position.cmp_key(key).reverse(),
+        (ResumePoint::Ring(position), ResumePoint::Inside(key, _)) => position.cmp_key(key),
         (ResumePoint::Ring(a), ResumePoint::Ring(b)) => cmp_positions(a, b),
     }
 }
@@ -167,7 +166,7 @@ fn rank(position: &RingPosition) -> u8 {
 /// `key` was not (or not for certain) read by every shard.
 fn is_beyond(key: &DecoratedKey, horizon: &ResumePoint) -> bool {
     match horizon {
-        ResumePoint::Row(last, _) => key > last,
+        ResumePoint::Inside(last, _) => key > last,
         ResumePoint::Ring(position) => position.cmp_key(key) == Ordering::Less,
     }
 }
@@ -258,9 +257,8 @@ mod tests {
                         command.first_partition_slices = None;
                         position
                     }
-                    ResumePoint::Row(key, row) => {
-                        let after = [&row.0[..row.0.len() - 1], &[0x60]].concat();
-                        let rest = Slice { start: ceto_model::Position(after.into()), end: Slice::full().end };
+                    ResumePoint::Inside(key, start) => {
+                        let rest = Slice { start, end: Slice::full().end };
                         command.first_partition_slices = Some([rest].into_iter().collect());
                         RingPosition::BeforeKey(key)
                     }

@@ -332,8 +332,8 @@ fn is_covered(cell: &CellId, read: &ReadOperation, resume: Option<&ResumePoint>)
     match resume {
         None => true,
         Some(ResumePoint::Ring(position)) => position.cmp_key(&key).is_gt(),
-        Some(ResumePoint::Row(own, _)) if *own != key => key < *own,
-        Some(ResumePoint::Row(_, last)) if read.reversed => clustering(row) >= *last,
-        Some(ResumePoint::Row(_, last)) => clustering(row) <= *last,
+        Some(ResumePoint::Inside(own, _)) if *own != key => key < *own,
+        Some(ResumePoint::Inside(_, bound)) if read.reversed => clustering(row).0 > bound.0,
+        Some(ResumePoint::Inside(_, bound)) => clustering(row).0 < bound.0,
     }
 }

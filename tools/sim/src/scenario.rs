@@ -315,7 +315,7 @@ impl Run {
             let start = match result.resume {
                 None => return self.settle(QUIET),
                 Some(ResumePoint::Ring(position)) => position,
-                Some(ResumePoint::Row(key, _)) => {
+                Some(ResumePoint::Inside(key, _)) => {
                     command.limits.rows += u64::from(ROWS);
                     RingPosition::BeforeKey(key)
                 }

@@ -3,6 +3,7 @@
 use crate::CqlError;
 use crate::ast::{self, Permission};
 use crate::schema_change::types::{TypeScope, resolve_frozen_type};
+use ceto_model::schema::shown_type;
 use ceto_model::type_text::{marshal_class, parse_marshal_class};
 use ceto_model::types::quote_identifier;
 use ceto_model::{CqlType, Schema};
@@ -219,7 +220,7 @@ fn cql_signature(signature: &str) -> (&str, String) {
         .unwrap_or((signature, ""));
     let types = classes.split('^').filter(|class| !class.is_empty());
     let text =
-        |class: &str| parse_marshal_class(class).map_or(class.to_owned(), |(found, _)| found.to_string());
+        |class: &str| parse_marshal_class(class).map_or(class.to_owned(), |(found, _)| shown_type(&found));
     (name, types.map(text).collect::<Vec<_>>().join(", "))
 }
 

@@ -22,7 +22,7 @@ mod table;
 mod tests;
 
 pub(crate) use number::format_double;
-pub(crate) use property::PropertyReader;
+pub(crate) use property::{Entries, PropertyReader};
 pub(crate) use replication::replication_options;
 pub use table::is_table_property;
 pub(crate) use table::{altered_table_options, new_table_options, table_id};

@@ -18,7 +18,7 @@ use crate::restrictions::filter::{ReadyFilter, Scope};
 use crate::{BoundValue, CqlError};
 use bytes::Bytes;
 use ceto_model::read::PartitionResult;
-use ceto_model::{ClusteringKey, DecoratedKey, ReadResult, Row, Table, UnixSeconds, value};
+use ceto_model::{ClusteringKey, DecoratedKey, Position, ReadResult, Row, Table, UnixSeconds, value};
 use smallvec::SmallVec;
 use std::cmp::Ordering;
 
@@ -305,7 +305,9 @@ impl ResultBuilder {
             let is_finished = clustering.is_none() || self.in_partition >= self.per_partition;
             self.page_end = Some(PagingState {
                 key: key.clone(),
-                clustering: clustering.filter(|_| !is_finished).cloned(),
+                place: clustering
+                    .filter(|_| !is_finished)
+                    .map(|key| Position(key.0.clone())),
                 remaining: self.remaining,
                 in_partition: self.in_partition,
                 saw_row: true,
@@ -320,13 +322,13 @@ impl ResultBuilder {
         let Some(end) = &self.page_end else { return };
         let at_the_last = result.partitions.last().is_some_and(|last| {
             last.key == end.key
-                && match &end.clustering {
+                && match &end.place {
                     None => true,
-                    Some(clustering) => last
+                    Some(place) => last
                         .partition
                         .rows
                         .last()
-                        .is_some_and(|(own, _)| own == clustering),
+                        .is_some_and(|(own, _)| own.0 == place.0),
                 }
         });
         if at_the_last && result.resume.is_none() && is_last_read && self.group.is_none() {

@@ -8,12 +8,12 @@ use crate::ast::CellMetadata;
 use crate::expression::{RowSource, of_value};
 use bytes::Bytes;
 use ceto_model::cell::CellState;
-use ceto_model::comparable::{KEY_END, decode_component_into};
+use ceto_model::comparable::{BOUND_AFTER, BOUND_BEFORE, KEY_END, decode_component_into};
 use ceto_model::counter::counter_value;
 use ceto_model::value::wire::put_value;
 use ceto_model::{
-    Cell, ClusteringKey, Collection, Column, ColumnData, ColumnKind, CqlType, DecoratedKey, Row, Table,
-    UnixSeconds,
+    Cell, ClusteringKey, Collection, Column, ColumnData, ColumnKind, CqlType, DecoratedKey, Position, Row,
+    Table, UnixSeconds,
 };
 use smallvec::SmallVec;
 
@@ -57,6 +57,24 @@ impl KeyBuffers {
             self.ends.push(self.clustering.len());
         }
         Ok(())
+    }
+
+    /// Whether a row's key, or a bound of rows, can be one of `table`.
+    pub(crate) fn check_place(&mut self, table: &Table, place: &Position) -> Result<(), CqlError> {
+        if place.0.last() == Some(&KEY_END) {
+            return self.set_clustering(table, Some(&ClusteringKey(place.0.clone())));
+        }
+        let mut rest: &[u8] = &place.0;
+        for (cql_type, reversed) in table.clustering_types() {
+            if rest.len() <= 1 {
+                break;
+            }
+            decode_component_into(cql_type, *reversed, &mut rest, &mut self.clustering).map_err(of_value)?;
+        }
+        match rest {
+            [BOUND_BEFORE | BOUND_AFTER] => Ok(()),
+            _ => Err(CqlError::invalid("not a bound of the table's rows")),
+        }
     }
 
     pub(crate) fn partition_column(&self, position: usize) -> Option<&[u8]> {

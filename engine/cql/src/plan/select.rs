@@ -15,7 +15,7 @@ use crate::prepare::select::PreparedSelect;
 use crate::prepare::selection::Projection;
 use crate::restrictions::partition::Keys;
 use crate::{BoundValue, CqlError};
-use ceto_model::comparable::{BOUND_AFTER, BOUND_BEFORE};
+use ceto_model::comparable::KEY_END;
 use ceto_model::read::{IndexSearch, IndexTerms, ReadLimits, ReadTarget, ResumePoint, Slices};
 use ceto_model::{
     ClusteringKey, CqlType, DecoratedKey, PartitionRange, Position, ReadCommand, ReadResult, RingPosition,
@@ -341,15 +341,15 @@ impl SelectPlan {
         if !self.has_short_pages() || self.command.is_none() {
             return false;
         }
-        let (key, clustering) = match &result.resume {
-            Some(ResumePoint::Row(key, row)) => (key, Some(row)),
+        let (key, place) = match &result.resume {
+            Some(ResumePoint::Inside(key, at)) => (key, Some(at)),
             Some(ResumePoint::Ring(RingPosition::AfterKey(key))) => (key, None),
             _ => return false,
         };
         let is_current = self.builder.current.as_ref() == Some(key);
         self.builder.page_end = Some(PagingState {
             key: key.clone(),
-            clustering: clustering.cloned(),
+            place: place.cloned(),
             remaining: self.builder.remaining,
             in_partition: if is_current { self.builder.in_partition } else { 0 },
             saw_row: is_current && self.builder.saw_row,
@@ -435,8 +435,8 @@ impl SelectPlan {
         };
         let is_full = self.builder.in_partition >= self.builder.per_partition;
         match (command.target, resume) {
-            (ReadTarget::Partition(key), ResumePoint::Row(_, row)) => {
-                let slices = cut(&command.slices, row, self.select.reversed);
+            (ReadTarget::Partition(key), ResumePoint::Inside(_, at)) => {
+                let slices = cut(&command.slices, at, self.select.reversed);
                 if slices.is_empty() || is_full {
                     return self.advance_key(now);
                 }
@@ -446,8 +446,8 @@ impl SelectPlan {
                 self.command = Some(self.make_command(ReadTarget::Partition(key), command.slices, None, now));
             }
             (ReadTarget::Partition(_), ResumePoint::Ring(_)) => self.advance_key(now),
-            (ReadTarget::Range(range), ResumePoint::Row(key, row)) => {
-                let first = cut(&self.slices, row, self.select.reversed);
+            (ReadTarget::Range(range), ResumePoint::Inside(key, at)) => {
+                let first = cut(&self.slices, at, self.select.reversed);
                 let (start, first) = match first.is_empty() || is_full {
                     true => (RingPosition::AfterKey(key.clone()), None),
                     false => (RingPosition::BeforeKey(key.clone()), Some(first)),
@@ -480,16 +480,15 @@ impl SelectPlan {
         let invalid = || CqlError::invalid("Invalid value for the paging state");
         let now = evaluation.context.now_seconds;
         self.builder.remaining = self.builder.remaining.min(state.remaining);
-        if let Some(clustering) = &state.clustering {
-            let mut buffers = KeyBuffers::default();
-            buffers
-                .set_clustering(&self.select.table, Some(clustering))
+        if let Some(place) = &state.place {
+            KeyBuffers::default()
+                .check_place(&self.select.table, place)
                 .map_err(|_| invalid())?;
         }
         let rest = state
-            .clustering
+            .place
             .as_ref()
-            .map(|row| cut(&self.slices, row, self.select.reversed));
+            .map(|place| cut(&self.slices, place, self.select.reversed));
         let rest = rest.filter(|slices| !slices.is_empty());
         if rest.is_some() {
             self.builder.current = Some(state.key.clone());
@@ -562,19 +561,18 @@ fn limits(select: &PreparedSelect, evaluation: &Evaluation<'_>) -> Result<Limits
 
 fn resumes_inside(resume: Option<&ResumePoint>, key: &DecoratedKey) -> bool {
     match resume {
-        Some(ResumePoint::Row(own, _)) => own == key,
+        Some(ResumePoint::Inside(own, _)) => own == key,
         Some(ResumePoint::Ring(RingPosition::BeforeKey(own))) => own == key,
         _ => false,
     }
 }
 
 /// What is left of `slices` after (or, reversed, before) a row.
-fn cut(slices: &Slices, row: &ClusteringKey, reversed: bool) -> Slices {
-    let mut beside = row.0.to_vec();
-    if let Some(last) = beside.last_mut() {
-        *last = if reversed { BOUND_BEFORE } else { BOUND_AFTER };
-    }
-    let beside = Position(beside.into());
+fn cut(slices: &Slices, place: &Position, reversed: bool) -> Slices {
+    let beside = match place.0.last() {
+        Some(&KEY_END) => Position::behind_row(&ClusteringKey(place.0.clone()), reversed),
+        _ => place.clone(),
+    };
     let cut = slices.iter().map(|slice| {
         let mut slice = slice.clone();
         match reversed {

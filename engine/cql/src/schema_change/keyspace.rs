@@ -6,7 +6,7 @@
 use super::{Action, SchemaChange};
 use crate::CqlError;
 use crate::ast::{AlterKeyspace, CreateKeyspace, Properties};
-use crate::options::{PropertyReader, replication_options};
+use crate::options::{Entries, PropertyReader, replication_options};
 use ceto_model::schema::ReplicationOptions;
 use ceto_model::{Keyspace, Schema};
 use std::collections::BTreeMap;
@@ -31,15 +31,39 @@ pub(super) struct AlterKeyspaceChange {
 
 const REPLICATION: &str = "replication";
 const DURABLE_WRITES: &str = "durable_writes";
+/// ScyllaDB's: how a keyspace is spread over nodes and shards. Data is spread by tokens here, so it says nothing.
+const TABLETS: &str = "tablets";
 
-/// The two options that a keyspace has. `{}` is no replication.
+/// The two options of a keyspace that mean something. `{}` is no replication.
 fn options(properties: &Properties) -> Result<(Option<ReplicationOptions>, Option<bool>), CqlError> {
-    let reader = PropertyReader::new(properties, &[REPLICATION, DURABLE_WRITES])?;
+    let reader = PropertyReader::new(properties, &[REPLICATION, DURABLE_WRITES, TABLETS])?;
+    check_tablets(reader.map(TABLETS)?.unwrap_or_default())?;
     let replication = match reader.map(REPLICATION)? {
         Some(entries) if !entries.is_empty() => Some(replication_options(entries)?),
         _ => None,
     };
     Ok((replication, reader.boolean(DURABLE_WRITES)?))
+}
+
+/// # Errors
+/// `Config` for keys and values that ScyllaDB's documentation does not have.
+fn check_tablets(entries: &Entries) -> Result<(), CqlError> {
+    for (name, value) in entries {
+        let is_right = match &**name {
+            "enabled" => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
+            "initial" => value.parse::<u32>().is_ok(),
+            _ => {
+                let text = format!("Unknown tablets option '{name}': it has 'enabled' and 'initial'");
+                return Err(CqlError::Config(text));
+            }
+        };
+        if !is_right {
+            return Err(CqlError::Config(format!(
+                "Invalid value {value} for tablets option '{name}'"
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn prepare_create(create: &CreateKeyspace) -> Result<SchemaChange, CqlError> {

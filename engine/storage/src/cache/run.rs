@@ -186,10 +186,15 @@ fn answer_whole(
         &mut Cursor::default(),
         usize::MAX,
         &mut |met| {
-            flow = match met {
-                Met::Row(key, row) => answer.row_at(key, row),
-                Met::Change(position, deletion) => answer.push(Fragment::DeletionChange(position, deletion)),
-            };
+            // A walk goes on behind a change that was the last wanted.
+            if flow == Flow::Continue {
+                flow = match met {
+                    Met::Row(key, row) => answer.row_at(key, row),
+                    Met::Change(position, deletion) => {
+                        answer.push(Fragment::DeletionChange(position, deletion))
+                    }
+                };
+            }
             flow == Flow::Continue
         },
     );

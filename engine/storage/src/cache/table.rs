@@ -110,22 +110,28 @@ impl TableCache {
         if let Some(row) = &state.static_row {
             answer.push(Fragment::StaticRow((**row).clone()));
         }
-        let mut cursor = Cursor::default();
+        let (mut cursor, mut flow) = (Cursor::default(), Flow::Continue);
         let walked = walk(
             &state,
             scan.slices,
             scan.reversed,
             &mut cursor,
             usize::MAX,
-            &mut |met| match met {
-                Met::Row(key, row) => answer.row_at(key, row) == Flow::Continue,
-                Met::Change(position, deletion) => {
-                    answer.push(Fragment::DeletionChange(position, deletion));
-                    true
+            &mut |met| {
+                // A walk goes on behind a change that was the last wanted.
+                if flow == Flow::Continue {
+                    flow = match met {
+                        Met::Row(key, row) => answer.row_at(key, row),
+                        Met::Change(position, deletion) => {
+                            answer.push(Fragment::DeletionChange(position, deletion))
+                        }
+                    };
                 }
+                flow == Flow::Continue
             },
         );
         match walked {
+            _ if flow != Flow::Continue => {}
             Walked::Gap => return CacheLookup::Incomplete,
             Walked::Paused => {}
             Walked::Through => {

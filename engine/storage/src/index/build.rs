@@ -123,9 +123,9 @@ impl Database {
             match result.resume {
                 None => break,
                 Some(ResumePoint::Ring(position)) => start = position,
-                Some(ResumePoint::Row(key, row)) => {
+                Some(ResumePoint::Inside(key, bound)) => {
                     let behind = Slice {
-                        start: Slice::of_row(&row).end,
+                        start: bound,
                         end: Position::after_all(),
                     };
                     first_slices = Some(std::iter::once(behind).collect());

@@ -15,8 +15,8 @@ use ceto_model::read::{
     ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadLimits, ResumePoint, Slices,
 };
 use ceto_model::{
-    ClusteringKey, ColumnData, DecoratedKey, Index, Mutation, PartitionRange, ReadCommand, ReadResult,
-    ReadTarget, RingPosition, Row, Slice, Table,
+    ClusteringKey, ColumnData, DecoratedKey, Index, Mutation, PartitionRange, Position, ReadCommand,
+    ReadResult, ReadTarget, RingPosition, Row, Slice, Table,
 };
 
 use super::IndexStore;
@@ -93,12 +93,14 @@ impl Database {
         loop {
             let group = hits.next_group(self, &mut result).await?;
             let Some(first) = group.first() else {
-                result.resume = last.filter(|_| hits.is_cut).map(place_behind);
+                result.resume = last
+                    .filter(|_| hits.is_cut)
+                    .map(|last| place_behind(last, command.reversed));
                 return Ok(result);
             };
             let key = first.entry.key.clone();
             if limits.rows == 0 || limits.bytes == 0 || limits.partitions == 0 {
-                result.resume = Some(place_before(&result, &key));
+                result.resume = Some(place_before(&result, &key, command.reversed));
                 return Ok(result);
             }
             let is_same = result.partitions.last().is_some_and(|last| last.key == key);
@@ -114,7 +116,7 @@ impl Database {
             let part = found.partitions.pop();
             // The static row is read before all others.
             let finds_partitions = hits.definition.finds_partitions(&base);
-            let is_cut = matches!(resume, Some(ResumePoint::Row(..))) && !finds_partitions;
+            let is_cut = matches!(resume, Some(ResumePoint::Inside(..))) && !finds_partitions;
             let part = self.judge(hits, &base, &group, part, is_cut, command, &mut result);
             let is_refuted = finds_partitions && part.is_none();
             if hits.only_tests {
@@ -140,7 +142,7 @@ impl Database {
             }
             let tombstones = result.work.tombstones;
             // Where the limits were met just at the end of what was asked for, there may be more entries.
-            if let Some(ResumePoint::Row(..)) = resume
+            if let Some(ResumePoint::Inside(..)) = resume
                 && !is_refuted
             {
                 result.resume = resume;
@@ -151,7 +153,7 @@ impl Database {
                 hits.skip_partition(&key);
             }
             if tombstones >= command.limits.tombstones {
-                result.resume = last.map(place_behind);
+                result.resume = last.map(|last| place_behind(last, command.reversed));
                 return Ok(result);
             }
         }
@@ -240,18 +242,18 @@ impl Database {
 }
 
 /// Goes on before the partition `next`, which is not in the answer yet, or in the middle of the last one.
-fn place_before(result: &ReadResult, next: &DecoratedKey) -> ResumePoint {
+fn place_before(result: &ReadResult, next: &DecoratedKey, reversed: bool) -> ResumePoint {
     let last = result.partitions.last().filter(|last| last.key == *next);
     match last.and_then(|last| last.partition.rows.last()) {
-        Some((row, _)) => ResumePoint::Row(next.clone(), row.clone()),
+        Some((row, _)) => ResumePoint::Inside(next.clone(), Position::behind_row(row, reversed)),
         None => ResumePoint::Ring(RingPosition::BeforeKey(next.clone())),
     }
 }
 
 /// Goes on behind what an entry points at.
-fn place_behind(entry: Entry) -> ResumePoint {
+fn place_behind(entry: Entry, reversed: bool) -> ResumePoint {
     match entry.row {
-        Some(row) => ResumePoint::Row(entry.key, row),
+        Some(row) => ResumePoint::Inside(entry.key, Position::behind_row(&row, reversed)),
         None => ResumePoint::Ring(RingPosition::AfterKey(entry.key)),
     }
 }
@@ -457,9 +459,9 @@ impl<'a> Hits<'a> {
         result.work.disk_bytes += found.work.disk_bytes;
         result.work.tombstones += found.work.tombstones;
         // The place may be a row that is not in the answer: a dead one.
-        if let Some(ResumePoint::Row(_, last)) = &found.resume {
+        if let Some(ResumePoint::Inside(_, last)) = &found.resume {
             let rest = Slice {
-                start: Slice::of_row(last).end,
+                start: last.clone(),
                 end: slice.end,
             };
             self.rest = (!rest.is_empty()).then_some(rest);

@@ -14,7 +14,7 @@ use ceto_model::{
     ReadResult, ReadTarget, RingPosition, Row, Slice, Table, Timestamp, UnixSeconds,
 };
 
-use super::{Fragment, after_row, before_row};
+use super::Fragment;
 
 /// What the reader should do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,8 @@ struct Current {
     rows: u64,
     /// The row taken last, when it is not the last one in the answer.
     last_dead: Option<ClusteringKey>,
+    /// A row or the end or beginning of a range deletion was met.
+    has_moved: bool,
     /// A range deletion that has begun, and where.
     open: Option<(Position, Deletion)>,
 }
@@ -97,7 +99,7 @@ impl<'a> Answer<'a> {
             Fragment::PartitionStart(key, deletion) => self.start(key, deletion),
             Fragment::StaticRow(row) => self.static_row(row),
             Fragment::Row(key, row) => return self.row(key, row),
-            Fragment::DeletionChange(position, deletion) => self.deletion_change(position, deletion),
+            Fragment::DeletionChange(position, deletion) => return self.deletion_change(position, deletion),
             Fragment::PartitionEnd => return self.end(),
         }
         Flow::Continue
@@ -129,14 +131,33 @@ impl<'a> Answer<'a> {
         }
     }
 
-    fn deletion_change(&mut self, position: Position, deletion: Option<Deletion>) {
-        self.result.work.tombstones += u64::from(deletion.is_some());
+    /// Begins or ends a range deletion. Each counts, as each is walked over: a partition of nothing else is read in
+    /// pieces too.
+    fn deletion_change(&mut self, position: Position, deletion: Option<Deletion>) -> Flow {
+        self.result.work.tombstones += 1;
         if self.command.keep_tombstones {
             self.close_deletion(&position);
-            if let Some(current) = &mut self.current {
-                current.open = deletion.map(|deletion| (position, deletion));
-            }
         }
+        let is_full = self.is_full();
+        let Some(current) = &mut self.current else {
+            return Flow::Continue;
+        };
+        // What comes first may be where an earlier read stopped: stopping there again would be for ever.
+        let is_last = match self.command.reversed {
+            true => position == Position::before_all(),
+            false => position == Position::after_all(),
+        };
+        if is_full && current.has_moved && !is_last {
+            let answer = self.result.partitions.last();
+            self.result.resume = answer.map(|answer| ResumePoint::Inside(answer.key.clone(), position));
+            self.drop_empty();
+            return Flow::Stop;
+        }
+        current.has_moved = true;
+        if self.command.keep_tombstones {
+            current.open = deletion.map(|deletion| (position, deletion));
+        }
+        Flow::Continue
     }
 
     /// Takes a row from a source that is the only one, leaving it where it is.
@@ -196,6 +217,7 @@ impl<'a> Answer<'a> {
         let (Some(current), Some(answer)) = (&mut self.current, self.result.partitions.last_mut()) else {
             return Flow::Continue;
         };
+        current.has_moved = true;
         match row {
             Ok((key, row)) => {
                 self.bytes += (size_of::<ClusteringKey>() + key.0.len() + row.memory_size()) as u64;
@@ -248,7 +270,8 @@ impl<'a> Answer<'a> {
     fn stop_in_partition(&mut self) -> Flow {
         self.cut_deletion();
         if let (Some(last), Some(answer)) = (self.last_row(), self.result.partitions.last()) {
-            self.result.resume = Some(ResumePoint::Row(answer.key.clone(), last));
+            let behind = Position::behind_row(&last, self.command.reversed);
+            self.result.resume = Some(ResumePoint::Inside(answer.key.clone(), behind));
         }
         self.drop_empty();
         Flow::Stop
@@ -293,12 +316,7 @@ impl<'a> Answer<'a> {
             return;
         }
         if let Some(last) = self.last_row() {
-            let cut = if self.command.reversed {
-                before_row(&last)
-            } else {
-                after_row(&last)
-            };
-            self.close_deletion(&cut);
+            self.close_deletion(&Position::behind_row(&last, self.command.reversed));
         }
     }
 

@@ -123,10 +123,7 @@ async fn read_pages(database: &Database, number: u64) -> (usize, usize) {
             .map(|partition| partition.partition.rows.len())
             .sum::<usize>();
         match result.resume {
-            Some(ResumePoint::Row(_, row)) => {
-                let slice = &mut command.slices[0];
-                slice.start = Position([&row.0[..], &[0]].concat().into());
-            }
+            Some(ResumePoint::Inside(_, start)) => command.slices[0].start = start,
             Some(other) => panic!("{other:?}"),
             None => return (rows, pages),
         }

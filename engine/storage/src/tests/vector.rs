@@ -147,9 +147,9 @@ async fn by_index(database: &Database, vector: &[f32], count: u32, limits: ReadL
                 range.start = position;
                 command.first_partition_slices = None;
             }
-            Some(ResumePoint::Row(key, row)) => {
+            Some(ResumePoint::Inside(key, start)) => {
                 let rest = Slice {
-                    start: Slice::of_row(&row).end,
+                    start,
                     end: Position::after_all(),
                 };
                 range.start = RingPosition::BeforeKey(key);

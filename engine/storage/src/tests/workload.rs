@@ -121,17 +121,15 @@ fn resume_at(page: &mut ReadCommand, command: &ReadCommand, resume: ResumePoint)
     let end = RingPosition::AfterToken(Token::MAX);
     let (start, first) = match resume {
         ResumePoint::Ring(start) => (start, None),
-        ResumePoint::Row(key, row) => {
+        ResumePoint::Inside(key, bound) => {
             let rest = if command.reversed {
-                let end = Position(row.0.clone());
                 Slice {
                     start: Position::before_all(),
-                    end,
+                    end: bound,
                 }
             } else {
-                let start = Position([&row.0[..], &[0]].concat().into());
                 Slice {
-                    start,
+                    start: bound,
                     end: Position::after_all(),
                 }
             };

@@ -2,19 +2,17 @@
 
 use std::cmp::Ordering;
 
-use ceto_model::comparable::{bound_after, bound_before};
 use ceto_model::evaluate::slices_of;
 use ceto_model::read::{ResumePoint, Slices};
 use ceto_model::{
-    ClusteringKey, DecoratedKey, PartitionKey, PartitionRange, Position, ReadCommand, ReadTarget,
-    RingPosition, Slice, Token,
+    DecoratedKey, PartitionKey, PartitionRange, Position, ReadCommand, ReadTarget, RingPosition, Slice, Token,
 };
 
 /// Which of two places comes first in the order of reading.
 pub(super) fn compare(a: &ResumePoint, b: &ResumePoint, reversed: bool) -> Ordering {
     ring_rank(a).cmp(&ring_rank(b)).then_with(|| match (a, b) {
-        (ResumePoint::Row(_, a), ResumePoint::Row(_, b)) if reversed => b.cmp(a),
-        (ResumePoint::Row(_, a), ResumePoint::Row(_, b)) => a.cmp(b),
+        (ResumePoint::Inside(_, a), ResumePoint::Inside(_, b)) if reversed => b.cmp(a),
+        (ResumePoint::Inside(_, a), ResumePoint::Inside(_, b)) => a.cmp(b),
         _ => Ordering::Equal,
     })
 }
@@ -22,7 +20,7 @@ pub(super) fn compare(a: &ResumePoint, b: &ResumePoint, reversed: bool) -> Order
 /// Order on the ring: before a token, then its keys (before, within, after each), then after the token.
 fn ring_rank(point: &ResumePoint) -> (Token, u8, Option<&PartitionKey>, u8) {
     match point {
-        ResumePoint::Row(key, _) => (key.token, 1, Some(&key.key), 1),
+        ResumePoint::Inside(key, _) => (key.token, 1, Some(&key.key), 1),
         ResumePoint::Ring(position) => match position {
             RingPosition::BeforeToken(token) => (*token, 0, None, 0),
             RingPosition::BeforeKey(key) => (key.token, 1, Some(&key.key), 0),
@@ -36,37 +34,31 @@ fn ring_rank(point: &ResumePoint) -> (Token, u8, Option<&PartitionKey>, u8) {
 pub(super) fn reaches(point: &ResumePoint, key: &DecoratedKey) -> bool {
     let rank = (key.token, 1, Some(&key.key), 1);
     match point {
-        ResumePoint::Row(..) => ring_rank(point) >= rank,
+        ResumePoint::Inside(..) => ring_rank(point) >= rank,
         ResumePoint::Ring(_) => ring_rank(point) > rank,
     }
 }
 
-/// The slice of rows up to and including `row`, in the order of reading.
-pub(super) fn up_to(row: &ClusteringKey, reversed: bool) -> Slice {
+/// The slice of rows up to `at`, in the order of reading.
+pub(super) fn up_to(at: &Position, reversed: bool) -> Slice {
     let mut slice = Slice::full();
     if reversed {
-        slice.start = Position(bound_before(prefix(row)));
+        slice.start = at.clone();
     } else {
-        slice.end = Position(bound_after(prefix(row)));
+        slice.end = at.clone();
     }
     slice
 }
 
-/// The components of a key without its last byte, which only closes it.
-fn prefix(row: &ClusteringKey) -> &[u8] {
-    row.0.split_last().map_or(&[], |(_, components)| components)
-}
-
-fn slices_after(slices: &Slices, row: &ClusteringKey, reversed: bool) -> Slices {
-    let done = up_to(row, reversed);
+fn slices_after(slices: &Slices, at: &Position, reversed: bool) -> Slices {
     slices
         .iter()
         .map(|slice| {
             let mut rest = slice.clone();
             if reversed {
-                rest.end = rest.end.min(done.start.clone());
+                rest.end = rest.end.min(at.clone());
             } else {
-                rest.start = rest.start.max(done.end.clone());
+                rest.start = rest.start.max(at.clone());
             }
             rest
         })
@@ -78,15 +70,15 @@ fn slices_after(slices: &Slices, row: &ClusteringKey, reversed: bool) -> Slices 
 pub(super) fn after(command: ReadCommand, point: &ResumePoint) -> Option<ReadCommand> {
     let mut rest = command;
     match (&rest.target, point) {
-        (ReadTarget::Partition(_), ResumePoint::Row(_, row)) => {
-            rest.slices = slices_after(&rest.slices, row, rest.reversed);
+        (ReadTarget::Partition(_), ResumePoint::Inside(_, at)) => {
+            rest.slices = slices_after(&rest.slices, at, rest.reversed);
             if rest.slices.is_empty() {
                 return None;
             }
         }
         (ReadTarget::Partition(_), ResumePoint::Ring(_)) => return None,
-        (ReadTarget::Range(range), ResumePoint::Row(key, row)) => {
-            let slices = slices_after(slices_of(&rest, key), row, rest.reversed);
+        (ReadTarget::Range(range), ResumePoint::Inside(key, at)) => {
+            let slices = slices_after(slices_of(&rest, key), at, rest.reversed);
             let start = if slices.is_empty() {
                 RingPosition::AfterKey(key.clone())
             } else {

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use ceto_model::evaluate::live_part;
 use ceto_model::read::{PartitionResult, ReadWork, ResumePoint};
 use ceto_model::{
-    ClusteringKey, DecoratedKey, Mutation, Partition, ReadCommand, ReadLimits, ReadResult, RingPosition, Row,
+    ClusteringKey, DecoratedKey, Mutation, Partition, Position, ReadCommand, ReadLimits, ReadResult,
+    RingPosition, Row,
 };
 use smallvec::SmallVec;
 
@@ -147,13 +148,13 @@ struct Cut {
 
 impl Cut {
     fn is_inside(&self, key: &DecoratedKey) -> bool {
-        matches!(&self.point, ResumePoint::Row(own, _) if own == key)
+        matches!(&self.point, ResumePoint::Inside(own, _) if own == key)
     }
 }
 
 /// The row of one partition after which some replica was not heard.
 struct RowCut {
-    row: ClusteringKey,
+    at: Position,
     is_short: bool,
 }
 
@@ -231,8 +232,8 @@ impl Run<'_> {
     /// Takes one partition, as each replica has it; Some when the read stops in it.
     fn partition(&mut self, key: DecoratedKey, mut parts: SmallVec<[Partition; 3]>) -> Option<Stop> {
         let row_cut = self.row_cut(&key, &parts);
-        if let Some(RowCut { row, .. }) = &row_cut {
-            parts.iter_mut().for_each(|part| self.truncate(part, row));
+        if let Some(RowCut { at, .. }) = &row_cut {
+            parts.iter_mut().for_each(|part| self.truncate(part, at));
         }
         if self.command.reversed {
             parts.iter_mut().for_each(|part| part.rows.reverse());
@@ -245,10 +246,10 @@ impl Run<'_> {
     fn row_cut(&self, key: &DecoratedKey, parts: &[Partition]) -> Option<RowCut> {
         let mut earliest = match self.cut {
             Some(Cut {
-                point: ResumePoint::Row(own, row),
+                point: ResumePoint::Inside(own, at),
                 is_short,
             }) if own == key => Some(RowCut {
-                row: row.clone(),
+                at: at.clone(),
                 is_short: *is_short,
             }),
             _ => None,
@@ -261,24 +262,27 @@ impl Run<'_> {
             if per_partition == u64::MAX || live_rows(self.command, part) < per_partition {
                 continue;
             }
-            let is_earlier = earliest.as_ref().is_none_or(|RowCut { row, .. }| {
+            let behind = Position::behind_row(last, self.command.reversed);
+            let is_earlier = earliest.as_ref().is_none_or(|RowCut { at, .. }| {
                 if self.command.reversed {
-                    last > row
+                    behind > *at
                 } else {
-                    last < row
+                    behind < *at
                 }
             });
             if is_earlier {
-                let row = last.clone();
-                earliest = Some(RowCut { row, is_short: true });
+                earliest = Some(RowCut {
+                    at: behind,
+                    is_short: true,
+                });
             }
         }
         earliest
     }
 
-    /// Drops what lies beyond `row`.
-    fn truncate(&self, part: &mut Partition, row: &ClusteringKey) {
-        let heard = up_to(row, self.command.reversed);
+    /// Drops what lies beyond `at`.
+    fn truncate(&self, part: &mut Partition, at: &Position) {
+        let heard = up_to(at, self.command.reversed);
         part.rows.retain(|(key, _)| heard.contains(key));
         part.range_tombstones = part.range_tombstones.within(&heard).collect();
     }
@@ -327,13 +331,16 @@ impl Run<'_> {
             end = RowsEnd::PartitionFull;
         }
         let stop = match (end, row_cut) {
-            (RowsEnd::PageFull(Some(last)), _) => Some(Stop::Limit(ResumePoint::Row(key.clone(), last))),
+            (RowsEnd::PageFull(Some(last)), _) => {
+                let behind = Position::behind_row(&last, command.reversed);
+                Some(Stop::Limit(ResumePoint::Inside(key.clone(), behind)))
+            }
             (RowsEnd::PageFull(None), _) => Some(Stop::Limit(ResumePoint::Ring(RingPosition::BeforeKey(
                 key.clone(),
             )))),
-            (RowsEnd::All, Some(RowCut { row, is_short })) => {
+            (RowsEnd::All, Some(RowCut { at, is_short })) => {
                 let is_page_full = limits.rows == 0 || limits.bytes == 0;
-                let point = ResumePoint::Row(key.clone(), row);
+                let point = ResumePoint::Inside(key.clone(), at);
                 Some(Stop::at(point, is_short && !is_page_full))
             }
             (RowsEnd::All, None) | (RowsEnd::PartitionFull, _) => None,

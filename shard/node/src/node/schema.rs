@@ -52,7 +52,7 @@ impl Node {
             .map_err(|failure| failure.message)?;
         match result.resume {
             None => {}
-            Some(ResumePoint::Row(..) | ResumePoint::Ring(_)) => {
+            Some(ResumePoint::Inside(..) | ResumePoint::Ring(_)) => {
                 return Err("a read without limits stopped early".to_owned());
             }
         }

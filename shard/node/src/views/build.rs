@@ -241,9 +241,9 @@ impl Node {
             match result.resume {
                 None => break,
                 Some(ResumePoint::Ring(position)) => range.start = position,
-                Some(ResumePoint::Row(key, row)) => {
+                Some(ResumePoint::Inside(key, start)) => {
                     let behind = Slice {
-                        start: Slice::of_row(&row).end,
+                        start,
                         end: ceto_model::Position::after_all(),
                     };
                     first_slices = Some(std::iter::once(behind).collect());

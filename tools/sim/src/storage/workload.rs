@@ -572,12 +572,12 @@ impl Read {
         let mut next = command.clone();
         let (start, first) = match resume {
             ResumePoint::Ring(start) => (start, None),
-            ResumePoint::Row(key, row) => {
+            ResumePoint::Inside(key, bound) => {
                 let mut rest = rows(self.rows.0, self.rows.1);
                 if self.reversed {
-                    rest.end = Position(row.0);
+                    rest.end = bound;
                 } else {
-                    rest.start = Position([&row.0[..], &[0]].concat().into());
+                    rest.start = bound;
                 }
                 (RingPosition::BeforeKey(key), Some(Slices::from_elem(rest, 1)))
             }
