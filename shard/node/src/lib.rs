@@ -42,6 +42,7 @@ pub mod settings;
 mod shard_metrics;
 mod slots;
 mod spare_body;
+mod speculation;
 mod stalls;
 pub mod system;
 pub mod topology;

@@ -34,6 +34,7 @@ use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
+use crate::peers::Peers;
 use crate::prepared::PreparedCache;
 use crate::pump::Pump;
 use crate::replica::TableTimes;
@@ -43,6 +44,7 @@ use crate::settings::Settings;
 use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
+use crate::speculation::ReadLatencies;
 use crate::system::definitions::system_schema;
 use crate::topology::Topology;
 use crate::views::Views;
@@ -73,7 +75,7 @@ pub struct NodeParts {
 /// One shard of a node.
 pub struct Node {
     pub(crate) env: Rc<dyn Env>,
-    network: Rc<dyn Network>,
+    pub(crate) network: Rc<dyn Network>,
     pub(crate) mailbox: Rc<dyn Mailbox<ShardMessage>>,
     pub(crate) options: Arc<NodeOptions>,
     /// See [`Node::settings`].
@@ -87,6 +89,7 @@ pub struct Node {
     schema: RefCell<Arc<Schema>>,
     pub(crate) replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
     pub(crate) topology: RefCell<Arc<Topology>>,
+    pub(crate) peers: Peers,
     pub(crate) pump: Pump,
     pub(crate) prepared: PreparedCache,
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
@@ -115,6 +118,7 @@ pub struct Node {
     /// On shard 0: when the next snapshot expires, in milliseconds since the epoch.
     pub(crate) next_snapshot_expiry: Cell<Option<i64>>,
     pub(crate) table_times: RefCell<FxHashMap<TableId, TableTimes>>,
+    pub(crate) read_latencies: RefCell<FxHashMap<TableId, ReadLatencies>>,
     /// When a log line about tombstones was written last.
     tombstones_logged: Cell<Option<Instant>>,
     /// Bytes that storage does without.
@@ -166,6 +170,7 @@ impl Node {
             replication: RefCell::new(replica_maps(&schema, &topology.ring, local)),
             schema: RefCell::new(schema),
             topology: RefCell::new(Arc::new(topology)),
+            peers: Peers::default(),
             pump: Pump::new(coordinator),
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
@@ -185,6 +190,7 @@ impl Node {
             last_timestamp: Cell::new(0),
             next_snapshot_expiry: Cell::new(None),
             table_times: RefCell::default(),
+            read_latencies: RefCell::default(),
             tombstones_logged: Cell::new(None),
             withheld_memory: Cell::new(0),
             expires_snapshots: Cell::new(false),
@@ -351,6 +357,7 @@ impl Node {
         self.functions.add_to(&mut samples);
         self.response_memory.add_to(&mut samples);
         self.request_memory.add_to(&mut samples);
+        self.peers.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;
         samples.gauge("ceto_connections", "Open client connections.", &[], open);
         let in_flight = self.requests_in_flight.get() as f64;

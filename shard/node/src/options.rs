@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub broadcast_address: IpAddr,
     /// Port of links between nodes.
     pub storage_port: u16,
+    /// `internode_compression`.
+    pub internode_compression: InternodeCompression,
     /// The node's tokens, sorted.
     pub tokens: Vec<i64>,
     /// What can change later ([`crate::settings`]), as it is at the start.
@@ -56,6 +58,18 @@ pub struct NodeOptions {
     pub access: AccessRules,
     /// User-defined functions.
     pub functions: FunctionOptions,
+}
+
+/// Which links between nodes compress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum InternodeCompression {
+    /// None of them.
+    None,
+    /// Those to other data centers.
+    #[default]
+    Datacenters,
+    /// All.
+    All,
 }
 
 /// What user-defined functions may do.

@@ -17,7 +17,7 @@ use ceto_cluster::coordinator::{
     Action, Actions, Coordinator, ReadOptions, Reply, ReplyTo, RequestContext, RequestError,
 };
 use ceto_env::TaskQueue;
-use ceto_internode::{AnswerKind, FailureReason, HostId, RequestId};
+use ceto_internode::{AnswerKind, ExchangeId, FailureReason, HostId, Message, RequestId};
 use ceto_model::read::ReadTarget;
 use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
 
@@ -193,15 +193,56 @@ impl Node {
                     command,
                 } => self.perform_read(reply_to, kind, command, actions),
                 Action::Reply { request, reply } => self.pump.replies.deliver(request, reply),
-                // One node: the ring has no peer to send to and nobody to keep hints for.
-                Action::Send { to, .. } => {
-                    tracing::error!(%to, "a message to a node that is not in the ring")
-                }
-                Action::StoreHint { replica, request, .. } => {
-                    tracing::error!(%replica, ?request, "a hint for a node that is not in the ring");
-                }
+                Action::Send { to, message } => self.send_to_peer(to, message, actions),
+                Action::StoreHint {
+                    replica,
+                    request,
+                    mutation,
+                } => self.store_hint(replica, request, &mutation),
             }
         }
+    }
+
+    /// Tells the core that a peer could not be asked.
+    pub(crate) fn feed_failure(
+        &self,
+        peer: HostId,
+        exchange: ExchangeId,
+        reason: FailureReason,
+        actions: &mut Actions,
+    ) {
+        let now = self.env.clock().now();
+        let message = Message::Failure { exchange, reason };
+        let mut coordinator = self.pump.coordinator.borrow_mut();
+        coordinator.handle(now, peer, message, actions);
+    }
+
+    /// Takes a peer's request or answer.
+    pub(crate) fn handle_peer_message(self: &Rc<Self>, from: HostId, message: Message) {
+        let mut actions = Actions::new();
+        let now = self.env.clock().now();
+        self.pump
+            .coordinator
+            .borrow_mut()
+            .handle(now, from, message, &mut actions);
+        self.perform(&mut actions);
+    }
+
+    /// Answers of this peer that are awaited will not come.
+    pub(crate) fn peer_lost(self: &Rc<Self>, peer: HostId) {
+        let mut actions = Actions::new();
+        let now = self.env.clock().now();
+        let mut coordinator = self.pump.coordinator.borrow_mut();
+        coordinator.peer_lost(now, peer, &mut actions);
+        drop(coordinator);
+        self.perform(&mut actions);
+    }
+
+    /// Keeps a mutation for a replica that has missed it.
+    fn store_hint(&self, replica: HostId, request: RequestId, mutation: &Mutation) {
+        // Without a place for hints the replica gets the mutation by read repair or repair; ANY is not told of success.
+        let _ = (replica, request, mutation);
+        self.metrics.hints_dropped.increment();
     }
 
     fn perform_apply(self: &Rc<Self>, reply_to: ReplyTo, mutation: Mutation, actions: &mut Actions) {

@@ -290,17 +290,17 @@ fn read_now(context: &RequestContext, table: &Table, command: &ReadCommand) -> O
         consistency: context.consistency,
         deadline: context.deadline(node.settings().limits.read_timeout),
     };
-    node.read_now(&coordinator, &read_options(table), command)
+    node.read_now(&coordinator, &read_options(node, table), command)
 }
 
-fn read_options(table: &Table) -> ReadOptions {
+fn read_options(node: &crate::node::Node, table: &Table) -> ReadOptions {
     let read_repair = match table.options.read_repair.as_str() {
         "NONE" => ReadRepair::None,
         _ => ReadRepair::Blocking,
     };
     ReadOptions {
         read_repair,
-        speculate_after: None,
+        speculate_after: node.speculates_after(table),
     }
 }
 
@@ -336,10 +336,15 @@ pub(crate) async fn read(
         consistency: context.consistency,
         deadline: context.deadline(timeout),
     };
+    let began = node.has_peers().then(|| node.env.clock().read());
     let result = node
-        .read(coordinator, &read_options(table), command)
+        .read(coordinator, &read_options(node, table), command)
         .await
         .map_err(|failure| request_error(node, failure))?;
+    if let Some(began) = began {
+        let took = node.env.clock().read().saturating_duration_since(began);
+        node.note_coordinated_read(table.id, took);
+    }
     context.trace(|| {
         let work = result.work;
         format!(
@@ -370,9 +375,11 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
     };
     let schema = node.schema();
     let settings = node.settings();
+    let topology = node.topology();
     let source = VirtualSource {
         options: &node.options,
         schema: &schema,
+        peers: &topology.peers,
         clients: &clients,
         settings: &settings.shown,
         figures: &figures,

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use ceto_cluster::{Ring, RingNode};
 use ceto_internode::HostId;
 use ceto_model::Token;
+use ceto_native::Event;
+use ceto_native::response::{StatusChangeKind, TopologyChangeKind};
 use uuid::Uuid;
 
 use crate::node::Node;
@@ -72,6 +74,13 @@ pub struct Peer {
     pub state: PeerState,
 }
 
+impl Peer {
+    /// Where clients reach it.
+    pub fn client_address(&self) -> SocketAddr {
+        SocketAddr::new(self.rpc, self.native_port)
+    }
+}
+
 /// The cluster.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -108,7 +117,60 @@ pub fn local_ring_node(options: &NodeOptions) -> RingNode {
     }
 }
 
+/// What clients are told of a new topology, in the order in which they are told.
+fn events(old: &Topology, new: &Topology) -> Vec<Event> {
+    let is_shown = |peer: &&Peer| peer.state != PeerState::Joining;
+    let shown = |topology: &'_ Topology, host| topology.peer(host).filter(is_shown).cloned();
+    let changed = |change, peer: &Peer| Event::TopologyChange {
+        change,
+        address: peer.client_address(),
+    };
+    let status = |change, peer: &Peer| Event::StatusChange {
+        change,
+        address: peer.client_address(),
+    };
+    let mut events = Vec::new();
+    for peer in old.peers.iter().filter(is_shown) {
+        if shown(new, peer.host).is_none() {
+            events.push(changed(TopologyChangeKind::RemovedNode, peer));
+        }
+    }
+    for peer in new.peers.iter().filter(is_shown) {
+        let before = shown(old, peer.host);
+        match &before {
+            None => events.push(changed(TopologyChangeKind::NewNode, peer)),
+            Some(before) if before.tokens != peer.tokens => {
+                events.push(changed(TopologyChangeKind::MovedNode, peer));
+            }
+            Some(_) => {}
+        }
+        match (before.is_some_and(|before| before.is_alive), peer.is_alive) {
+            (false, true) => events.push(status(StatusChangeKind::Up, peer)),
+            (true, false) => events.push(status(StatusChangeKind::Down, peer)),
+            _ => {}
+        }
+    }
+    events
+}
+
 impl Node {
+    /// Tells this shard's clients what is new.
+    fn notify_topology(&self, old: &Topology, new: &Topology) {
+        let events = events(old, new);
+        if events.is_empty() {
+            return;
+        }
+        let connections: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .filter_map(|(_, c)| c.upgrade())
+            .collect();
+        for connection in connections {
+            events.iter().for_each(|event| connection.notify(event));
+        }
+    }
+
     /// The present topology.
     pub fn topology(&self) -> Arc<Topology> {
         self.topology.borrow().clone()
@@ -135,5 +197,78 @@ impl Node {
         for peer in &topology.peers {
             self.pump.set_alive(peer.host, peer.is_alive);
         }
+        self.update_links(&old, &topology);
+        self.notify_topology(&old, &topology);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn peer(id: u8, state: PeerState, is_alive: bool) -> Peer {
+        Peer {
+            host: HostId(Uuid::from_u128(u128::from(id))),
+            internode: SocketAddr::from(([127, 0, 0, id], 7000)),
+            rpc: [127, 0, 0, id].into(),
+            native_port: 9042,
+            shard_count: 1,
+            datacenter: "dc".into(),
+            rack: "rack".into(),
+            tokens: vec![Token(i64::from(id))],
+            release_version: "5.0.0".into(),
+            schema_version: Uuid::nil(),
+            is_alive,
+            state,
+        }
+    }
+
+    fn told(old: &[Peer], new: &[Peer]) -> Vec<String> {
+        let topology = |peers: &[Peer]| Topology {
+            ring: Arc::default(),
+            peers: peers.to_vec(),
+        };
+        events(&topology(old), &topology(new))
+            .into_iter()
+            .map(|event| match event {
+                Event::TopologyChange { change, address } => format!("{} {address}", change.name()),
+                Event::StatusChange { change, address } => format!("{} {address}", change.name()),
+                Event::SchemaChange(_) => unreachable!("no schema changes"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn clients_hear_of_nodes_once_they_serve() {
+        use PeerState::{Joining, Leaving, Normal};
+        let none: [&str; 0] = [];
+        assert_eq!(told(&[], &[peer(2, Joining, true)]), none);
+        assert_eq!(
+            told(&[peer(2, Joining, true)], &[peer(2, Normal, true)]),
+            ["NEW_NODE 127.0.0.2:9042", "UP 127.0.0.2:9042"]
+        );
+        assert_eq!(told(&[], &[peer(2, Normal, false)]), ["NEW_NODE 127.0.0.2:9042"]);
+        assert_eq!(
+            told(&[peer(2, Normal, true)], &[peer(2, Normal, false)]),
+            ["DOWN 127.0.0.2:9042"]
+        );
+        assert_eq!(
+            told(&[peer(2, Normal, false)], &[peer(2, Leaving, true)]),
+            ["UP 127.0.0.2:9042"]
+        );
+        assert_eq!(
+            told(&[peer(2, Normal, true)], &[]),
+            ["REMOVED_NODE 127.0.0.2:9042"]
+        );
+        let moved = Peer {
+            tokens: vec![Token(99)],
+            ..peer(2, Normal, true)
+        };
+        assert_eq!(
+            told(&[peer(2, Normal, true)], &[moved]),
+            ["MOVED_NODE 127.0.0.2:9042"]
+        );
     }
 }

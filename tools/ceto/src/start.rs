@@ -201,6 +201,7 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
         listen_address: config.rpc_address,
         broadcast_address: config.rpc_address,
         storage_port: config.storage_port,
+        internode_compression: Default::default(),
         tokens: identity.tokens.clone(),
         settings: settings(config, memory),
         access: config.access_rules().unwrap_or_default(),

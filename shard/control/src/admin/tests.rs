@@ -69,6 +69,7 @@ fn options() -> NodeOptions {
         listen_address: [127, 0, 0, 1].into(),
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
+        internode_compression: Default::default(),
         tokens: vec![0],
         settings: Default::default(),
         storage: StorageSettings::default(),

@@ -43,6 +43,9 @@ impl Node {
             return Err("the node is drained; start it again".to_owned());
         }
         self.is_draining.set(false);
+        if self.peers.listening.get().is_some() {
+            self.listen_for_peers()?;
+        }
         self.listen()
     }
 
@@ -57,6 +60,7 @@ impl Node {
                 self.env.tasks().sleep(DRAIN_LOOK).await;
             }
         }
+        self.close_links();
         let outcome = match self.database.get() {
             Some(database) => database.drain().await.map_err(|error| error.to_string()),
             None => Ok(()),

@@ -91,6 +91,7 @@ impl Node {
             .filter(|table| !table.is_virtual && self.schema().table_by_id(table.id).is_none())
         {
             self.table_times.borrow_mut().remove(&table.id);
+            self.read_latencies.borrow_mut().remove(&table.id);
             if let Err(error) = database.drop_table(table.id).await {
                 error!(%error, keyspace = %table.keyspace, table = %table.name, "files of a dropped table remain");
             }

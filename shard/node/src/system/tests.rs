@@ -15,6 +15,7 @@ use super::definitions::{SYSTEM, SYSTEM_SCHEMA, system_schema};
 use super::schema_rows::{StoredSchema, TABLES, difference};
 use super::virtual_rows::{VirtualSource, read};
 use crate::options::{NodeOptions, StorageSettings};
+use crate::topology::{Peer, PeerState};
 
 /// Stored partitions, as the storage engine would keep them.
 #[derive(Default)]
@@ -210,6 +211,7 @@ fn options() -> NodeOptions {
         listen_address: [127, 0, 0, 1].into(),
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
+        internode_compression: Default::default(),
         tokens: vec![-1, 5],
         settings: Default::default(),
         storage: StorageSettings::default(),
@@ -238,6 +240,7 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
     let source = VirtualSource {
         options: &options,
         schema: &schema,
+        peers: &peers(),
         clients: &[],
         settings: &[],
         figures: &[],
@@ -247,12 +250,36 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
     read(table, &command, &source)
 }
 
+/// One that serves and one that joins.
+fn peers() -> Vec<Peer> {
+    [(2, PeerState::Normal), (3, PeerState::Joining)]
+        .map(|(id, state)| Peer {
+            host: ceto_internode::HostId(Uuid::from_u128(u128::from(id))),
+            internode: std::net::SocketAddr::from(([127, 0, 0, id], 7000)),
+            rpc: [127, 0, 0, id].into(),
+            native_port: 9042,
+            shard_count: 2,
+            datacenter: "dc".into(),
+            rack: "rack".into(),
+            tokens: vec![ceto_model::Token(i64::from(id))],
+            release_version: "5.0.0".into(),
+            schema_version: Uuid::nil(),
+            is_alive: true,
+            state,
+        })
+        .to_vec()
+}
+
 #[test]
 fn virtual_tables_answer_reads() {
     let local = read_all((SYSTEM, "local"));
     assert_eq!(local.partitions.len(), 1);
     assert_eq!(&local.partitions[0].key.key.0[..], b"local");
-    assert!(read_all((SYSTEM, "peers_v2")).partitions.is_empty());
+    for table in ["peers", "peers_v2"] {
+        let peers = read_all((SYSTEM, table)).partitions;
+        assert_eq!(peers.len(), 1, "a node that joins is not shown");
+        assert_eq!(peers[0].key.key.0[..], [127, 0, 0, 2]);
+    }
     let columns = read_all(("system_virtual_schema", "columns"));
     let rows: usize = columns.partitions.iter().map(|p| p.partition.rows.len()).sum();
     assert!(rows > 15, "{rows} columns of virtual tables");

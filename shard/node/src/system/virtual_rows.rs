@@ -15,6 +15,7 @@ use super::schema_rows::column_row;
 use crate::figures::TableFigures;
 use crate::options::{CQL_VERSION, NodeOptions, RELEASE_VERSION};
 use crate::settings::Setting;
+use crate::topology::{Peer, PeerState};
 
 /// One client connection, as `system_views.clients` shows it.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct VirtualSource<'a> {
     pub options: &'a NodeOptions,
     /// The present schema.
     pub schema: &'a Schema,
+    /// The other nodes.
+    pub peers: &'a [Peer],
     /// Present connections (only read for `clients`).
     pub clients: &'a [ClientRow],
     /// All settings.
@@ -71,6 +74,8 @@ pub fn read(table: &Table, command: &ReadCommand, source: &VirtualSource<'_>) ->
 fn rows(table: &Table, source: &VirtualSource<'_>) -> Vec<SystemRow> {
     match (&*table.keyspace, &*table.name) {
         (SYSTEM, "local") => vec![local(source)],
+        (SYSTEM, "peers") => members(source).map(peer).collect(),
+        (SYSTEM, "peers_v2") => members(source).map(peer_v2).collect(),
         (SYSTEM_VIRTUAL_SCHEMA, "keyspaces") => virtual_keyspaces(source)
             .map(|ks| keyspace_row(&ks.name))
             .collect(),
@@ -111,18 +116,16 @@ fn rows(table: &Table, source: &VirtualSource<'_>) -> Vec<SystemRow> {
             .collect(),
         (SYSTEM, "size_estimates") => estimates::rows(source, &[]),
         (SYSTEM, "table_estimates") => estimates::rows(source, &["local_primary", "primary"]),
-        // One node: no peers, no views.
         _ => Vec::new(),
     }
 }
 
 fn local(source: &VirtualSource<'_>) -> SystemRow {
     let options = source.options;
-    let address = || Value::Inet(options.rpc_address);
     SystemRow::default()
         .with("key", text("local"))
         .with("bootstrapped", text("COMPLETED"))
-        .with("broadcast_address", address())
+        .with("broadcast_address", Value::Inet(options.broadcast_address))
         .with("broadcast_port", Value::Int(i32::from(options.storage_port)))
         .with("cluster_name", text(&options.cluster_name))
         .with("cql_version", text(CQL_VERSION))
@@ -132,16 +135,52 @@ fn local(source: &VirtualSource<'_>) -> SystemRow {
             Value::Int(i32::try_from(source.started).unwrap_or(i32::MAX)),
         )
         .with("host_id", Value::Uuid(options.host_id))
-        .with("listen_address", address())
+        .with("listen_address", Value::Inet(options.listen_address))
         .with("listen_port", Value::Int(i32::from(options.storage_port)))
         .with("native_protocol_version", text("5"))
         .with("partitioner", text(ceto_model::token::PARTITIONER))
         .with("rack", text(&options.rack))
         .with("release_version", text(RELEASE_VERSION))
-        .with("rpc_address", address())
+        .with("rpc_address", Value::Inet(options.rpc_address))
         .with("rpc_port", Value::Int(i32::from(options.native_port)))
         .with("schema_version", Value::Uuid(source.schema.version))
         .with("tokens", text_set(options.tokens.iter().map(i64::to_string)))
+}
+
+/// Nodes that clients are told of: those that serve.
+fn members<'a>(source: &'a VirtualSource<'_>) -> impl Iterator<Item = &'a Peer> {
+    source
+        .peers
+        .iter()
+        .filter(|peer| peer.state != PeerState::Joining)
+}
+
+fn peer_of_any_version(peer: &Peer) -> SystemRow {
+    SystemRow::default()
+        .with("peer", Value::Inet(peer.internode.ip()))
+        .with("data_center", text(&*peer.datacenter))
+        .with("host_id", Value::Uuid(peer.host.0))
+        .with("preferred_ip", Value::Inet(peer.internode.ip()))
+        .with("rack", text(&*peer.rack))
+        .with("release_version", text(&*peer.release_version))
+        .with("schema_version", Value::Uuid(peer.schema_version))
+        .with(
+            "tokens",
+            text_set(peer.tokens.iter().map(|token| token.0.to_string())),
+        )
+}
+
+fn peer(peer: &Peer) -> SystemRow {
+    peer_of_any_version(peer).with("rpc_address", Value::Inet(peer.rpc))
+}
+
+fn peer_v2(peer: &Peer) -> SystemRow {
+    let port = || Value::Int(i32::from(peer.internode.port()));
+    peer_of_any_version(peer)
+        .with("peer_port", port())
+        .with("preferred_port", port())
+        .with("native_address", Value::Inet(peer.rpc))
+        .with("native_port", Value::Int(i32::from(peer.native_port)))
 }
 
 fn virtual_keyspaces<'a>(

@@ -26,9 +26,11 @@ use ceto_node::system::schema_rows;
 use ceto_node::{Node, NodeParts};
 use uuid::Uuid;
 
+pub(crate) mod cluster;
+
 const VERSION: ProtocolVersion = ProtocolVersion::V4;
 
-struct Alone;
+pub(crate) struct Alone;
 
 impl Mailbox<ShardMessage> for Alone {
     fn send(&self, _: u16, message: ShardMessage) -> Result<(), ShardMessage> {
@@ -123,6 +125,33 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A connection to whoever accepts.
+    pub(crate) fn connect_raw(acceptor: &Acceptor, address: [u8; 4]) -> Client {
+        let socket = Rc::new(MemorySocket {
+            output: RefCell::default(),
+            is_paused: Cell::default(),
+            is_closed: Cell::default(),
+            is_aborted: Cell::default(),
+            peer: SocketAddr::from((address, 40_000)),
+        });
+        let protocol = Some(acceptor(socket.clone()));
+        let decoder = FrameDecoder::new(Direction::Response, 256 << 20);
+        Client {
+            socket,
+            protocol,
+            held: Vec::new(),
+            decoder,
+        }
+    }
+
+    /// Greets the server; it must be ready.
+    pub(crate) fn start_up(&mut self, extra: &[(&str, &str)]) {
+        let mut options = vec![("CQL_VERSION".to_owned(), "3.0.0".to_owned())];
+        options.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        self.send(&encode(0, Request::Startup(Startup { options })));
+        assert!(matches!(self.read()[..], [Response::Ready]));
+    }
+
     /// Sends bytes; what the server does not want yet waits.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
@@ -223,29 +252,12 @@ impl World {
     /// A client before STARTUP.
     pub(crate) fn connect_raw(&self, address: [u8; 4]) -> Client {
         let acceptor = self.network.acceptor.borrow().clone().unwrap();
-        let socket = Rc::new(MemorySocket {
-            output: RefCell::default(),
-            is_paused: Cell::default(),
-            is_closed: Cell::default(),
-            is_aborted: Cell::default(),
-            peer: SocketAddr::from((address, 40_000)),
-        });
-        let protocol = Some(acceptor(socket.clone()));
-        let decoder = FrameDecoder::new(Direction::Response, 256 << 20);
-        Client {
-            socket,
-            protocol,
-            held: Vec::new(),
-            decoder,
-        }
+        Client::connect_raw(&acceptor, address)
     }
 
     pub(crate) fn connect_with(&self, address: [u8; 4], extra: &[(&str, &str)]) -> Client {
         let mut client = self.connect_raw(address);
-        let mut options = vec![("CQL_VERSION".to_owned(), "3.0.0".to_owned())];
-        options.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        client.send(&encode(0, Request::Startup(Startup { options })));
-        assert!(matches!(client.read()[..], [Response::Ready]));
+        client.start_up(extra);
         client
     }
 
@@ -341,6 +353,19 @@ pub(crate) fn query(stream: i16, text: &str, page_size: Option<i32>, values: Vec
     )
 }
 
+/// The bytes of a QUERY at a level.
+pub(crate) fn query_at(consistency: Consistency, text: &str, page_size: Option<i32>) -> BytesMut {
+    let mut parameters = QueryParameters::new(consistency);
+    parameters.page_size = page_size;
+    encode(
+        0,
+        Request::Query(Query {
+            query: text.to_owned(),
+            parameters,
+        }),
+    )
+}
+
 fn change_schema_by(node: &Rc<Node>, env: &Rc<MemoryEnv>) {
     let (node_of_door, env) = (Rc::downgrade(node), Rc::downgrade(env));
     node.set_control(Box::new(move |request| {
@@ -385,6 +410,7 @@ pub(crate) fn options(limits: Limits) -> NodeOptions {
         listen_address: [127, 0, 0, 1].into(),
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
+        internode_compression: Default::default(),
         tokens: (0_i64..16)
             .map(|index| i64::MIN.wrapping_add(index << 60))
             .collect(),
