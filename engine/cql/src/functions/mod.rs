@@ -116,7 +116,22 @@ impl ScalarFunction {
         format!("{}.{}", self.keyspace(), self.name)
     }
 
-    fn signature(&self) -> String {
+    /// Of rows in the order of its arguments, those with the same result lie together.
+    pub(crate) fn is_monotonic(&self) -> bool {
+        const MONOTONIC: [&str; 7] = [
+            "floor",
+            "to_date",
+            "to_timestamp",
+            "to_unix_timestamp",
+            "todate",
+            "totimestamp",
+            "tounixtimestamp",
+        ];
+        matches!(self.implementation, Implementation::Native(_)) && MONOTONIC.contains(&&*self.name)
+    }
+
+    /// `system.floor : (timestamp, duration) -> timestamp`
+    pub(crate) fn signature(&self) -> String {
         let types: Vec<_> = self.argument_types.iter().map(|t| self.shown(t)).collect();
         format!(
             "{} : ({}) -> {}",

@@ -20,8 +20,10 @@ const LEVELED: &str = "LeveledCompactionStrategy";
 enum Value {
     /// true or false
     Boolean,
-    /// An integer, not below the bound.
+    /// An integer of 64 bits, not below the bound.
     Integer { least: i64 },
+    /// One of 32 bits.
+    Int { least: i32 },
     /// A number, not below the bound.
     Number { least: f64 },
     /// A number between 0 and 1, maybe as a percentage.
@@ -37,6 +39,8 @@ enum Value {
     /// Only `false`: true would drop live data.
     Unsafe,
 }
+
+const MIN_SSTABLE_SIZE: &str = "min_sstable_size";
 
 /// Options of every strategy.
 const COMMON: &[(&str, Value)] = &[
@@ -70,11 +74,11 @@ const SIZE_TIERED: &[(&str, Value)] = &[
             least: f64::NEG_INFINITY,
         },
     ),
-    ("min_sstable_size", Value::Integer { least: 0 }),
+    (MIN_SSTABLE_SIZE, Value::Integer { least: 0 }),
 ];
 
 const TIME_WINDOW: &[(&str, Value)] = &[
-    ("compaction_window_size", Value::Integer { least: 1 }),
+    ("compaction_window_size", Value::Int { least: 1 }),
     (
         "compaction_window_unit",
         Value::Word(&["MINUTES", "HOURS", "DAYS"]),
@@ -91,20 +95,20 @@ const TIME_WINDOW: &[(&str, Value)] = &[
 ];
 
 const LEVELED_ONLY: &[(&str, Value)] = &[
-    ("fanout_size", Value::Integer { least: 1 }),
+    ("fanout_size", Value::Int { least: 1 }),
     ("single_sstable_uplevel", Value::Boolean),
-    ("sstable_size_in_mb", Value::Integer { least: 1 }),
+    ("sstable_size_in_mb", Value::Int { least: 1 }),
 ];
 
 const UNIFIED: &[(&str, Value)] = &[
-    ("base_shard_count", Value::Integer { least: 1 }),
+    ("base_shard_count", Value::Int { least: 1 }),
     (
         "expired_sstable_check_frequency_seconds",
         Value::Integer { least: 1 },
     ),
     ("flush_size_override", Value::Size { least: 1 }),
-    ("max_sstables_to_compact", Value::Integer { least: i64::MIN }),
-    ("min_sstable_size", Value::Size { least: 0 }),
+    ("max_sstables_to_compact", Value::Int { least: i32::MIN }),
+    (MIN_SSTABLE_SIZE, Value::Size { least: 0 }),
     (
         "overlap_inclusion_method",
         Value::Word(&["NONE", "SINGLE", "TRANSITIVE"]),
@@ -119,7 +123,7 @@ const UNIFIED: &[(&str, Value)] = &[
 
 const INCREMENTAL: &[(&str, Value)] = &[
     ("space_amplification_goal", Value::Number { least: 1.0 }),
-    ("sstable_size_in_mb", Value::Integer { least: 1 }),
+    ("sstable_size_in_mb", Value::Int { least: 1 }),
 ];
 
 /// The options that a strategy has beside the common ones; None: there is no such strategy.
@@ -178,6 +182,11 @@ pub(super) fn compaction(entries: &Entries) -> Result<BTreeMap<String, String>, 
         check_buckets(&stored)?;
     }
     check_space_amplification(&stored)?;
+    match strategy {
+        LEVELED => check_levels(&stored)?,
+        "UnifiedCompactionStrategy" => check_smallest(&stored)?,
+        _ => {}
+    }
     stored.insert(CLASS.to_owned(), class);
     Ok(stored)
 }
@@ -205,16 +214,34 @@ fn check_options(
     )))
 }
 
+impl Value {
+    /// The bound of an integer.
+    fn least(self) -> i64 {
+        match self {
+            Value::Integer { least } => least,
+            Value::Int { least } => least.into(),
+            _ => i64::MIN,
+        }
+    }
+}
+
+fn parse_integer(text: &str, kind: Value) -> Result<i64, std::num::ParseIntError> {
+    match kind {
+        Value::Int { .. } => text.parse::<i32>().map(i64::from),
+        _ => text.parse(),
+    }
+}
+
 fn check_value(name: &str, text: &mut String, kind: Value) -> Result<(), CqlError> {
     let problem = match kind {
         Value::Boolean if is_boolean(text) => return Ok(()),
         Value::Boolean => format!("'{name}' should either be 'true' or 'false', not {text}"),
-        Value::Integer { least } => match text.parse::<i64>() {
-            Ok(number) if number >= least => return Ok(()),
+        Value::Int { .. } | Value::Integer { .. } => match parse_integer(text, kind) {
+            Ok(number) if number >= kind.least() => return Ok(()),
             Ok(number) if name == "compaction_window_size" => {
                 format!("{number} must be greater than 1 for {name}")
             }
-            Ok(number) if least == 1 => format!("{name} must be larger than 0, but was {number}"),
+            Ok(number) if kind.least() == 1 => format!("{name} must be larger than 0, but was {number}"),
             Ok(number) => format!("{name} must be non negative: {number}"),
             Err(_) if name == MIN_THRESHOLD || name == MAX_THRESHOLD => {
                 format!("Invalid value {text} for '{name}' compaction sub-option - must be an integer")
@@ -291,9 +318,11 @@ fn parse_size(text: &str) -> Option<u64> {
     (bytes >= 0.0 && bytes < i64::MAX as f64).then_some(bytes as u64)
 }
 
+/// As Cassandra shows sizes: `1.500GiB`.
 fn format_size(bytes: u64) -> String {
-    match bytes {
-        0x10_0000.. => format!("{}.000MiB", bytes >> 20),
+    let units = SIZE_UNITS.iter().filter(|(_, shift)| bytes >> shift > 0);
+    match units.max_by_key(|(_, shift)| *shift) {
+        Some((unit, shift @ 10..)) => format!("{:.3}{unit}", bytes as f64 / (1u64 << shift) as f64),
         _ => format!("{bytes}B"),
     }
 }
@@ -357,6 +386,41 @@ fn check_buckets(options: &BTreeMap<String, String>) -> Result<(), CqlError> {
         format_double(high),
         format_double(low)
     )))
+}
+
+/// The last level's size must be a number of bytes.
+fn check_levels(options: &BTreeMap<String, String>) -> Result<(), CqlError> {
+    const LAST_LEVEL: i32 = 8;
+    let number = |name: &str, default: f64| {
+        let text = options.get(name);
+        text.and_then(|text| parse_double(text)).unwrap_or(default)
+    };
+    let size = number("sstable_size_in_mb", 160.0) * f64::from(1 << 20);
+    let bytes = number("fanout_size", 10.0).powi(LAST_LEVEL) * size;
+    if bytes <= i64::MAX as f64 {
+        return Ok(());
+    }
+    Err(CqlError::config(format!(
+        "At most {} bytes may be in a compaction level; your maxSSTableSize must be absurdly high to compute {}",
+        i64::MAX,
+        format_double(bytes)
+    )))
+}
+
+/// The smallest sstable that is split must be below what the target size allows.
+fn check_smallest(options: &BTreeMap<String, String>) -> Result<(), CqlError> {
+    const DEFAULT_TARGET: u64 = 1 << 30;
+    let size = |name: &str| options.get(name).and_then(|text| parse_size(text));
+    let target = size("target_sstable_size").unwrap_or(DEFAULT_TARGET);
+    let limit = (target as f64 * std::f64::consts::FRAC_1_SQRT_2).ceil() as u64;
+    match size(MIN_SSTABLE_SIZE) {
+        Some(least) if least >= limit => Err(CqlError::config(format!(
+            "Invalid configuration, {MIN_SSTABLE_SIZE} ({}) should be less than the target size minimum: {}",
+            format_size(least),
+            format_size(limit)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn check_space_amplification(options: &BTreeMap<String, String>) -> Result<(), CqlError> {

@@ -141,3 +141,32 @@ fn sizes_of_dictionaries_have_units() {
     let text = "compression = {'class': 'ZstdCompressor', 'training_max_dictionary_size': '64KiB'}";
     assert!(new_table_options(&properties(text)).is_err());
 }
+
+#[test]
+fn sizes_of_sstables_are_ones_that_can_be() {
+    let with = |options: &str| new_table_options(&properties(&format!("compaction = {{{options}}}")));
+    for fine in [
+        "'class': 'LeveledCompactionStrategy', 'fanout_size': 12, 'sstable_size_in_mb': 1000",
+        "'class': 'UnifiedCompactionStrategy', 'min_sstable_size': '724MiB'",
+        "'class': 'UnifiedCompactionStrategy', 'min_sstable_size': '2GiB', 'target_sstable_size': '4GiB'",
+    ] {
+        assert!(with(fine).is_ok(), "{fine}");
+    }
+    for (wrong, problem) in [
+        (
+            "'class': 'LeveledCompactionStrategy', 'sstable_size_in_mb': 9999999999",
+            "9999999999 is not a parsable int (base10) for sstable_size_in_mb",
+        ),
+        (
+            "'class': 'LeveledCompactionStrategy', 'fanout_size': 1000000000",
+            "your maxSSTableSize must be absurdly high",
+        ),
+        (
+            "'class': 'UnifiedCompactionStrategy', 'min_sstable_size': '2GiB'",
+            "min_sstable_size (2.000GiB) should be less than the target size minimum: 724.077MiB",
+        ),
+    ] {
+        let error = with(wrong).unwrap_err();
+        assert!(format!("{error:?}").contains(problem), "{error:?}");
+    }
+}

@@ -185,12 +185,16 @@ fn explain_select(
         }
         steps.push(ExplainStep::new("filter", detail));
     }
-    if let Some(columns) = select.group_by {
+    if let Some(grouping) = &select.group_by {
+        let and_more = match grouping.by {
+            Some(_) => " and a function of the next",
+            None => "",
+        };
         steps.push(ExplainStep::new(
             "group",
             format!(
-                "by the first {} of the primary key, as rows come",
-                counted(columns, "column")
+                "by the first {} of the primary key{and_more}, as rows come",
+                counted(grouping.columns, "column")
             ),
         ));
     }

@@ -359,8 +359,21 @@ impl ResultBuilder {
         sink: &mut impl RowSink,
     ) -> Result<Step, CqlError> {
         let key_columns = select.table.partition_key().len();
-        let prefix = match select.group_by {
-            Some(count) => prefix_of(view, count.saturating_sub(key_columns)),
+        let prefix = match &select.group_by {
+            Some(grouping) => {
+                let mut prefix = prefix_of(view, grouping.columns.saturating_sub(key_columns));
+                // Of a row, that is: a partition without rows is a group of its own.
+                if let (Some(by), Some(_)) = (&grouping.by, clustering) {
+                    let value = by.value(&Evaluation {
+                        values: &self.values,
+                        context,
+                        row: Some(view),
+                    })?;
+                    prefix.push(u8::from(value.is_some()));
+                    prefix.extend_from_slice(&value.unwrap_or_default());
+                }
+                prefix
+            }
             None => Vec::new(),
         };
         let continues = self.group.as_ref().is_some_and(|group| {

@@ -11,6 +11,7 @@ pub(crate) mod assignment;
 pub(crate) mod batch;
 mod features;
 mod functions;
+pub(crate) mod grouping;
 pub(crate) mod insert_json;
 pub(crate) mod modification;
 pub(crate) mod nearest;

@@ -1,9 +1,10 @@
 //! SELECT: restrictions, selection, order, groups and limits, checked against each other.
 
 use super::Preparation;
+use super::grouping::Grouping;
 use super::nearest::{NEEDS_INDEXES, Nearest};
 use super::selection::{Projection, Selection};
-use crate::ast::{OrderingKind, Select, Selectable, Term};
+use crate::ast::{OrderingKind, Select, Term};
 use crate::expression::{Expression, prepare_term};
 use crate::restrictions::{ALLOW_FILTERING, Restrictions, StatementKind};
 use crate::{ColumnSpecification, CqlError};
@@ -20,8 +21,7 @@ pub(crate) struct PreparedSelect {
     pub(crate) result_columns: Vec<ColumnSpecification>,
     pub(crate) json: bool,
     pub(crate) distinct: bool,
-    /// Rows that agree in so many leading columns of the primary key are one group.
-    pub(crate) group_by: Option<usize>,
+    pub(crate) group_by: Option<Grouping>,
     /// Rows from the last to the first.
     pub(crate) reversed: bool,
     /// Order of rows of several partitions: column index, and whether the greatest comes first.
@@ -69,7 +69,7 @@ impl PreparedSelect {
         // What is wrong with the order itself is told first.
         let nearest = Nearest::prepare(preparation, &table, select)?;
         let restrictions = restrictions?;
-        let group_by = group_by(&table, select, &restrictions)?;
+        let group_by = Grouping::prepare(preparation, &table, select, &restrictions)?;
         if select.distinct {
             check_distinct(&table, &selection, &restrictions)?;
             if select.per_partition_limit.is_some() {
@@ -217,51 +217,8 @@ fn check_distinct(table: &Table, selection: &Selection, restrictions: &Restricti
     Ok(())
 }
 
-/// The number of leading primary key columns that make a group.
-fn group_by(table: &Table, select: &Select, restrictions: &Restrictions) -> Result<Option<usize>, CqlError> {
-    if select.group_by.is_empty() {
-        return Ok(None);
-    }
-    let key_length = table.partition_key().len() + table.clustering().len();
-    let mut next = 0;
-    for selectable in &select.group_by {
-        let Selectable::Column(name) = selectable else {
-            return Err(CqlError::invalid("GROUP BY on functions is not supported yet"));
-        };
-        let index = table
-            .column_index(name)
-            .ok_or_else(|| crate::expression::undefined_column(table, name))?;
-        if index >= key_length {
-            return Err(CqlError::Invalid(format!(
-                "Group by is currently only supported on the columns of the PRIMARY KEY, got {name}"
-            )));
-        }
-        // Columns that are fixed may be left out.
-        while next < index && is_fixed(table, restrictions, next) {
-            next += 1;
-        }
-        if next != index {
-            return Err(CqlError::invalid(
-                "Group by currently only support groups of columns following their declared order in the PRIMARY KEY",
-            ));
-        }
-        next += 1;
-    }
-    if next < table.partition_key().len() && !restrictions.partition.is_single() {
-        return Err(CqlError::invalid(
-            "Group by is not supported on only a part of the partition key",
-        ));
-    }
-    if select.distinct && next > table.partition_key().len() {
-        return Err(CqlError::invalid(
-            "Grouping on clustering columns is not allowed for SELECT DISTINCT queries",
-        ));
-    }
-    Ok(Some(next.max(table.partition_key().len())))
-}
-
 /// A column of the primary key that has the same value in all rows of the answer.
-fn is_fixed(table: &Table, restrictions: &Restrictions, index: usize) -> bool {
+pub(super) fn is_fixed(table: &Table, restrictions: &Restrictions, index: usize) -> bool {
     let key_count = table.partition_key().len();
     match index.checked_sub(key_count) {
         None => restrictions.partition.is_single(),

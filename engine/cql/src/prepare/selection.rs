@@ -161,7 +161,7 @@ fn name_of(selectable: &Selectable, raw: &Raw<'_>, expression: &Expression, tabl
 }
 
 /// An expression over the columns of `table`.
-fn prepare_raw(
+pub(super) fn prepare_raw(
     preparation: &mut Preparation<'_>,
     table: &Arc<Table>,
     raw: &Raw<'_>,

@@ -308,6 +308,11 @@ impl SchemaChange {
         )
     }
 
+    /// Makes a materialized view.
+    pub fn creates_view(&self) -> bool {
+        matches!(self.action, Action::CreateView(_))
+    }
+
     /// The options that CREATE or ALTER TABLE, or one of a view, writes; None for other statements.
     pub fn table_properties(&self) -> Option<Vec<&str>> {
         let properties = match &self.action {
