@@ -4,7 +4,7 @@
 //! - What [`Database::apply`] acknowledged is in the commitlog (unless its keyspace says otherwise) and in a memtable.
 //! - A write either happens in full or is refused in full.
 //! - Memory for memtables and the size of the commitlog are bounded: writes wait at the bound, at most
-//!   `waiting_writes_max` of them and `waiting_writes_space` bytes, and no longer than `write_wait_max`.
+//!   `waiting_writes_max` of them, `waiting_writes_space` bytes beside the last one, and no longer than `write_wait_max`.
 //!
 //! Read next: `flush` for how memtables leave, `read` for the read path, `recovery` for the start.
 
@@ -19,12 +19,14 @@ use rustc_hash::FxHashMap;
 use crate::cache::RowCache;
 use crate::commitlog::{Appended, Commitlog, ReplayPosition};
 use crate::compaction::Compactions;
+use crate::dropped::DroppedTables;
 use crate::error::{Error, Result};
 use crate::flush::Flushes;
 use crate::options::StorageOptions;
 use crate::permits::{PermitLimits, ReadPermits};
 use crate::poison::{Poison, StorageFailure};
 use crate::recovery::Recovery;
+use crate::removal::FoldersInHand;
 use crate::sstable::BlockCache;
 use crate::table::{TableStore, add};
 use crate::wait::{Event, either};
@@ -36,6 +38,8 @@ pub struct Database {
     pub(crate) options: StorageOptions,
     pub(crate) poison: Poison,
     pub(crate) commitlog: Rc<Commitlog>,
+    pub(crate) dropped: DroppedTables,
+    pub(crate) folders: FoldersInHand,
     pub(crate) tables: RefCell<FxHashMap<TableId, Rc<TableStore>>>,
     pub(crate) schema: RefCell<Arc<Schema>>,
     pub(crate) cache: Rc<BlockCache>,
@@ -82,6 +86,7 @@ impl Database {
         options: StorageOptions,
         poison: Poison,
         commitlog: Rc<Commitlog>,
+        dropped: DroppedTables,
     ) -> Rc<Database> {
         let permits = ReadPermits::new(PermitLimits {
             count: options.concurrent_reads,
@@ -100,6 +105,8 @@ impl Database {
             options,
             poison,
             commitlog,
+            dropped,
+            folders: FoldersInHand::default(),
             tables: RefCell::default(),
             schema: RefCell::default(),
             recovery: RefCell::default(),
@@ -214,8 +221,8 @@ impl Database {
             return overloaded("waiting_writes_max", max);
         }
         let (size, max) = (mutation.memory_size(), self.options.waiting_writes_space);
-        // One is always taken, whatever its size.
-        if self.waiting_write_bytes.get() > 0 && self.waiting_write_bytes.get() + size > max {
+        // The last one is taken whatever its size: a large write behind small ones would find no place otherwise.
+        if self.waiting_write_bytes.get() >= max {
             return overloaded("waiting_writes_space", max);
         }
         let this = self.this.upgrade().expect("a method of a living database runs");

@@ -12,6 +12,7 @@ mod cache;
 mod commitlog;
 mod compaction;
 mod database;
+mod dropped;
 mod error;
 mod flush;
 mod import;

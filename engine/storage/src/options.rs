@@ -86,7 +86,7 @@ pub struct StorageOptions {
     pub memtable_cleanup_threshold: f64,
     /// Writes that may wait for memtable or commitlog space; more are refused as overloaded.
     pub waiting_writes_max: usize,
-    /// Bytes of such writes; more are refused as overloaded.
+    /// Bytes of such writes; when that many wait, more are refused as overloaded.
     pub waiting_writes_space: usize,
     /// How long a write may wait for space.
     pub write_wait_max: Duration,

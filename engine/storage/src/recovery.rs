@@ -7,7 +7,7 @@
 //!
 //! Until the second stage is done no commitlog segment is released.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use rustc_hash::FxHashSet;
 
 use crate::commitlog::{Commitlog, ReplayPosition, Replayed, SegmentFile, replay, report_damage};
 use crate::database::Database;
+use crate::dropped::DroppedTables;
 use crate::error::{Error, Result};
 use crate::index::IndexStore;
 use crate::layout::Layout;
@@ -38,8 +39,8 @@ pub(crate) struct Recovery {
     files: Vec<SegmentFile>,
     /// Where the replay stands.
     position: Cell<ReplayPosition>,
-    /// Entries were passed over because their tables were not known.
-    has_unknown: Cell<bool>,
+    /// Tables whose entries were passed over because they were not known.
+    unknown: RefCell<FxHashSet<TableId>>,
     /// What was found damaged has been said.
     is_damage_reported: Cell<bool>,
 }
@@ -67,11 +68,12 @@ impl Database {
         let poison = Poison::new(options.commit_failure_policy);
         let (commitlog, files) =
             Commitlog::open(env.clone(), &options, first_segment, poison.clone()).await?;
-        let database = Database::new(env, options, poison, commitlog);
+        let dropped = DroppedTables::read(&*disk, &options.data_dir, options.shard).await?;
+        let database = Database::new(env, options, poison, commitlog, dropped);
         *database.recovery.borrow_mut() = Some(Recovery {
             files,
             position: Cell::default(),
-            has_unknown: Cell::new(false),
+            unknown: RefCell::default(),
             is_damage_reported: Cell::new(false),
         });
         database.set_schema(schema).await?;
@@ -85,13 +87,19 @@ impl Database {
     pub async fn finish_recovery(&self, schema: Arc<Schema>) -> Result<()> {
         self.set_schema(schema).await?;
         let has_unknown = match &*self.recovery.borrow() {
-            Some(recovery) => recovery.has_unknown.get(),
+            Some(recovery) => !recovery.unknown.take().is_empty(),
             None => return Ok(()),
         };
         if has_unknown {
             self.replay_known().await?;
         }
-        *self.recovery.borrow_mut() = None;
+        let recovery = self.recovery.take();
+        self.note_dropped(
+            recovery
+                .map(|recovery| recovery.unknown.take())
+                .unwrap_or_default(),
+        )
+        .await;
         let tables: Vec<Rc<TableStore>> = self.tables.borrow().values().cloned().collect();
         for table in &tables {
             table.is_recovered.set(true);
@@ -109,6 +117,23 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    /// Notes that tables of which the commitlog has entries are in the schema no more: a crash came before their drops
+    /// were noted.
+    async fn note_dropped(&self, tables: FxHashSet<TableId>) {
+        if tables.is_empty() {
+            return;
+        }
+        let end = ReplayPosition {
+            segment: self.commitlog.first_own_segment(),
+            offset: 0,
+        };
+        let ends = tables.into_iter().map(|table| (table, end));
+        let oldest = self.commitlog.oldest_segment();
+        if let Err(error) = self.dropped.note(&*self.env.disk(), ends, oldest).await {
+            tracing::warn!("dropped tables cannot be created again until this is written: {error}");
+        }
     }
 
     /// Replays the entries of the tables that have not been recovered yet.
@@ -135,8 +160,10 @@ impl Database {
         let report = replay(&*self.env, &files, progress, has_indexes, async |entry| {
             if let Some(recovery) = &*self.recovery.borrow() {
                 recovery.position.set(entry.position);
-                let is_known = self.tables.borrow().contains_key(&entry.mutation.table);
-                recovery.has_unknown.set(recovery.has_unknown.get() || !is_known);
+                let table = entry.mutation.table;
+                if !self.tables.borrow().contains_key(&table) {
+                    recovery.unknown.borrow_mut().insert(table);
+                }
             }
             if pending.contains(&entry.mutation.table) && self.replay_entry(entry).await? {
                 applied += 1;
@@ -157,11 +184,14 @@ impl Database {
         Ok(())
     }
 
-    /// False when the table has it already, or is gone.
+    /// False when the table has it already, or is gone, or was created anew since.
     async fn replay_entry(&self, entry: Replayed) -> Result<bool> {
         let Ok(table) = self.table(entry.mutation.table) else {
             return Ok(false);
         };
+        if self.dropped.covers(table.id, entry.position) {
+            return Ok(false);
+        }
         let is_flushed = entry.position < table.flushed_through.get();
         let is_missing = |index: &Rc<IndexStore>| {
             // A graph of vectors is built from the table once all is replayed.
@@ -211,6 +241,8 @@ impl Database {
                 .iter()
                 .map(|(definition, is_durable)| -> LocalFuture<'_, Result<()>> {
                     Box::pin(async move {
+                        let dir = table_dir(&self.options.data_dir, definition);
+                        let _folder = self.enter(&dir).await;
                         let table = self.open_table(definition).await?;
                         table.is_durable.set(*is_durable);
                         table.is_recovered.set(self.recovery.borrow().is_none());
@@ -245,6 +277,9 @@ impl Database {
     pub(crate) async fn open_table(&self, definition: &Arc<Table>) -> Result<Rc<TableStore>> {
         let dir = table_dir(&self.options.data_dir, definition);
         let disk = self.env.disk();
+        if self.dropped.check(&*disk, definition.id).await? {
+            self.hold_folder(&dir).await?;
+        }
         let files = match TableFiles::list(&*disk, &dir).await {
             Err(error) if error.is_not_found() => {
                 disk.create_dir_all(&dir).await?;

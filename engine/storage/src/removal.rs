@@ -1,9 +1,10 @@
 //! Truncating and dropping tables.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
 
 use ceto_env::{DiskError, Env, TaskQueue};
 use ceto_model::{TableId, Timestamp};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::sstable::{Descriptor, remove_files};
 use crate::table::{Era, TableStore, View};
 use crate::truncation::Truncation;
-use crate::wait::carried_through;
+use crate::wait::{Event, carried_through};
 
 /// Free bytes that a truncation wants to see: a record and its temporary file, a block each.
 const RECORD_SPACE: u64 = 16 << 10;
@@ -94,9 +95,16 @@ impl Database {
         let now = Timestamp(self.env.clock().unix_micros());
         table.take_record().await;
         let cleared = self.clear(table, now);
+        // Before anything of it goes: whoever creates the table again must not get back what the commitlog has.
+        let end = [(table.id, cleared.truncation.position)];
+        let oldest = self.commitlog.oldest_segment();
+        if let Err(error) = self.dropped.note(&*self.env.disk(), end, oldest).await {
+            tracing::warn!("a dropped table cannot be created again until this is written: {error}");
+        }
         self.make_void(table, cleared, |_| {
             Rc::new(Folder {
                 env: self.env.clone(),
+                database: self.this.clone(),
                 dir: table.dir.clone(),
                 shard: table.shard,
             })
@@ -239,15 +247,14 @@ impl Drop for VoidFiles {
 
 /// Nothing to do is as good as done.
 fn unless_not_found(error: Error) -> Result<()> {
-    match &error {
-        Error::Disk(cause) if cause.is_not_found() => Ok(()),
-        _ => Err(error),
-    }
+    if error.is_not_found() { Ok(()) } else { Err(error) }
 }
 
-/// The folder of a dropped table, removed when nothing of it is used any more and the other shards are done too.
+/// The folder of a dropped table, removed when nothing of it is used any more and the other shards are done too; not
+/// when the table was created again meanwhile.
 struct Folder {
     env: Rc<dyn Env>,
+    database: Weak<Database>,
     dir: PathBuf,
     shard: u16,
 }
@@ -255,7 +262,14 @@ struct Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let (disk, dir, shard) = (self.env.disk(), self.dir.clone(), self.shard);
+        let database = self.database.clone();
         let removal = async move {
+            let Some(database) = database.upgrade() else {
+                return;
+            };
+            let Some(_leaving) = database.leave(&dir) else {
+                return;
+            };
             let record = Truncation::remove(&*disk, &dir, shard).await;
             if let Err(error) = record.or_else(unless_not_found) {
                 tracing::warn!("a dropped table's record remains: {error}");
@@ -266,5 +280,71 @@ impl Drop for Folder {
             }
         };
         self.env.tasks().spawn(TaskQueue::Maintenance, Box::pin(removal));
+    }
+}
+
+/// Folders between two tables: one is opened in it, or the dropped one's is removed, but not both.
+#[derive(Default)]
+pub(crate) struct FoldersInHand {
+    dirs: RefCell<Vec<PathBuf>>,
+    changed: Event,
+}
+
+/// A folder in hand.
+pub(crate) struct FolderInHand {
+    database: Rc<Database>,
+    dir: PathBuf,
+}
+
+impl Drop for FolderInHand {
+    fn drop(&mut self) {
+        let folders = &self.database.folders;
+        folders.dirs.borrow_mut().retain(|dir| *dir != self.dir);
+        folders.changed.notify();
+    }
+}
+
+impl Database {
+    fn take_folder(&self, dir: &Path) -> Option<FolderInHand> {
+        let mut dirs = self.folders.dirs.borrow_mut();
+        if dirs.iter().any(|other| other == dir) {
+            return None;
+        }
+        dirs.push(dir.to_path_buf());
+        Some(FolderInHand {
+            database: self.this.upgrade()?,
+            dir: dir.to_path_buf(),
+        })
+    }
+
+    /// The folder, for a dropped table's removal: unless another table is in it, or on its way.
+    fn leave(&self, dir: &Path) -> Option<FolderInHand> {
+        let is_used = self.tables.borrow().values().any(|table| table.dir == dir);
+        self.take_folder(dir).filter(|_| !is_used)
+    }
+
+    /// The folder, for a table that is opened in it.
+    pub(crate) async fn enter(&self, dir: &Path) -> FolderInHand {
+        loop {
+            let changed = self.folders.changed.listen();
+            if let Some(folder) = self.take_folder(dir) {
+                return folder;
+            }
+            changed.await;
+        }
+    }
+
+    /// Makes the folder of a table whose id was dropped before: other shards may be about to remove it as the dropped
+    /// table's, which they cannot once this shard has a file in it.
+    pub(crate) async fn hold_folder(&self, dir: &Path) -> Result<()> {
+        let (disk, shard) = (self.env.disk(), self.options.shard);
+        loop {
+            disk.create_dir_all(dir).await?;
+            let record = Truncation::read(&*disk, dir, shard).await?;
+            match record.write(&*disk, dir, shard).await {
+                Err(error) if error.is_not_found() => {}
+                written => return written,
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use crate::commitlog::{ReplayPosition, Replayed, SegmentFile, SegmentFiles, replay, report_damage};
+use crate::dropped::DroppedTables;
 use crate::error::Result;
 use crate::index::distrust_all;
 use crate::layout::Layout;
@@ -66,6 +67,7 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         cache: Rc::new(BlockCache::new(0)),
         buffered: BTreeMap::new(),
         memory: 0,
+        dropped: FxHashMap::default(),
         env: env.clone(),
         target,
     };
@@ -76,6 +78,10 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
         for dir in &indexes {
             distrust_all(&*disk, dir).await?;
         }
+        for shard in DroppedTables::shards(&*disk, &options.data_dir).await? {
+            let dropped = DroppedTables::read(&*disk, &options.data_dir, shard).await?;
+            work.dropped.insert(shard, dropped);
+        }
         work.replay_segments(&segments, options).await?;
         let files = segments.iter().chain(&free).map(|segment| &segment.path);
         for path in files.chain(temporary.iter().map(|(_, path)| path)) {
@@ -85,6 +91,9 @@ pub async fn reshard(env: Rc<dyn Env>, options: &StorageOptions) -> Result<()> {
                 removed => removed?,
             }
             disk.sync_dir(&options.commitlog_dir).await?;
+        }
+        for dropped in std::mem::take(&mut work.dropped).into_values() {
+            dropped.remove(&*disk).await?;
         }
         work.split_sstables().await?;
     }
@@ -100,6 +109,8 @@ struct Reshard {
     /// Replayed writes by table and new shard.
     buffered: BTreeMap<(TableId, u16), Rc<Memtable>>,
     memory: usize,
+    /// By old shard.
+    dropped: FxHashMap<u16, DroppedTables>,
 }
 
 struct TableDir {
@@ -242,10 +253,15 @@ impl Reshard {
         {
             return;
         }
+        let id = entry.mutation.table;
+        let dropped = self.dropped.get(&from);
+        if dropped.is_some_and(|dropped| dropped.covers(id, entry.position)) {
+            return;
+        }
         let shard = entry.mutation.key.token.shard(self.target);
         let memtable = self
             .buffered
-            .entry((entry.mutation.table, shard))
+            .entry((id, shard))
             .or_insert_with(|| Rc::new(Memtable::new()));
         self.memory = self
             .memory

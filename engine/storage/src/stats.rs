@@ -30,6 +30,14 @@ pub struct TableStats {
     pub largest_sstable_bytes: u64,
     /// Partitions, counted once in each sstable and memtable that has them.
     pub partitions_estimate: u64,
+    /// Bytes of the smallest partition in an sstable, before compression, rounded down to a power of two; 0 without one.
+    pub smallest_partition_bytes: u64,
+    /// Partitions in sstables, counted once in each that has them.
+    pub sstable_partitions: u64,
+    /// Tombstones in sstables that are older than gc_grace_seconds, and what has expired so long ago.
+    pub droppable_tombstones: u64,
+    /// Cells and rows in sstables.
+    pub cells_and_rows: u64,
     /// Bytes of the largest partition in an sstable, before compression.
     pub largest_partition_bytes: u64,
     /// Bytes of an average partition of an sstable, before compression.
@@ -316,6 +324,12 @@ fn per_level(sstables: &[Rc<Sstable>]) -> Vec<u64> {
     levels
 }
 
+/// The least size, rounded down, in a histogram by number of bits.
+fn smallest_of(sizes: &[u64]) -> Option<u64> {
+    let bits = sizes.iter().position(|count| *count > 0)?;
+    Some(if bits == 0 { 0 } else { 1 << (bits - 1).min(63) })
+}
+
 fn stats_of(table: &TableStore, now: i64) -> TableStats {
     let pending_compactions = crate::compaction::pending_of(table, now) as u64;
     let view = table.view();
@@ -326,6 +340,7 @@ fn stats_of(table: &TableStore, now: i64) -> TableStats {
     let memtable_partitions: usize = view.unflushed().map(|memtable| memtable.partition_count()).sum();
     let memtable_bytes: usize = view.memtables().map(|memtable| memtable.memory()).sum();
     let counters = &table.counters;
+    let gc_before = now - i64::from(table.definition().options.gc_grace_seconds);
     TableStats {
         table: table.id,
         sstables: view.sstables.len() as u64,
@@ -333,6 +348,15 @@ fn stats_of(table: &TableStore, now: i64) -> TableStats {
         uncompressed_bytes,
         largest_sstable_bytes: largest(&|sstable| sstable.data_size()),
         partitions_estimate: on_disk + memtable_partitions as u64,
+        smallest_partition_bytes: view
+            .sstables
+            .iter()
+            .filter_map(|sstable| smallest_of(&sstable.statistics.partition_sizes))
+            .min()
+            .unwrap_or(0),
+        sstable_partitions: on_disk,
+        droppable_tombstones: sum(&|sstable| sstable.statistics.droppable_tombstones(gc_before)),
+        cells_and_rows: sum(&|sstable| sstable.statistics.cells + sstable.statistics.rows),
         largest_partition_bytes: largest(&|sstable| sstable.statistics.largest_partition),
         mean_partition_bytes: uncompressed_bytes / on_disk.max(1),
         cells: sum(&|sstable| sstable.statistics.cells),

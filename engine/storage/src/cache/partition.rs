@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
-use ceto_model::{ClusteringKey, DecoratedKey, Deletion, Position, Row, Slice};
+use ceto_model::{ClusteringKey, DecoratedKey, Deletion, Position, Row, Slice, Token};
 
 use super::RowCache;
 use super::entries::{Entries, Entry, Gap, is_just_after, is_just_before, is_key, note_use};
@@ -114,9 +114,10 @@ impl CachedPartition {
         &self.key
     }
 
-    /// A point of the ring: not a partition. (No partition has an empty key.)
+    /// A point of the ring: not a partition. (The one partition with an empty key, which a view can have, lies where the
+    /// ring begins, and there no point is kept.)
     pub(super) fn is_bound(&self) -> bool {
-        self.key.key.0.is_empty()
+        self.key.key.0.is_empty() && self.key.token != Token::MIN
     }
 
     /// Nothing of it is on disk.

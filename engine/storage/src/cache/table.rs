@@ -305,6 +305,7 @@ impl TableCache {
 /// Where partitions behind a point of the ring begin. None: none does.
 pub(super) fn lower_bound(point: &RingPosition) -> Option<Bound<DecoratedKey>> {
     Some(match point {
+        RingPosition::BeforeToken(token) if *token == Token::MIN => Bound::Unbounded,
         RingPosition::BeforeToken(token) => Bound::Excluded(bound(*token)),
         RingPosition::AfterToken(token) => Bound::Excluded(bound(Token(token.0.checked_add(1)?))),
         RingPosition::BeforeKey(key) => Bound::Included(key.clone()),

@@ -372,6 +372,16 @@ impl Commitlog {
         is_all
     }
 
+    /// No segment before it is left that a start would replay.
+    pub(crate) fn oldest_segment(&self) -> u64 {
+        let closed = self.closed.borrow().front().map(|segment| segment.id);
+        let free = self.free.borrow();
+        let unmarked = free.iter().filter(|free| free.path != self.free_path(free.id));
+        let released = unmarked.map(|free| free.id).min();
+        let active = self.end.get().segment;
+        closed.into_iter().chain(released).fold(active, u64::min)
+    }
+
     /// Segments before it were written by earlier processes.
     pub(crate) fn first_own_segment(&self) -> u64 {
         self.life

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use ceto_env::LocalFuture;
-use ceto_model::{DecoratedKey, Deletion, Row};
+use ceto_model::{DecoratedKey, Deletion, Position, Row};
 use smallvec::SmallVec;
 
 use super::{Answer, Flow, Fragment, FragmentSource, Step};
@@ -53,6 +53,8 @@ enum Head {
     Unknown,
     /// Asked for, must load.
     Load,
+    /// Must load, but has nothing before this.
+    Later(Position),
     Fragment(Fragment),
     End,
 }
@@ -89,7 +91,7 @@ impl<'a> Merge<'a> {
             }
         } else {
             for at in &self.active {
-                is_full &= self.inputs[*at].fill()?;
+                is_full &= self.inputs[*at].fill_or_put_off()?;
             }
         }
         Ok(is_full)
@@ -101,7 +103,7 @@ impl<'a> Merge<'a> {
         for (at, input) in self.inputs.iter().enumerate() {
             match &input.head {
                 Head::Unknown if unknown.is_none() => unknown = Some(at),
-                Head::Unknown | Head::Load => return None,
+                Head::Unknown | Head::Load | Head::Later(_) => return None,
                 Head::Fragment(_) | Head::End => {}
             }
         }
@@ -246,6 +248,17 @@ impl<'a> Merge<'a> {
             }
             self.state = State::BetweenPartitions;
             return Some(Fragment::PartitionEnd);
+        }
+        let mut waits = false;
+        for at in &taken {
+            let input = &mut self.inputs[*at];
+            if matches!(input.head, Head::Later(_)) {
+                input.head = Head::Load;
+                waits = true;
+            }
+        }
+        if waits {
+            return None;
         }
         let mut row = None;
         let mut change = None;
@@ -397,6 +410,22 @@ impl Input<'_> {
         Ok(!matches!(self.head, Head::Load))
     }
 
+    /// The same inside a partition: what the input must load may be of use later only.
+    fn fill_or_put_off(&mut self) -> Result<bool> {
+        if matches!(self.head, Head::Later(_)) {
+            return Ok(true);
+        }
+        let is_asked = matches!(self.head, Head::Unknown);
+        if self.fill()? {
+            return Ok(true);
+        }
+        // What was put off before is wanted now.
+        if is_asked && let Some(position) = self.source.not_before() {
+            self.head = Head::Later(position);
+        }
+        Ok(!matches!(self.head, Head::Load))
+    }
+
     fn fragment(&self) -> Option<&Fragment> {
         match &self.head {
             Head::Fragment(fragment) => Some(fragment),
@@ -418,7 +447,9 @@ impl Input<'_> {
     fn place(&self) -> Option<&[u8]> {
         match &self.head {
             Head::Fragment(Fragment::Row(key, _)) => Some(&key.0),
-            Head::Fragment(Fragment::DeletionChange(position, _)) => Some(&position.0),
+            Head::Fragment(Fragment::DeletionChange(position, _)) | Head::Later(position) => {
+                Some(&position.0)
+            }
             _ => None,
         }
     }

@@ -78,6 +78,11 @@ pub(crate) trait FragmentSource {
     fn step(&mut self) -> Result<Step>;
     /// Reads what `step` waits for.
     fn load(&mut self) -> LocalFuture<'_, Result<()>>;
+    /// When `step` has answered [`Step::Load`] inside a partition: where in reading order the next row or change lies at the
+    /// earliest, if that is known. Until something there is wanted it need not load.
+    fn not_before(&self) -> Option<Position> {
+        None
+    }
     /// Goes on behind the end of the current partition: the next fragment is a partition start.
     fn skip_partition(&mut self);
     /// Between two partitions: hands whole partitions that lie before a key (None: anywhere) to the answer, several in one

@@ -294,7 +294,6 @@ impl<'a> Rest<'a> {
             return Some(value);
         }
         let mut value = 0;
-        // The tenth byte of a varint holds one bit; no number here needs it.
         for shift in (0..63).step_by(7) {
             let byte = self.u8()?;
             value |= u64::from(byte & 0x7f) << shift;
@@ -302,7 +301,9 @@ impl<'a> Rest<'a> {
                 return Some(value);
             }
         }
-        None
+        // The tenth byte holds one bit: of timestamps beyond 2^62, which clients may name.
+        let byte = self.u8()?;
+        (byte <= 1).then_some(value | u64::from(byte) << 63)
     }
 
     fn signed(&mut self) -> Option<i64> {
@@ -356,6 +357,28 @@ mod tests {
         row.deletion.is_none()
             && row.liveness.is_none_or(|liveness| liveness.expiry.is_none())
             && row.columns.iter().all(|(_, data)| is_live(data))
+    }
+
+    #[test]
+    fn a_row_comes_back_whatever_its_timestamps() {
+        let around = |power: u32| [(1i64 << power) - 1, 1 << power, -(1 << power), -(1 << power) - 1];
+        let timestamps = (0..63).flat_map(around).chain([i64::MIN, i64::MIN + 1, i64::MAX]);
+        for timestamp in timestamps.map(Timestamp) {
+            let key = ClusteringKey(Bytes::from_static(&[KEY_END]));
+            let cell = |timestamp| ColumnData::Cell(Cell::live(timestamp, Bytes::from_static(b"value")));
+            let row = Row {
+                liveness: Some(Liveness {
+                    timestamp,
+                    expiry: None,
+                }),
+                deletion: None,
+                columns: vec![(ColumnId(1), cell(timestamp)), (ColumnId(2), cell(Timestamp(7)))],
+            };
+            let mut items = Vec::new();
+            encode_row(&key, &row, &mut items);
+            assert!(!is_replaced_by(&items, &key, &row), "{timestamp:?}");
+            assert_eq!(only_row(&items.into()), (key, row), "{timestamp:?}");
+        }
     }
 
     #[test]

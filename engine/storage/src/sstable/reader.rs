@@ -13,7 +13,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ceto_env::LocalFuture;
 use ceto_model::codec::{DecodeError, Decoder};
-use ceto_model::{DecoratedKey, ReadTarget, RingPosition, Slice, Token};
+use ceto_model::{DecoratedKey, Position, ReadTarget, RingPosition, Slice, Token};
 
 use super::block::{BLOCK_HEADER_SIZE, Block, BlockHeader, BlockKind};
 use super::head::HEAD_SIZE;
@@ -460,6 +460,10 @@ impl FragmentSource for SstableReader<'_> {
 
     fn load(&mut self) -> LocalFuture<'_, Result<()>> {
         Box::pin(self.load_wanted())
+    }
+
+    fn not_before(&self) -> Option<Position> {
+        self.large_not_before()
     }
 
     fn skip_partition(&mut self) {

@@ -66,11 +66,12 @@ impl RowIndexBuilder {
     }
 }
 
-/// Among the entries of a node: the one whose subtree holds `position` (the first when all lie behind it).
+/// Among the entries of a node: the one whose subtree holds `position` (the first when all lie behind it), and where it
+/// begins.
 pub(crate) fn find_entry(
     entries: Decoder,
     position: &Position,
-) -> std::result::Result<Location, DecodeError> {
+) -> std::result::Result<(Position, Location), DecodeError> {
     let mut entries = entries;
     let mut found = None;
     while entries.remaining() > 0 {
@@ -80,10 +81,8 @@ pub(crate) fn find_entry(
         if found.is_some() && start > position.0 {
             break;
         }
-        found = Some(Location {
-            offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-        });
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        found = Some((Position(start), Location { offset, length }));
     }
     found.ok_or(DecodeError {
         what: "row index node without entries",

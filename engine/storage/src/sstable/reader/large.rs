@@ -23,6 +23,8 @@ pub(super) struct Large<'a> {
     next: Next,
     /// The block that follows, in reading order, the one taken last.
     neighbour: Option<Location>,
+    /// Nothing that is left lies before it; known until the first block is taken.
+    not_before: Option<Position>,
 }
 
 impl Large<'_> {
@@ -109,6 +111,7 @@ impl<'a> SstableReader<'a> {
                 Next::Root(start)
             },
             neighbour: None,
+            not_before: None,
         });
         Ok(true)
     }
@@ -126,6 +129,14 @@ impl<'a> SstableReader<'a> {
             ReadTarget::Partition(_) => Place::End,
             ReadTarget::Range(_) => Place::Entry,
         };
+    }
+
+    /// Where the block that is wanted begins, when all before it was passed over.
+    pub(super) fn large_not_before(&self) -> Option<Position> {
+        match &self.place {
+            Place::Large(large) => large.not_before.clone(),
+            _ => None,
+        }
     }
 
     /// Goes on inside a large partition; false when something must be loaded first.
@@ -181,9 +192,17 @@ impl<'a> SstableReader<'a> {
                 (decoder, height)
             }
         };
-        let found = find_entry(decoder, &position).map_err(in_page)?;
+        let (begins, found) = find_entry(decoder, &position).map_err(in_page)?;
         large.next = match height {
             0 => {
+                let is_first = large.neighbour.is_none() && !self.scan.reversed;
+                if is_first {
+                    // The first block's entry says nothing of where its rows begin; the sstable knows for all partitions.
+                    let bounds = &self.sstable.statistics.clustering_bounds;
+                    let first = bounds.as_ref().map(|(first, _)| first.clone());
+                    let known = first.into_iter().chain([begins]).max();
+                    large.not_before = known.filter(|known| *known > position);
+                }
                 let block = large.behind_last(found, self.scan.reversed);
                 self.goes_on = large
                     .neighbour
@@ -202,6 +221,7 @@ impl<'a> SstableReader<'a> {
         let Some(block) = self.block_at(location)? else {
             return Ok(Progress::MustLoad);
         };
+        large.not_before = None;
         let in_block = self.decode_error(location.offset);
         let (raw, base) = parse::split_base(&block.raw).map_err(&in_block)?;
         let mut decoder = Decoder::new(raw);
