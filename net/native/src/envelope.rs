@@ -31,7 +31,7 @@ pub mod flags {
     pub const CUSTOM_PAYLOAD: u8 = 0x04;
     /// The body has warnings.
     pub const WARNING: u8 = 0x08;
-    /// The client accepts a version that is still in beta. None is.
+    /// The client accepts a version that is still in beta.
     pub const USE_BETA: u8 = 0x10;
 }
 
@@ -72,6 +72,9 @@ impl Header {
         let version = first & !RESPONSE_BIT;
         let version =
             ProtocolVersion::from_number(version).ok_or(Violation::UnsupportedVersion { version, stream })?;
+        if version.is_beta() && direction == Direction::Request && flags & self::flags::USE_BETA == 0 {
+            return Err(Violation::BetaVersion { version, stream });
+        }
         let expected_bit = match direction {
             Direction::Request => 0,
             Direction::Response => RESPONSE_BIT,

@@ -11,14 +11,16 @@ pub enum ProtocolVersion {
     V3 = 3,
     V4 = 4,
     V5 = 5,
+    /// In beta, as in Cassandra 5: for clients that ask for it with the flag. It is version 5 still.
+    V6 = 6,
 }
 
 impl ProtocolVersion {
     /// Every version, ascending.
-    pub const ALL: [ProtocolVersion; 3] = [Self::V3, Self::V4, Self::V5];
+    pub const ALL: [ProtocolVersion; 4] = [Self::V3, Self::V4, Self::V5, Self::V6];
     /// The lowest version served.
     pub const LOWEST: ProtocolVersion = Self::V3;
-    /// The greatest version served; answers to requests of an unknown version carry it.
+    /// The greatest version that is not in beta; answers to requests of an unknown version carry it.
     pub const GREATEST: ProtocolVersion = Self::V5;
 
     /// The version of the low seven bits of a header's first byte.
@@ -27,11 +29,12 @@ impl ProtocolVersion {
             3 => Some(Self::V3),
             4 => Some(Self::V4),
             5 => Some(Self::V5),
+            6 => Some(Self::V6),
             _ => None,
         }
     }
 
-    /// 3, 4 or 5.
+    /// 3 to 6.
     pub fn number(self) -> u8 {
         self as u8
     }
@@ -42,7 +45,13 @@ impl ProtocolVersion {
             Self::V3 => "3/v3",
             Self::V4 => "4/v4",
             Self::V5 => "5/v5",
+            Self::V6 => "6/v6-beta",
         }
+    }
+
+    /// Clients must say that they know that it may change ([`crate::envelope::flags::USE_BETA`]).
+    pub fn is_beta(self) -> bool {
+        self > Self::GREATEST
     }
 }
 

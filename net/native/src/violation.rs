@@ -57,6 +57,13 @@ pub enum Violation {
         /// From the header, 0 if it did not arrive whole.
         stream: i16,
     },
+    /// A version in beta, without the flag that accepts one.
+    BetaVersion {
+        /// Of this header.
+        version: ProtocolVersion,
+        /// From the header.
+        stream: i16,
+    },
     /// Another version than the earlier messages of this connection.
     VersionChanged {
         /// Of this header.
@@ -201,6 +208,7 @@ impl Violation {
     pub fn stream(&self) -> Option<i16> {
         match self {
             Self::UnsupportedVersion { stream, .. }
+            | Self::BetaVersion { stream, .. }
             | Self::VersionChanged { stream, .. }
             | Self::WrongDirection { stream, .. }
             | Self::UnknownOpcode { stream, .. }
@@ -233,6 +241,11 @@ impl fmt::Display for Violation {
                  greatest is {}",
                 ProtocolVersion::LOWEST.number(),
                 ProtocolVersion::GREATEST.number()
+            ),
+            Self::BetaVersion { version, .. } => write!(
+                f,
+                "Beta version of the protocol used ({}), but USE_BETA flag is unset",
+                version.supported_name()
             ),
             Self::VersionChanged { got, expected, .. } => write!(
                 f,

@@ -206,9 +206,11 @@ impl FrameWriter<'_> {
             self.out.put_bytes(0, self.encoder.frame_header_length());
         }
         self.envelope = Some(self.out.len());
+        let version = self.encoder.dialect.version;
+        let beta = if version.is_beta() { flags::USE_BETA } else { 0 };
         Header {
-            version: self.encoder.dialect.version,
-            flags,
+            version,
+            flags: flags | beta,
             stream,
             opcode,
             length: 0,

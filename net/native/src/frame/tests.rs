@@ -190,6 +190,23 @@ fn a_short_header_of_version_2_is_refused_without_waiting_for_more() {
 }
 
 #[test]
+fn a_version_in_beta_is_for_those_who_ask_for_it() {
+    let mut refused = decoder();
+    refused.feed(&query_envelope(6, 0, b""));
+    let violation = refused.next_envelope().unwrap_err();
+    assert_eq!(violation.stream(), Some(9));
+    assert!(violation.is_fatal());
+    assert_eq!(
+        violation.to_string(),
+        "Beta version of the protocol used (6/v6-beta), but USE_BETA flag is unset"
+    );
+    let mut accepted = decoder();
+    accepted.feed(&query_envelope(6, flags::USE_BETA, b""));
+    let header = accepted.next_envelope().unwrap().unwrap().header;
+    assert_eq!(header.version, ProtocolVersion::V6);
+}
+
+#[test]
 fn the_version_of_a_connection_does_not_change() {
     let mut decoder = decoder();
     decoder.feed(&query_envelope(4, 0, b""));
