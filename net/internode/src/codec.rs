@@ -8,6 +8,22 @@
 //!             | content live_rows tombstones sstables disk      kind 4, ReadResponse with rows
 //!             | digest:16                                       kind 5, ReadResponse with digest
 //!             | reason:u8                                       kind 6, Failure
+//!             | ballot table:16 key:bytes                       kind 16, Prepare
+//!             | proposal? proposal?                             kind 17, Promised: accepted, committed
+//!             | ballot                                          kind 18, Refused
+//!             | proposal                                        kind 19, Propose
+//!             | (nothing)                                       kind 20, Accepted
+//!             | proposal                                        kind 21, Commit
+//!             | (nothing)                                       kind 22, Committed
+//!             | reason:u8                                       kind 23, Failed
+//!             | table:16 now count (after up_to)*                kind 24, Hash parts of the ring
+//!             | count (hash:16 partitions)*                     kind 25, Hashes
+//!             | reason:u8                                       kind 26, Failed
+//!             | call                                            kinds 32 to 34, Call: see `call`
+//!             | went                                            kinds 48 and 49, Called: see `call`
+//! ballot    ::= micros proposer:8
+//! proposal  ::= ballot mutation
+//! proposal? ::= 0 | 1 proposal
 //! command   ::= flags:u8 table:16 target slices [slices] [count column*] now limit*5
 //! target    ::= 0 key:bytes | 1 position position
 //! position  ::= 0 token | 1 token | 2 key:bytes | 3 key:bytes   before/after token, before/after key
@@ -35,6 +51,8 @@ use ceto_model::{
 
 use crate::digest::Digest;
 use crate::message::{AnswerKind, ExchangeId, FailureReason, Message, ReadAnswer, RequestId};
+use crate::paxos;
+use crate::{call, repair};
 
 /// First byte of every message.
 pub const VERSION: u8 = 1;
@@ -86,7 +104,7 @@ impl From<DecodeError> for Error {
     }
 }
 
-type Decoded<T> = Result<T, DecodeError>;
+pub(crate) type Decoded<T> = Result<T, DecodeError>;
 
 /// Appends `message`.
 pub fn encode(out: &mut Vec<u8>, message: &Message) {
@@ -123,6 +141,22 @@ pub fn encode(out: &mut Vec<u8>, message: &Message) {
         Message::Failure { exchange, reason } => {
             put_head(out, FAILURE, exchange);
             out.push(reason.code());
+        }
+        Message::Paxos { exchange, body } => {
+            put_head(out, paxos::kind_of(body), exchange);
+            paxos::put_body(out, body);
+        }
+        Message::Repair { exchange, body } => {
+            put_head(out, repair::kind_of(body), exchange);
+            repair::put_body(out, body);
+        }
+        Message::Call { exchange, call } => {
+            put_head(out, call::kind_of_call(call), exchange);
+            call::put_call(out, call);
+        }
+        Message::Called { exchange, outcome } => {
+            put_head(out, call::kind_of_outcome(outcome), exchange);
+            call::put_outcome(out, outcome);
         }
     }
 }
@@ -166,13 +200,29 @@ pub fn decode(input: Bytes) -> Result<Message, Error> {
             exchange,
             reason: FailureReason::from_code(decoder.u8("failure reason")?),
         },
-        _ => return Err(refuse(&decoder, "message kind").into()),
+        _ => decode_other(kind, exchange, &mut decoder)?,
     };
     decoder.finish("message")?;
     Ok(message)
 }
 
-fn refuse(decoder: &Decoder, what: &'static str) -> DecodeError {
+fn decode_other(kind: u8, exchange: ExchangeId, decoder: &mut Decoder) -> Decoded<Message> {
+    if let Some(body) = paxos::decode_body(kind, decoder)? {
+        return Ok(Message::Paxos { exchange, body });
+    }
+    if let Some(body) = repair::decode_body(kind, decoder)? {
+        return Ok(Message::Repair { exchange, body });
+    }
+    if let Some(call) = call::decode_call(kind, decoder)? {
+        return Ok(Message::Call { exchange, call });
+    }
+    match call::decode_outcome(kind, decoder)? {
+        Some(outcome) => Ok(Message::Called { exchange, outcome }),
+        None => Err(refuse(decoder, "message kind")),
+    }
+}
+
+pub(crate) fn refuse(decoder: &Decoder, what: &'static str) -> DecodeError {
     DecodeError {
         what,
         remaining: decoder.remaining(),
@@ -198,12 +248,12 @@ fn decode_exchange(decoder: &mut Decoder) -> Decoded<ExchangeId> {
     Ok(ExchangeId { request, round })
 }
 
-fn decode_u32(decoder: &mut Decoder, what: &'static str) -> Decoded<u32> {
+pub(crate) fn decode_u32(decoder: &mut Decoder, what: &'static str) -> Decoded<u32> {
     let value = decoder.varint(what)?;
     u32::try_from(value).map_err(|_| refuse(decoder, what))
 }
 
-fn decode_bool(decoder: &mut Decoder, what: &'static str) -> Decoded<bool> {
+pub(crate) fn decode_bool(decoder: &mut Decoder, what: &'static str) -> Decoded<bool> {
     match decoder.u8(what)? {
         0 => Ok(false),
         1 => Ok(true),
@@ -211,7 +261,7 @@ fn decode_bool(decoder: &mut Decoder, what: &'static str) -> Decoded<bool> {
     }
 }
 
-fn decode_key(decoder: &mut Decoder) -> Decoded<DecoratedKey> {
+pub(crate) fn decode_key(decoder: &mut Decoder) -> Decoded<DecoratedKey> {
     Ok(DecoratedKey::new(PartitionKey(decoder.bytes("partition key")?)))
 }
 

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use ceto_model::{Mutation, ReadCommand, ReadResult};
 use uuid::Uuid;
 
+use crate::call::{Call, CallOutcome};
 use crate::digest::Digest;
+use crate::paxos::PaxosMessage;
+use crate::repair::RepairMessage;
 
 /// Identity of a node for its whole life, whatever its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +167,34 @@ pub enum Message {
         /// Why.
         reason: FailureReason,
     },
+    /// About repair. The exchange belongs to the core of repair.
+    Repair {
+        /// Echoed by the answer.
+        exchange: ExchangeId,
+        /// The step.
+        body: RepairMessage,
+    },
+    /// A step of a conditional update or serial read. The exchange belongs to the Paxos core, not to the coordinator.
+    Paxos {
+        /// Echoed by the answer.
+        exchange: ExchangeId,
+        /// The step.
+        body: PaxosMessage,
+    },
+    /// Work that the node itself asks for, not a coordinator.
+    Call {
+        /// Echoed by the answer.
+        exchange: ExchangeId,
+        /// What.
+        call: Call,
+    },
+    /// How a [`Message::Call`] went.
+    Called {
+        /// Of the call.
+        exchange: ExchangeId,
+        /// How it went.
+        outcome: CallOutcome,
+    },
 }
 
 impl Message {
@@ -174,7 +205,11 @@ impl Message {
             | Self::MutateAck { exchange }
             | Self::Read { exchange, .. }
             | Self::ReadResponse { exchange, .. }
-            | Self::Failure { exchange, .. } => *exchange,
+            | Self::Failure { exchange, .. }
+            | Self::Paxos { exchange, .. }
+            | Self::Repair { exchange, .. }
+            | Self::Call { exchange, .. }
+            | Self::Called { exchange, .. } => *exchange,
         }
     }
 }

@@ -8,9 +8,9 @@ use ceto_model::key::{BOUND_AFTER, COMPONENT, KEY_END};
 use ceto_model::read;
 use ceto_model::read::{ColumnSelection, IndexSearch, IndexTerms, PartitionResult, ReadWork, ResumePoint};
 use ceto_model::{
-    Cell, ClusteringKey, ColumnData, ColumnId, DecoratedKey, Deletion, Mutation, Partition, PartitionKey,
-    PartitionRange, Position, RangeTombstone, ReadCommand, ReadLimits, ReadResult, ReadTarget, RingPosition,
-    Slice, TableId, Timestamp, Token, UnixSeconds,
+    Cell, ClusteringKey, ColumnData, ColumnId, Consistency, DecoratedKey, Deletion, Mutation, Partition,
+    PartitionKey, PartitionRange, Position, RangeTombstone, ReadCommand, ReadLimits, ReadResult, ReadTarget,
+    RingPosition, Slice, TableId, Timestamp, Token, UnixSeconds,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -162,6 +162,35 @@ fn results() -> impl Strategy<Value = ReadResult> {
         )
 }
 
+fn ballots() -> impl Strategy<Value = Ballot> + Clone {
+    any::<(i64, u64)>().prop_map(|(micros, proposer)| Ballot {
+        micros,
+        proposer: proposer & Ballot::PROPOSER_MASK,
+    })
+}
+
+fn paxos_messages(mutation: BoxedStrategy<Arc<Mutation>>) -> impl Strategy<Value = PaxosMessage> {
+    let proposal = (ballots(), mutation).prop_map(|(ballot, mutation)| Proposal { ballot, mutation });
+    let proposals = proptest::option::of(proposal.clone());
+    prop_oneof![
+        (ballots(), any::<u8>()).prop_map(|(ballot, byte)| PaxosMessage::Prepare {
+            ballot,
+            table: TableId(Uuid::from_u128(9)),
+            key: key(byte),
+        }),
+        (proposals.clone(), proposals)
+            .prop_map(|(accepted, committed)| PaxosMessage::Promised { accepted, committed }),
+        ballots().prop_map(|promised| PaxosMessage::Refused { promised }),
+        proposal
+            .clone()
+            .prop_map(|proposal| PaxosMessage::Propose { proposal }),
+        proposal.prop_map(|proposal| PaxosMessage::Commit { proposal }),
+        Just(PaxosMessage::Accepted),
+        Just(PaxosMessage::Committed),
+        proptest::sample::select(&FailureReason::ALL[..]).prop_map(|reason| PaxosMessage::Failed { reason }),
+    ]
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let exchange = any::<(u16, u32, u32, u32)>().prop_map(|(shard, slot, serial, round)| ExchangeId {
         request: RequestId { shard, slot, serial },
@@ -177,12 +206,53 @@ fn messages() -> impl Strategy<Value = Message> {
         })
         .boxed();
     let kind = prop_oneof![Just(AnswerKind::Data), Just(AnswerKind::Digest)].boxed();
+    let paxos = paxos_messages(mutation.clone()).boxed();
+    let part = any::<(i64, i64)>().prop_map(|(a, b)| TokenPart {
+        after: Token(a.min(b)),
+        up_to: Token(a.max(b)),
+    });
+    let hash = any::<(u128, u64)>().prop_map(|(hash, partitions)| PartHash { hash, partitions });
+    let repairs = prop_oneof![
+        (any::<i64>(), vec(part, 0..5)).prop_map(|(now, parts)| RepairMessage::Hash {
+            table: TableId(Uuid::from_u128(7)),
+            now: UnixSeconds(now),
+            parts,
+        }),
+        vec(hash, 0..5).prop_map(|hashes| RepairMessage::Hashes { hashes }),
+        Just(RepairMessage::Failed {
+            reason: FailureReason::Overloaded
+        }),
+    ]
+    .boxed();
     let answer = prop_oneof![
         results().prop_map(ReadAnswer::Data),
         any::<u128>().prop_map(|digest| ReadAnswer::Digest(Digest(digest))),
     ]
     .boxed();
-    let reason = proptest::sample::select(&FailureReason::ALL[..]);
+    let reason = proptest::sample::select(&FailureReason::ALL[..]).boxed();
+    let call = prop_oneof![
+        mutation.clone().prop_map(Call::Apply),
+        (
+            proptest::sample::select(&Consistency::LEVELS[..]),
+            any::<u64>(),
+            mutation.clone()
+        )
+            .prop_map(|(consistency, within_micros, increments)| Call::Count {
+                consistency,
+                within_micros,
+                increments
+            }),
+        any::<(u128, i64)>().prop_map(|(table, timestamp)| Call::Truncate {
+            table: TableId(Uuid::from_u128(table)),
+            timestamp: Timestamp(timestamp),
+        }),
+    ]
+    .boxed();
+    let outcome = prop_oneof![
+        Just(CallOutcome::Done),
+        (reason.clone(), "\\PC{0,40}").prop_map(|(reason, text)| CallOutcome::Failed { reason, text }),
+    ]
+    .boxed();
     exchange.prop_flat_map(move |exchange| {
         prop_oneof![
             mutation
@@ -200,6 +270,17 @@ fn messages() -> impl Strategy<Value = Message> {
             reason
                 .clone()
                 .prop_map(move |reason| Message::Failure { exchange, reason }),
+            paxos
+                .clone()
+                .prop_map(move |body| Message::Paxos { exchange, body }),
+            repairs
+                .clone()
+                .prop_map(move |body| Message::Repair { exchange, body }),
+            call.clone()
+                .prop_map(move |call| Message::Call { exchange, call }),
+            outcome
+                .clone()
+                .prop_map(move |outcome| Message::Called { exchange, outcome }),
         ]
     })
 }
@@ -234,6 +315,14 @@ proptest! {
     }
 
     #[test]
+    fn ballots_are_timeuuids(micros in -12_219_292_800_000_000i64..100_000_000_000_000_000, proposer: u64) {
+        let ballot = Ballot { micros, proposer: proposer & Ballot::PROPOSER_MASK };
+        let uuid = ballot.to_timeuuid();
+        prop_assert_eq!(uuid.get_version_num(), 1);
+        prop_assert_eq!(Ballot::from_timeuuid(uuid), Some(ballot));
+    }
+
+    #[test]
     fn digests_tell_answers_apart(a in results(), b in results()) {
         let mut scratch = Vec::new();
         let same = a.partitions == b.partitions && a.resume == b.resume;
@@ -244,11 +333,47 @@ proptest! {
 }
 
 #[test]
+fn only_timeuuids_are_ballots() {
+    assert_eq!(Ballot::from_timeuuid(Uuid::from_u128(u128::MAX)), None);
+    assert_eq!(Ballot::from_timeuuid(Uuid::nil()), None);
+    // 2020-01-01T00:01:25.606400Z, as Python's uuid module reads it.
+    let uuid: Uuid = "da4e4000-2c29-11ea-8080-808080808080".parse().unwrap();
+    let ballot = Ballot::from_timeuuid(uuid).unwrap();
+    assert_eq!(ballot.micros, 1_577_836_885_606_400);
+    assert_eq!(ballot.to_timeuuid(), uuid);
+}
+
+#[test]
 fn another_version_is_named() {
     assert_eq!(
         decode(Bytes::from_static(&[9, 2, 0, 0, 0])),
         Err(Error::Version { got: 9 })
     );
+}
+
+#[test]
+fn long_texts_of_failures_are_cut_at_a_character() {
+    let exchange = ExchangeId {
+        request: RequestId {
+            shard: 0,
+            slot: 0,
+            serial: 0,
+        },
+        round: 0,
+    };
+    let outcome = CallOutcome::Failed {
+        reason: FailureReason::Unknown,
+        text: "x".to_owned() + &"\u{e9}".repeat(call::FAILURE_TEXT_MAX),
+    };
+    let mut bytes = Vec::new();
+    encode(&mut bytes, &Message::Called { exchange, outcome });
+    match decode(bytes.into()).unwrap() {
+        Message::Called {
+            outcome: CallOutcome::Failed { text, .. },
+            ..
+        } => assert_eq!(text.len(), call::FAILURE_TEXT_MAX - 1),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
