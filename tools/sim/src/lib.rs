@@ -10,12 +10,14 @@
 
 pub mod clock;
 pub mod faults;
+pub mod linearizability;
 pub mod network;
 pub mod node;
 pub mod oracle;
 pub mod replica;
 pub mod scenario;
 pub mod script;
+pub mod serial;
 pub mod shape;
 pub mod storage;
 pub mod trace;

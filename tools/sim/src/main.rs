@@ -1,12 +1,12 @@
-//! `ceto-sim [--storage] [--log] [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only one, and
-//! says what broke. Without `--storage` the cluster layer is simulated, with it the storage engine. `--log` shows what the
-//! engine logs on the way.
+//! `ceto-sim [--serial | --storage] [--log] [--seed N] [--seeds COUNT]`: runs simulations, each twice when there is only
+//! one, and says what broke. The cluster layer is simulated: reads and writes, or with `--serial` conditional updates; with
+//! `--storage` the storage engine. `--log` shows what the engine logs on the way.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ceto_sim::{Violation, scenario, storage};
+use ceto_sim::{Violation, scenario, serial, storage};
 
 /// Violations shown of a seed.
 const SHOWN: usize = 10;
@@ -20,8 +20,25 @@ struct Outcome {
     violations: Vec<Violation>,
 }
 
-fn simulate(seed: u64, is_storage: bool) -> Outcome {
-    if is_storage {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cluster,
+    Serial,
+    Storage,
+}
+
+impl Kind {
+    fn command(self) -> &'static str {
+        match self {
+            Kind::Cluster => "ceto-sim",
+            Kind::Serial => "ceto-sim --serial",
+            Kind::Storage => "ceto-sim --storage",
+        }
+    }
+}
+
+fn simulate(seed: u64, kind: Kind) -> Outcome {
+    if kind == Kind::Storage {
         let outcome = storage::run(seed, storage::Plan::default());
         return Outcome {
             trace: outcome.trace,
@@ -31,7 +48,10 @@ fn simulate(seed: u64, is_storage: bool) -> Outcome {
             violations: outcome.violations,
         };
     }
-    let outcome = scenario::run(seed, scenario::Plan::default());
+    let outcome = match kind {
+        Kind::Serial => serial::run(seed, serial::SerialPlan::default()),
+        _ => scenario::run(seed, scenario::Plan::default()),
+    };
     Outcome {
         trace: outcome.trace,
         events: outcome.events,
@@ -42,12 +62,16 @@ fn simulate(seed: u64, is_storage: bool) -> Outcome {
 }
 
 fn main() -> ExitCode {
-    let (mut first, mut count, mut is_storage) = (1u64, 1u64, false);
+    let (mut first, mut count, mut kind) = (1u64, 1u64, Kind::Cluster);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         match name.as_str() {
             "--storage" => {
-                is_storage = true;
+                kind = Kind::Storage;
+                continue;
+            }
+            "--serial" => {
+                kind = Kind::Serial;
                 continue;
             }
             "--log" => {
@@ -61,16 +85,12 @@ fn main() -> ExitCode {
             ("--seed", Some(seed)) => first = seed,
             ("--seeds", Some(seeds)) => count = seeds,
             _ => {
-                eprintln!("usage: ceto-sim [--storage] [--log] [--seed N] [--seeds COUNT]");
+                eprintln!("usage: ceto-sim [--serial | --storage] [--log] [--seed N] [--seeds COUNT]");
                 return ExitCode::from(2);
             }
         }
     }
-    let command = if is_storage {
-        "ceto-sim --storage"
-    } else {
-        "ceto-sim"
-    };
+    let command = kind.command();
     let commit = option_env!("CETO_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
     println!("{command} {version}, commit {commit}, {count} seeds from {first}");
@@ -79,14 +99,14 @@ fn main() -> ExitCode {
     let (mut failed, mut events) = (0, 0);
     for seed in first..first + count {
         running.store(seed, Ordering::Relaxed);
-        let outcome = simulate(seed, is_storage);
+        let outcome = simulate(seed, kind);
         events += outcome.events;
         if count == 1 {
             println!(
                 "seed {seed}: trace {:016x}, {} events, {} requests succeeded, {} failed",
                 outcome.trace, outcome.events, outcome.succeeded, outcome.failed
             );
-            let again = simulate(seed, is_storage);
+            let again = simulate(seed, kind);
             if again.trace != outcome.trace {
                 println!(
                     "seed {seed}: NOT DETERMINISTIC, the second run's trace is {:016x}",

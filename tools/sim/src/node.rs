@@ -11,6 +11,7 @@ use ceto_model::Mutation;
 
 use crate::clock::Clock;
 use crate::replica::Replica;
+use crate::serial::SerialPart;
 use crate::shape::host;
 use crate::world::Ticket;
 
@@ -33,6 +34,7 @@ pub struct Node {
     pub map: Arc<ReplicaMap>,
     pub(crate) coordinator: Coordinator,
     pub(crate) actions: Actions,
+    pub(crate) serial: SerialPart,
     pub(crate) tickets: BTreeMap<RequestId, Ticket>,
     /// When its next timer event is scheduled.
     pub(crate) timer_at: Option<Duration>,
@@ -49,6 +51,7 @@ impl Node {
         map: ReplicaMap,
         seed: u64,
     ) -> Node {
+        let serial = SerialPart::new(host(at), seed, &clock);
         Node {
             at,
             is_up: true,
@@ -59,6 +62,7 @@ impl Node {
             map: Arc::new(map),
             coordinator: Coordinator::new(host(at), Limits::default(), seed),
             actions: Actions::new(),
+            serial,
             tickets: BTreeMap::new(),
             timer_at: None,
             suspects: vec![false; nodes],
@@ -75,12 +79,18 @@ impl Node {
         self.coordinator.in_flight()
     }
 
-    /// What a process loses when it dies: requests and opinions. Rows and hints are on disk.
-    pub(crate) fn lose_memory(&mut self, seed: u64) {
+    /// Conditional updates and serial reads that it holds, and questions that its acceptor has not answered.
+    pub fn serial_in_flight(&self) -> usize {
+        self.serial.in_flight()
+    }
+
+    /// What a process loses when it dies: requests and opinions. Rows, hints and what acceptors stored are on disk.
+    pub(crate) fn lose_memory(&mut self, seed: u64, now: Duration) {
         self.coordinator = Coordinator::new(host(self.at), Limits::default(), seed);
         self.actions = Actions::new();
         self.timer_at = None;
         self.suspects.fill(false);
+        self.serial.lose_memory(host(self.at), seed, &self.clock, now);
         self.replica.crash();
     }
 }

@@ -156,6 +156,7 @@ impl Cluster {
             match self.world.take_completion() {
                 Some((_, Completion::Reply(reply))) => return Ok(reply),
                 Some((_, Completion::Lost)) => return Err(Refusal::Lost),
+                Some((_, Completion::Serial(_))) => unreachable!("scripts begin no conditional updates"),
                 None => self.world.step(),
             }
         }

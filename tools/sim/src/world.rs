@@ -3,14 +3,17 @@
 //! One event at a time, in order of time and then of creation. Messages pass through the production codec. Clients are
 //! told the outcome of each ticket once: a reply, or that the coordinator was lost.
 
+mod serial;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ceto_cluster::coordinator::{Action, ReadOptions, Reply, ReplyTo, RequestContext, RequestError};
+use ceto_cluster::paxos::PaxosAction;
 use ceto_cluster::{Random, ReplicaMap};
-use ceto_internode::{HostId, Message, decode, encode};
+use ceto_internode::{HostId, Message, PaxosMessage, decode, encode};
 use ceto_model::{Consistency, Mutation, ReadCommand, WriteType};
 
 use crate::clock::Clock;
@@ -18,6 +21,7 @@ use crate::network::Network;
 use crate::node::Node;
 use crate::oracle::Violation;
 use crate::replica::{Replica, ReplicaFault};
+use crate::serial::SerialAnswer;
 use crate::shape::{Shape, host};
 use crate::trace::Trace;
 
@@ -37,6 +41,8 @@ pub struct Ticket(pub u64);
 pub enum Completion {
     /// With an answer.
     Reply(Reply),
+    /// A conditional update or serial read, with an answer.
+    Serial(Result<SerialAnswer, RequestError>),
     /// The coordinator crashed; nobody knows.
     Lost,
 }
@@ -75,6 +81,11 @@ enum Event {
         node: usize,
         life: u32,
         action: Action,
+    },
+    SerialWork {
+        node: usize,
+        life: u32,
+        action: PaxosAction,
     },
     ApplyLate {
         node: usize,
@@ -193,6 +204,7 @@ impl World {
         let mut within = |bound: i64| random.below(2 * bound as u64 + 1) as i64 - bound;
         for node in &mut self.nodes {
             node.clock = Clock::new(base, within(drift), within(offset));
+            node.serial.set_wall_clock(&node.clock, Duration::ZERO);
         }
     }
 
@@ -276,6 +288,13 @@ impl World {
                 if self.nodes[node].is_up && self.nodes[node].life == life {
                     self.trace.add(self.now, 2, node, &[]);
                     self.work(node, action);
+                    self.pump(node);
+                }
+            }
+            Event::SerialWork { node, life, action } => {
+                if self.nodes[node].is_up && self.nodes[node].life == life {
+                    self.trace.add(self.now, 7, node, &[]);
+                    self.serial_work(node, action);
                     self.pump(node);
                 }
             }
@@ -375,12 +394,17 @@ impl World {
         Ok(self.began(node, request, timeout))
     }
 
-    fn began(&mut self, node: usize, request: ceto_internode::RequestId, timeout: Duration) -> Ticket {
+    fn ticket(&mut self, node: usize, timeout: Duration) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.trace.add(self.now, 3, node, &ticket.0.to_le_bytes());
         let began = self.now;
         self.waiting.insert(ticket, Waiting { began, timeout });
+        ticket
+    }
+
+    fn began(&mut self, node: usize, request: ceto_internode::RequestId, timeout: Duration) -> Ticket {
+        let ticket = self.ticket(node, timeout);
         self.nodes[node].tickets.insert(request, ticket);
         self.pump(node);
         ticket
@@ -403,8 +427,12 @@ impl World {
     fn hand_over(&mut self, from: usize, to: usize, message: Message) {
         let node = &mut self.nodes[to];
         let local = node.clock.monotonic(self.now);
-        node.coordinator
-            .handle(local, host(from), message, &mut node.actions);
+        match message {
+            Message::Paxos { exchange, body } => node.serial.handle(local, host(from), exchange, body),
+            message => node
+                .coordinator
+                .handle(local, host(from), message, &mut node.actions),
+        }
     }
 
     fn fire_timer(&mut self, at: usize) {
@@ -417,12 +445,20 @@ impl World {
         while node.coordinator.next_timeout().is_some_and(|at| at <= local) {
             node.coordinator.handle_timeout(local, &mut node.actions);
         }
+        node.serial.handle_timeouts(local);
         self.pump(at);
     }
 
     /// Carries out a node's actions until none is left, then sets its timer.
     fn pump(&mut self, at: usize) {
-        while let Some(action) = self.nodes[at].actions.pop() {
+        loop {
+            let Some(action) = self.nodes[at].actions.pop() else {
+                match self.nodes[at].serial.actions.pop() {
+                    Some(action) => self.perform_serial(at, action),
+                    None => break,
+                }
+                continue;
+            };
             match action {
                 Action::Apply { .. } | Action::Read { .. } => self.do_or_defer(at, action),
                 Action::Send { to, message } => self.send(at, to, &message),
@@ -441,7 +477,8 @@ impl World {
             }
         }
         let node = &mut self.nodes[at];
-        if let Some(instant) = node.coordinator.next_timeout() {
+        let serial = node.serial.next_timeout();
+        if let Some(instant) = node.coordinator.next_timeout().into_iter().chain(serial).min() {
             let due = node.clock.virtual_time(instant).max(self.now);
             if node.timer_at.is_none_or(|set| due < set) {
                 node.timer_at = Some(due);
@@ -460,7 +497,14 @@ impl World {
         assert_ne!(from, to, "a node sends nothing to itself");
         let mut bytes = Vec::new();
         encode(&mut bytes, message);
-        for at in self.network.send(self.now, from, to) {
+        let mut arrivals = self.network.send(self.now, from, to);
+        if let Message::Paxos { body, .. } = message
+            && matches!(body, PaxosMessage::Propose { .. })
+        {
+            // The acceptor's module says why.
+            arrivals.truncate(1);
+        }
+        for at in arrivals {
             let bytes = bytes.clone();
             self.schedule(at, Event::Deliver { from, to, bytes });
         }
@@ -513,6 +557,9 @@ impl World {
         if is_hit && self.pump_fault == PumpFault::DropsReplies {
             return;
         }
+        if let Some(read) = self.nodes[node].serial.reads.remove(&request) {
+            return self.serial_read_ended(node, read, reply);
+        }
         let Some(ticket) = self.nodes[node].tickets.remove(&request) else {
             self.violations.push(Violation::new(
                 6,
@@ -526,6 +573,10 @@ impl World {
                 reply: reply.clone(),
             });
         }
+        self.complete(node, ticket, Completion::Reply(reply));
+    }
+
+    fn complete(&mut self, node: usize, ticket: Ticket, completion: Completion) {
         let waiting = self.waiting.remove(&ticket).expect("a ticket that waits");
         let took = self.now - waiting.began;
         if took > waiting.timeout + LATENESS_MAX {
@@ -536,7 +587,7 @@ impl World {
             self.violations.push(Violation::new(6, text));
         }
         self.trace.add(self.now, 4, node, &ticket.0.to_le_bytes());
-        self.completions.push_back((ticket, Completion::Reply(reply)));
+        self.completions.push_back((ticket, completion));
     }
 
     /// Cuts one direction until a time. Cuts of one link add up.
@@ -557,8 +608,12 @@ impl World {
         let crashed = &mut self.nodes[node];
         crashed.is_up = false;
         crashed.life += 1;
-        crashed.lose_memory(seed);
-        for (_, ticket) in std::mem::take(&mut crashed.tickets) {
+        let tickets: Vec<Ticket> = std::mem::take(&mut crashed.tickets)
+            .into_values()
+            .chain(crashed.serial.tickets())
+            .collect();
+        crashed.lose_memory(seed, self.now);
+        for ticket in tickets {
             self.waiting.remove(&ticket);
             self.completions.push_back((ticket, Completion::Lost));
         }
@@ -573,7 +628,10 @@ impl World {
 
     /// Moves a node's wall clock.
     pub fn jump_clock(&mut self, node: usize, microseconds: i64) {
-        self.nodes[node].clock.jump(microseconds);
+        let now = self.now;
+        let node = &mut self.nodes[node];
+        node.clock.jump(microseconds);
+        node.serial.set_wall_clock(&node.clock, now);
     }
 
     /// Makes one node think another dead until a time.
@@ -606,6 +664,7 @@ impl World {
                 if node.suspects[subject] != is_dead {
                     node.suspects[subject] = is_dead;
                     node.coordinator.set_alive(host(subject), !is_dead);
+                    node.serial.set_alive(host(subject), !is_dead);
                 }
             }
         }

@@ -14,23 +14,23 @@ use ceto_internode::RequestId;
 const SLACK: usize = 256;
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct Deadlines {
+pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, RequestId)>>,
 }
 
 impl Deadlines {
     /// Arms a timer of `request`.
-    pub(super) fn arm(&mut self, at: Instant, request: RequestId) {
+    pub(crate) fn arm(&mut self, at: Instant, request: RequestId) {
         self.heap.push(Reverse((at, request)));
     }
 
     /// The earliest timer; it may belong to a request that has ended since.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes the earliest timer if it is due at `now`.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<RequestId> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<RequestId> {
         if self.next()? > now {
             return None;
         }
@@ -39,7 +39,7 @@ impl Deadlines {
 
     /// Called when a request has ended: drops timers of ended requests from the top, and all of them when they have
     /// become the most.
-    pub(super) fn clean(&mut self, in_flight: usize, is_in_flight: impl Fn(RequestId) -> bool) {
+    pub(crate) fn clean(&mut self, in_flight: usize, is_in_flight: impl Fn(RequestId) -> bool) {
         while let Some(Reverse((_, request))) = self.heap.peek() {
             if is_in_flight(*request) {
                 break;

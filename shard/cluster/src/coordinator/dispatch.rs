@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ceto_internode::{AnswerKind, Digest, ExchangeId, FailureReason, HostId, Message, ReadAnswer, RequestId};
-use ceto_model::{Consistency, ReadResult};
+use ceto_model::{Consistency, ReadResult, Token};
 use rustc_hash::FxHashSet;
 use slab::Slab;
 
@@ -14,6 +14,7 @@ use super::error::RequestError;
 use super::local::Local;
 use super::read::SingleRead;
 use super::round::ManyRead;
+use super::tally::{Chosen, Tally};
 use super::write::Write;
 use crate::random::Random;
 use crate::replication::{Replica, ReplicaMap};
@@ -186,6 +187,60 @@ impl Coordinator {
             .filter(|replica| is_alive(self.local, &self.down, replica))
     }
 
+    /// Refuses a request that cannot succeed because too few replicas are alive; what begins later is refused by itself.
+    ///
+    /// # Errors
+    /// [`RequestError::Unavailable`].
+    pub fn check_alive(&self, context: &RequestContext<'_>, token: Token) -> Result<(), RequestError> {
+        let RequestContext {
+            replication,
+            consistency,
+            ..
+        } = *context;
+        let replicas = replication.replicas(token).natural();
+        // A hint will do, but there must be somebody to hint.
+        if consistency == Consistency::Any && !replicas.is_empty() {
+            return Ok(());
+        }
+        let alive: Chosen = self.alive(replicas).copied().collect();
+        match Tally::new(replication, consistency).shortage(&alive) {
+            None => Ok(()),
+            Some((required, alive)) => Err(RequestError::Unavailable {
+                consistency,
+                required,
+                alive,
+            }),
+        }
+    }
+
+    /// The replica that leads a write of counters, and none when so few replicas are alive that it cannot succeed: this
+    /// node where it is one, so that nothing travels, else the nearest one.
+    ///
+    /// # Errors
+    /// [`RequestError::Unavailable`].
+    pub fn counter_leader(&self, context: &RequestContext<'_>, token: Token) -> Result<HostId, RequestError> {
+        let RequestContext {
+            replication,
+            consistency,
+            ..
+        } = *context;
+        let alive: Chosen = self
+            .alive(replication.replicas(token).nearest())
+            .copied()
+            .collect();
+        let tally = Tally::new(replication, consistency);
+        let (required, alive) = match (tally.shortage(&alive), alive.first()) {
+            (None, Some(leader)) => return Ok(leader.host),
+            (None, None) => (tally.required(), 0),
+            (Some(shortage), _) => shortage,
+        };
+        Err(RequestError::Unavailable {
+            consistency,
+            required,
+            alive,
+        })
+    }
+
     /// Takes a message from a peer.
     pub fn handle(&mut self, now: Instant, from: HostId, message: Message, out: &mut Actions) {
         let reply_to = ReplyTo {
@@ -207,6 +262,10 @@ impl Coordinator {
                 self.on_answer(now, from, exchange, Ok(answer), out);
             }
             Message::Failure { exchange, reason } => self.on_failure(now, from, exchange, reason, out),
+            // The other cores'.
+            Message::Paxos { .. } | Message::Repair { .. } => {}
+            // The node's.
+            Message::Call { .. } | Message::Called { .. } => {}
         }
     }
 

@@ -65,6 +65,16 @@ pub enum RequestError {
         /// Rows, not only digests, were among the answers.
         data_present: bool,
     },
+    /// A conditional update was accepted by some replicas and refused by others: it may happen or not, whichever the next
+    /// conditional update or serial read of its partition finds.
+    CasWriteUnknown {
+        /// The serial level.
+        consistency: Consistency,
+        /// Replicas that accepted it.
+        received: u32,
+        /// Replicas that would have decided it.
+        required: u32,
+    },
     /// The shard coordinates as many requests as it may.
     Overloaded {
         /// That many.
@@ -98,6 +108,10 @@ impl fmt::Display for RequestError {
                 }
                 Ok(())
             }
+            Self::CasWriteUnknown { received, .. } => write!(
+                f,
+                "CAS operation result is unknown - proposal accepted by {received} but not a quorum."
+            ),
             Self::Overloaded { in_flight_max } => write!(
                 f,
                 "Coordinator shard has {in_flight_max} requests in flight, its maximum"
@@ -114,7 +128,7 @@ pub(super) fn another_may_do_better(reason: FailureReason) -> bool {
 }
 
 /// All replicas that failed did so by running out of time, which counts as a timeout.
-pub(super) fn only_timeouts(failures: &[(HostId, FailureReason)]) -> bool {
+pub(crate) fn only_timeouts(failures: &[(HostId, FailureReason)]) -> bool {
     failures
         .iter()
         .all(|(_, reason)| *reason == FailureReason::Timeout)

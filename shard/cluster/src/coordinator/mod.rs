@@ -17,16 +17,16 @@
 
 mod action;
 mod continuation;
-mod deadlines;
+pub(crate) mod deadlines;
 mod difference;
 mod dispatch;
-mod error;
+pub(crate) mod error;
 mod local;
 mod read;
 mod reconcile;
 mod round;
 mod speculation;
-mod tally;
+pub(crate) mod tally;
 mod write;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::ring::Datacenter;
 /// Counts answers. Invariant: `received` never exceeds `required`, so that an error shown to a client never says that
 /// there were enough.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     required: u32,
     received: u32,
     scope: Scope,
@@ -26,7 +26,7 @@ enum Scope {
 }
 
 impl Tally {
-    pub(super) fn new(map: &ReplicaMap, consistency: Consistency) -> Tally {
+    pub(crate) fn new(map: &ReplicaMap, consistency: Consistency) -> Tally {
         let each = map.each_quorum();
         let scope = if consistency == Consistency::EachQuorum && !each.is_empty() {
             Scope::Each(each.into())
@@ -43,22 +43,22 @@ impl Tally {
     }
 
     /// Answers needed.
-    pub(super) fn required(&self) -> u32 {
+    pub(crate) fn required(&self) -> u32 {
         self.required
     }
 
     /// Answers that counted.
-    pub(super) fn received(&self) -> u32 {
+    pub(crate) fn received(&self) -> u32 {
         self.received
     }
 
     /// There are enough.
-    pub(super) fn is_met(&self) -> bool {
+    pub(crate) fn is_met(&self) -> bool {
         self.received >= self.required
     }
 
     /// An answer from `datacenter` would count.
-    pub(super) fn wants(&self, datacenter: Datacenter) -> bool {
+    pub(crate) fn wants(&self, datacenter: Datacenter) -> bool {
         !self.is_met()
             && match &self.scope {
                 Scope::Everywhere => true,
@@ -68,7 +68,7 @@ impl Tally {
     }
 
     /// Counts an answer from `datacenter`, if it counts.
-    pub(super) fn count(&mut self, datacenter: Datacenter) {
+    pub(crate) fn count(&mut self, datacenter: Datacenter) {
         if !self.wants(datacenter) {
             return;
         }
@@ -81,7 +81,7 @@ impl Tally {
     }
 
     /// There would be enough if all of `replicas` answered.
-    pub(super) fn can_be_met<'a>(&self, replicas: impl IntoIterator<Item = &'a Replica>) -> bool {
+    pub(crate) fn can_be_met<'a>(&self, replicas: impl IntoIterator<Item = &'a Replica>) -> bool {
         let mut probe = self.clone();
         replicas
             .into_iter()
@@ -90,7 +90,7 @@ impl Tally {
     }
 
     /// What is needed and how many of `alive` count, when they are too few.
-    pub(super) fn shortage(&self, alive: &[Replica]) -> Option<(u32, u32)> {
+    pub(crate) fn shortage(&self, alive: &[Replica]) -> Option<(u32, u32)> {
         if self.can_be_met(alive) {
             return None;
         }
@@ -113,7 +113,7 @@ impl Tally {
 
     /// The first of `candidates` that suffice, and the others that could stand in for them; None when they do not
     /// suffice.
-    pub(super) fn choose(&self, candidates: &[Replica]) -> Option<(Chosen, Chosen)> {
+    pub(crate) fn choose(&self, candidates: &[Replica]) -> Option<(Chosen, Chosen)> {
         let mut probe = self.clone();
         let (mut chosen, mut spare) = (Chosen::new(), Chosen::new());
         for replica in candidates {
@@ -129,4 +129,4 @@ impl Tally {
 }
 
 /// Some replicas of one token.
-pub(super) type Chosen = SmallVec<[Replica; 4]>;
+pub(crate) type Chosen = SmallVec<[Replica; 4]>;
