@@ -386,6 +386,12 @@ impl<M: Send> ControlHandle<M> {
         self.handles.len() as u16
     }
 
+    /// Whether a shard has ended: it takes no message any more.
+    pub fn has_ended(&self, shard: u16) -> bool {
+        let handle = self.handles.get(usize::from(shard));
+        handle.is_none_or(|handle| handle.ended.load(Ordering::Relaxed))
+    }
+
     /// Messages that wait in the door of a shard.
     pub fn depth(&self, shard: u16) -> usize {
         self.inboxes
