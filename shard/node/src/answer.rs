@@ -156,6 +156,13 @@ pub fn request_error(node: &Node, failure: RequestFailure) -> ErrorMessage {
                 data_present,
             }
         }
+        RequestError::CasWriteUnknown {
+            consistency,
+            received,
+            required,
+        } => ErrorReason::CasWriteUnknown {
+            progress: progress(consistency, received, required),
+        },
         RequestError::Overloaded { .. } => ErrorReason::Overloaded,
     };
     ErrorMessage { reason, message }

@@ -1,22 +1,30 @@
 //! Writes that read first: IF, and operations on list positions.
 //!
-//! The partitions are locked on the shards that own them, read, judged by the plan, and written with a timestamp above
-//! everything read. So conditional writes to one partition happen one after the other, over all shards of the node.
-//! The consensus round between replicas will take the lock's place.
+//! On a node that is alone the partitions are locked on the shards that own them, read, judged by the plan, and written; what
+//! has a condition, with a timestamp above everything read. So conditional writes to one partition happen one after the
+//! other, over all shards of the node. Over several nodes Paxos decides ([`crate::paxos`]), and the plan is the judge there.
+//! Operations on list positions have no condition: they read at the statement's level, and write with an ordinary timestamp,
+//! as in Cassandra.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
-use ceto_cluster::consistency::{validate_for_write, validate_serial};
+use ceto_cluster::consistency::{validate_for_conditional_commit, validate_for_write, validate_serial};
+use ceto_cluster::paxos::{PartitionId, PaxosKind, PaxosReply};
+use ceto_cluster::{ReplicaMap, Strategy};
 use ceto_cql::{ConditionalWrite, Outcome};
 use ceto_model::read::{ReadCommand, ReadResult, ReadTarget};
-use ceto_model::{ColumnData, DecoratedKey, Partition, Row, TableId};
+use ceto_model::{
+    ColumnData, Consistency, DecoratedKey, Mutation, Partition, Row, Table, TableId, Timestamp,
+};
 use ceto_native::response::RowsHeader;
 use ceto_native::{EncodedColumns, ErrorMessage, Response, RowsEncoder};
 
-use crate::answer::{cql_error, invalid};
+use crate::answer::{cql_error, invalid, request_error, server_error};
 use crate::execute::{Answer, NodeRandom, RequestContext};
 use crate::node::Node;
+use crate::paxos::{PaxosOperation, PaxosStep};
 use crate::prepared::column_specs;
 use crate::shard_metrics::Operation;
 
@@ -30,6 +38,14 @@ pub(crate) async fn run(
     {
         validate_serial(serial).map_err(invalid)?;
     }
+    if plan.is_conditional()
+        && let Some(table) = table_of(context, &plan)?
+        && is_decided_by_paxos(&context.node, &table)
+    {
+        let outcome = decide(context, &plan, table).await?;
+        context.record(Operation::CoordinatorWrite, None);
+        return Ok(answer(context, &outcome));
+    }
     validate_for_write(context.consistency).map_err(invalid)?;
     let locks = lock_all(&context.node, plan.reads()).await;
     let outcome = run_locked(context, &plan).await;
@@ -37,6 +53,167 @@ pub(crate) async fn run(
     let outcome = outcome?;
     context.record(Operation::CoordinatorWrite, None);
     Ok(answer(context, &outcome))
+}
+
+/// Whether conditions on this table are decided by all of its replicas: it may have some on other nodes.
+pub(crate) fn is_decided_by_paxos(node: &Node, table: &Table) -> bool {
+    let is_replicated = |map: &ReplicaMap| *map.strategy() != Strategy::Local;
+    node.has_peers()
+        && node
+            .replication(&table.keyspace)
+            .is_some_and(|map| is_replicated(&map))
+}
+
+fn table_of(context: &RequestContext, plan: &ConditionalWrite) -> Result<Option<Arc<Table>>, ErrorMessage> {
+    let Some(read) = plan.reads().first() else {
+        return Ok(None);
+    };
+    let schema = context.node.schema();
+    match schema.table_by_id(read.table) {
+        Some(table) => Ok(Some(table.clone())),
+        None => Err(invalid(format!(
+            "Table with id {} does not exist any more",
+            read.table
+        ))),
+    }
+}
+
+/// Decides a conditional write by Paxos.
+async fn decide(
+    context: &RequestContext,
+    plan: &ConditionalWrite,
+    table: Arc<Table>,
+) -> Result<Outcome, ErrorMessage> {
+    let node = &context.node;
+    if node.has_views(table.id) {
+        return Err(invalid(crate::ddl::VIEWS_NEED_ONE_NODE));
+    }
+    if let Some(map) = node.replication(&table.keyspace) {
+        validate_for_conditional_commit(context.consistency, map.strategy()).map_err(invalid)?;
+    }
+    let Some(ReadTarget::Partition(key)) = plan.reads().first().map(|read| &read.target) else {
+        return Err(server_error("a condition without a partition"));
+    };
+    let partition = PartitionId {
+        table: table.id,
+        key: key.clone(),
+    };
+    let kind = PaxosKind::Cas(context.consistency);
+    let serial = context.serial_consistency.unwrap_or(Consistency::Serial);
+    let owner = partition.key.token.shard(node.shard_count());
+    let mut step = begin(context, &table, kind, serial, partition.clone()).await;
+    let mut judged = None;
+    loop {
+        let (request, timestamp, consistency) = match step {
+            PaxosStep::Examine {
+                request,
+                timestamp,
+                consistency,
+            } => (request, timestamp, consistency),
+            PaxosStep::Ended(PaxosReply::Cas(Ok(_))) => {
+                return judged.unwrap_or_else(|| Err(server_error("a condition was decided and not judged")));
+            }
+            PaxosStep::Ended(PaxosReply::Cas(Err(error)) | PaxosReply::Read(Err(error))) => {
+                return Err(match judged {
+                    Some(Err(own)) => own,
+                    _ => request_error(node, error.into()),
+                });
+            }
+            PaxosStep::Ended(PaxosReply::Read(Ok(()))) => {
+                return Err(server_error("a conditional update ended as a read"));
+            }
+        };
+        let (change, outcome) = match judge(context, plan, &table, timestamp, consistency).await {
+            Ok((change, outcome)) => (change, Ok(outcome)),
+            // Nothing is changed then, and the client hears why.
+            Err(error) => (None, Err(error)),
+        };
+        judged = Some(outcome);
+        step = node
+            .on_shard(owner, move |node| {
+                Box::pin(async move { node.paxos_examined(request, Ok(change)).await })
+            })
+            .await;
+    }
+}
+
+async fn begin(
+    context: &RequestContext,
+    table: &Arc<Table>,
+    kind: PaxosKind,
+    serial_consistency: Consistency,
+    partition: PartitionId,
+) -> PaxosStep {
+    let node = &context.node;
+    let deadline = context.deadline(node.settings().limits.write_timeout);
+    let owner = partition.key.token.shard(node.shard_count());
+    let operation = PaxosOperation {
+        kind,
+        serial_consistency,
+        partition,
+        deadline,
+    };
+    let table = table.clone();
+    node.on_shard(owner, move |node| {
+        Box::pin(async move { node.begin_paxos(table, operation).await })
+    })
+    .await
+}
+
+/// Reads what the conditions are about, and what becomes of it: the change if they hold, and what the client is told.
+async fn judge(
+    context: &RequestContext,
+    plan: &ConditionalWrite,
+    table: &Table,
+    timestamp: Timestamp,
+    consistency: Consistency,
+) -> Result<(Option<Mutation>, Outcome), ErrorMessage> {
+    let mut results = Vec::with_capacity(plan.reads().len());
+    for command in plan.reads() {
+        results.push(crate::select::read_at(context, table, command.clone(), consistency).await?);
+    }
+    let random = NodeRandom::new(&context.node);
+    let mut plan_context = context.plan_context(&random);
+    plan_context.now_micros = timestamp.0;
+    let mut outcome = plan.decide(&results, &plan_context).map_err(cql_error)?;
+    let Some(write) = outcome.write.take() else {
+        return Ok((None, outcome));
+    };
+    crate::execute::check_writes(context, &write, false)?;
+    crate::modify::check_mutation_sizes(context, &write)?;
+    // All statements are of one partition; a change that changes nothing is one, too.
+    let key = match plan.reads().first().map(|read| &read.target) {
+        Some(ReadTarget::Partition(key)) => key.clone(),
+        _ => return Err(server_error("a condition without a partition")),
+    };
+    let mut change = Mutation::new(table.id, key);
+    for mutation in write.mutations {
+        if (mutation.table, &mutation.key) != (change.table, &change.key) {
+            return Err(invalid("Batch with conditions cannot span multiple partitions"));
+        }
+        change.merge(mutation);
+    }
+    Ok((Some(change), outcome))
+}
+
+/// Has everything decided that was proposed for a partition before this moment, as a read at SERIAL needs.
+pub(crate) async fn settle(
+    context: &RequestContext,
+    table: &Arc<Table>,
+    key: &DecoratedKey,
+) -> Result<(), ErrorMessage> {
+    let partition = PartitionId {
+        table: table.id,
+        key: key.clone(),
+    };
+    match begin(context, table, PaxosKind::Read, context.consistency, partition).await {
+        PaxosStep::Ended(PaxosReply::Read(outcome)) => {
+            outcome.map_err(|error| request_error(&context.node, error.into()))
+        }
+        _ => Err(server_error(
+            "a read at SERIAL was taken for a conditional update",
+        )),
+    }
 }
 
 async fn run_locked(context: &RequestContext, plan: &ConditionalWrite) -> Result<Outcome, ErrorMessage> {
@@ -53,11 +230,12 @@ async fn run_locked(context: &RequestContext, plan: &ConditionalWrite) -> Result
     }
     let random = NodeRandom::new(&context.node);
     let mut plan_context = context.plan_context(&random);
-    let newest = results.iter().filter_map(newest_timestamp).max();
-    plan_context.now_micros = context
-        .node
-        .next_timestamp()
-        .max(newest.map_or(i64::MIN, |newest| newest.saturating_add(1)));
+    plan_context.now_micros = context.node.next_timestamp();
+    if plan.is_conditional()
+        && let Some(newest) = results.iter().filter_map(newest_timestamp).max()
+    {
+        plan_context.now_micros = plan_context.now_micros.max(newest.saturating_add(1));
+    }
     let mut outcome = plan.decide(&results, &plan_context).map_err(cql_error)?;
     if let Some(write) = outcome.write.take() {
         crate::execute::check_writes(context, &write, !plan.is_conditional())?;

@@ -148,7 +148,7 @@ impl RequestContext {
 
     pub(crate) fn prefix(&self) -> ResponsePrefix {
         ResponsePrefix {
-            tracing_id: self.trace.as_ref().map(|trace| trace.id),
+            tracing_id: self.trace.as_ref().and_then(|trace| trace.told_id()),
             warnings: self.warnings.take(),
             custom_payload: None,
         }
@@ -204,33 +204,35 @@ pub(crate) fn start(
     connection: &Rc<ConnectionState>,
     message: &mut RequestMessage,
 ) -> Started {
+    let is_drawn = node.draws_trace();
     match &message.request {
-        ceto_native::Request::Execute(execute) if !message.tracing => {
+        ceto_native::Request::Execute(execute) if !message.tracing && !is_drawn => {
             let dialect = connection.dialect();
             start_execute(node, connection, dialect, execute, None)
                 .unwrap_or_else(|error| Started::Done(Err(error)))
         }
         _ => {
             let message = std::mem::replace(message, RequestMessage::new(ceto_native::Request::Options));
-            Started::later(execute(node.clone(), connection.clone(), message))
+            Started::later(execute(node.clone(), connection.clone(), message, is_drawn))
         }
     }
 }
 
-/// Runs a QUERY, PREPARE, EXECUTE or BATCH.
+/// Runs a QUERY, PREPARE, EXECUTE or BATCH. `is_drawn`: traces it although the client has not asked for that.
 async fn execute(
     node: Rc<Node>,
     connection: Rc<ConnectionState>,
     message: RequestMessage,
+    is_drawn: bool,
 ) -> Result<Answer, ErrorMessage> {
     let (node, connection) = (&node, &connection);
     let session = Session {
         keyspace: connection.keyspace(),
         dialect: connection.dialect(),
     };
-    let trace = message
-        .tracing
-        .then(|| begin_trace(node, connection, &message.request));
+    let is_asked_for = message.tracing;
+    let trace =
+        (is_asked_for || is_drawn).then(|| begin_trace(node, connection, &message.request, is_asked_for));
     let outcome = match message.request {
         ceto_native::Request::Query(query) => {
             run_query(node, connection, &session, query, trace.clone()).await
@@ -251,7 +253,7 @@ async fn execute(
         return outcome;
     };
     let answer = outcome.unwrap_or_else(|error| {
-        let tracing_id = Some(trace.id);
+        let tracing_id = trace.told_id();
         let prefix = ResponsePrefix {
             tracing_id,
             ..ResponsePrefix::default()
@@ -270,14 +272,19 @@ struct Session {
     dialect: Dialect,
 }
 
-fn begin_trace(node: &Node, connection: &ConnectionState, request: &ceto_native::Request) -> Rc<Trace> {
+fn begin_trace(
+    node: &Node,
+    connection: &ConnectionState,
+    request: &ceto_native::Request,
+    is_asked_for: bool,
+) -> Rc<Trace> {
     let (name, text): (&'static str, Option<&str>) = match request {
         ceto_native::Request::Query(query) => ("Execute CQL3 query", Some(&query.query)),
         ceto_native::Request::Prepare(prepare) => ("Preparing CQL3 query", Some(&prepare.query)),
         ceto_native::Request::Execute(_) => ("Execute CQL3 prepared query", None),
         _ => ("Execute batch of CQL3 queries", None),
     };
-    let trace = Trace::begin(node, connection.peer(), name);
+    let trace = Trace::begin(node, connection.peer(), name, is_asked_for);
     if let Some(text) = text {
         trace.parameter("query", text);
     }
@@ -428,7 +435,7 @@ async fn run_prepare(
         },
     };
     let prefix = ResponsePrefix {
-        tracing_id: trace.as_ref().map(|trace| trace.id),
+        tracing_id: trace.as_ref().and_then(|trace| trace.told_id()),
         ..ResponsePrefix::default()
     };
     let response = Response::Prepared(prepared);

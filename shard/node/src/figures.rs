@@ -25,6 +25,18 @@ pub struct TableFigures {
     pub uncompressed_bytes: u64,
     /// Bytes of the largest one.
     pub largest_sstable_bytes: u64,
+    /// Bytes of the smallest partition in an sstable before compression, rounded down to a power of two; 0 without one.
+    pub smallest_partition_bytes: u64,
+    /// Bytes of the largest.
+    pub largest_partition_bytes: u64,
+    /// Partitions in sstables, counted once per sstable.
+    pub sstable_partitions: u64,
+    /// Tombstones in sstables that are old enough to be dropped.
+    pub droppable_tombstones: u64,
+    /// Cells and rows in sstables.
+    pub cells_and_rows: u64,
+    /// Times a filter let a read through that found something.
+    pub filter_true_positives: u64,
     /// Partitions, counted once per sstable that has them.
     pub partitions_estimate: u64,
     /// Cells in memtables.
@@ -60,6 +72,16 @@ impl TableFigures {
         self.disk_bytes += other.disk_bytes;
         self.uncompressed_bytes += other.uncompressed_bytes;
         self.largest_sstable_bytes = self.largest_sstable_bytes.max(other.largest_sstable_bytes);
+        self.smallest_partition_bytes = match (self.smallest_partition_bytes, other.smallest_partition_bytes)
+        {
+            (0, only) | (only, 0) => only,
+            (one, other) => one.min(other),
+        };
+        self.largest_partition_bytes = self.largest_partition_bytes.max(other.largest_partition_bytes);
+        self.sstable_partitions += other.sstable_partitions;
+        self.droppable_tombstones += other.droppable_tombstones;
+        self.cells_and_rows += other.cells_and_rows;
+        self.filter_true_positives += other.filter_true_positives;
         self.partitions_estimate += other.partitions_estimate;
         self.memtable_cells += other.memtable_cells;
         self.memtable_bytes += other.memtable_bytes;
@@ -131,6 +153,12 @@ pub(crate) fn table_figures(
             disk_bytes: stats.disk_bytes,
             uncompressed_bytes: stats.uncompressed_bytes,
             largest_sstable_bytes: stats.largest_sstable_bytes,
+            smallest_partition_bytes: stats.smallest_partition_bytes,
+            largest_partition_bytes: stats.largest_partition_bytes,
+            sstable_partitions: stats.sstable_partitions,
+            droppable_tombstones: stats.droppable_tombstones,
+            cells_and_rows: stats.cells_and_rows,
+            filter_true_positives: stats.filter_true_positives,
             partitions_estimate: stats.partitions_estimate,
             memtable_cells: stats.memtable_cells,
             memtable_bytes: stats.memtable_bytes,

@@ -10,16 +10,20 @@
 
 pub mod answer;
 mod backup;
+mod batchlog;
 mod compaction;
 mod conditional;
 pub mod connection;
 pub mod control;
+mod counters;
 mod ddl;
 pub mod execute;
 mod explain;
 mod figures;
 mod functions;
 pub mod guardrails;
+pub mod hints;
+mod indexed_read;
 mod indexes;
 mod locks;
 mod login;
@@ -28,10 +32,12 @@ pub mod metrics;
 mod modify;
 mod node;
 pub mod options;
+mod paxos;
 pub mod peers;
 mod prepared;
 pub mod pump;
 pub mod quantity;
+mod race;
 mod replica;
 mod replies;
 mod request_memory;
@@ -53,7 +59,7 @@ pub mod views;
 /// What the control thread needs of the planner.
 pub mod cql {
     pub use ceto_cql::access::{AccessChange, AccessControl, AccessRules, Performer, Role};
-    pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent};
+    pub use ceto_cql::{CqlError, SchemaChange, SchemaChangeEvent, SchemaChangeKind, SchemaChangeTarget};
 }
 
 /// What the control thread needs of user-defined functions.

@@ -1,7 +1,6 @@
 //! INSERT, UPDATE, DELETE and BATCH: the plan's mutations to the pump.
 //!
-//! The partitions of a batch are written at the same time. Counters are led by the shard that owns their partition: it
-//! reads what this node has counted and writes the new sum under the partition's lock.
+//! The partitions of a batch are written at the same time. Counters go by `counters`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,19 +8,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use ceto_cluster::consistency::{validate_for_counter_write, validate_for_write};
+use ceto_cluster::consistency::validate_for_write;
 use ceto_cluster::coordinator::RequestContext as CoordinatorContext;
-use ceto_cql::{CounterUpdate, RowIncrements, WriteKind, WritePlan};
-use ceto_model::counter::counter_update;
-use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, Slices};
+use ceto_cql::{WriteKind, WritePlan};
 use ceto_model::value::format_literal;
-use ceto_model::{
-    ClusteringKey, ColumnData, Consistency, Mutation, Partition, Row, Schema, Slice, TableId, UnixSeconds,
-    WriteType,
-};
-use ceto_native::{ErrorMessage, ErrorReason};
+use ceto_model::{Consistency, Mutation, Schema, WriteType};
+use ceto_native::ErrorMessage;
 
-use crate::answer::{invalid, request_error, server_error};
+use crate::answer::{invalid, request_error};
+use crate::batchlog::LoggedBatch;
 use crate::execute::{Answer, RequestContext, Started};
 use crate::node::Node;
 use crate::pump::BegunWrite;
@@ -92,7 +87,7 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
         let updates = plan
             .counters
             .into_iter()
-            .map(|update| add_to_counters(context, update));
+            .map(|update| crate::counters::add(context, update));
         for outcome in at_once(updates).await {
             outcome?;
         }
@@ -109,6 +104,11 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
             None => Ok(()),
         };
     }
+    // A part of it must not be all that becomes of it when this node dies.
+    let logged = match write_type == WriteType::Batch && context.node.has_peers() {
+        true => Some(LoggedBatch::write(context, &mutations).await?),
+        false => None,
+    };
     let mut outcome = Ok(());
     let mut mutations = mutations.into_iter().peekable();
     while mutations.peek().is_some() {
@@ -121,6 +121,10 @@ pub(crate) async fn write(context: &RequestContext, plan: WritePlan) -> Result<(
         if let Some(turn) = context.node.env.tasks().yield_if_due() {
             turn.await;
         }
+    }
+    // What is not done yet is done by those who keep it.
+    if let Some(logged) = logged.filter(|_| outcome.is_ok()) {
+        logged.forget();
     }
     outcome
 }
@@ -162,6 +166,9 @@ fn begin_one(
             mutation.table
         )));
     };
+    if node.has_peers() && schema.views_of(mutation.table).is_some() {
+        return Err(invalid(crate::ddl::VIEWS_NEED_ONE_NODE));
+    }
     if let Some(views) = schema.views_of(mutation.table)
         && let Some(size) = views
             .iter()
@@ -241,7 +248,7 @@ fn check_batch_size(context: &RequestContext, plan: &WritePlan) -> Result<(), Er
 }
 
 /// Refuses what the commitlog would refuse, before any replica is asked.
-fn check_mutation_sizes(context: &RequestContext, plan: &WritePlan) -> Result<(), ErrorMessage> {
+pub(crate) fn check_mutation_sizes(context: &RequestContext, plan: &WritePlan) -> Result<(), ErrorMessage> {
     let max = context.node.mutation_max();
     // What a mutation takes in memory is more than what it takes encoded, and cheap to know.
     for mutation in plan
@@ -309,117 +316,5 @@ impl<'a, T> Running<'a, T> {
             Poll::Ready(result) => Running::Done(result),
             Poll::Pending => Running::Waits(future),
         }
-    }
-}
-
-// ---- counters ---------------------------------------------------------------------------------------------------
-
-/// Adds to the counters of one partition, on the shard that owns it.
-async fn add_to_counters(context: &RequestContext, update: CounterUpdate) -> Result<(), ErrorMessage> {
-    let node = &context.node;
-    let schema = node.schema();
-    let name = schema
-        .table_by_id(update.table)
-        .map(|table| table.name.clone())
-        .unwrap_or_default();
-    validate_for_counter_write(context.consistency, &name).map_err(invalid)?;
-    let owner = update.key.token.shard(node.shard_count());
-    let consistency = context.consistency;
-    let deadline = context.deadline(node.settings().limits.counter_write_timeout);
-    node.on_shard(owner, move |node| {
-        Box::pin(async move { node.lead_counters(update, consistency, deadline).await })
-    })
-    .await
-}
-
-impl Node {
-    /// Reads what this node has counted, and writes the new sums.
-    async fn lead_counters(
-        self: &Rc<Self>,
-        update: CounterUpdate,
-        consistency: Consistency,
-        deadline: Instant,
-    ) -> Result<(), ErrorMessage> {
-        let _guard = self.locks.lock(update.table, update.key.clone()).await;
-        if self.env.clock().now() >= deadline {
-            return Err(counter_timeout(consistency));
-        }
-        let slices = update.rows.iter().map(|(key, _)| Slice::of_row(key)).collect();
-        let stored = self.read_for_update(update.table, &update.key, slices).await?;
-        let mut mutation = Mutation::new(update.table, update.key);
-        let now = self.next_timestamp();
-        let row_of = |key: &ClusteringKey| {
-            let at = stored.rows.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
-            stored.rows.get(at).map(|(_, row)| row)
-        };
-        mutation.partition.static_row = self.new_sums(Some(&stored.static_row), &update.statics, now);
-        for (key, increments) in &update.rows {
-            *mutation.partition.row_mut(key.clone()) = self.new_sums(row_of(key), increments, now);
-        }
-        write_one(self, consistency, deadline, WriteType::Counter, mutation).await
-    }
-
-    fn new_sums(&self, stored: Option<&Row>, increments: &RowIncrements, now: i64) -> Row {
-        let mut row = Row::default();
-        for (column, delta) in increments {
-            let own = stored
-                .and_then(|row| row.column(*column))
-                .and_then(|data| match data {
-                    ColumnData::Collection(counter) => Some(counter),
-                    ColumnData::Cell(_) => None,
-                });
-            let counter = counter_update(own, self.options.host_id, *delta, now);
-            row.merge_column(*column, ColumnData::Collection(counter));
-        }
-        row
-    }
-
-    /// Rows of a partition as this shard has them, tombstones too. The caller holds the partition's lock.
-    pub(crate) async fn read_for_update(
-        self: &Rc<Self>,
-        table: TableId,
-        key: &ceto_model::DecoratedKey,
-        mut slices: Slices,
-    ) -> Result<Partition, ErrorMessage> {
-        slices.sort_unstable_by(|a, b| a.start.cmp(&b.start));
-        let command = ReadCommand {
-            table,
-            target: ReadTarget::Partition(key.clone()),
-            slices,
-            first_partition_slices: None,
-            reversed: false,
-            columns: ColumnSelection::All,
-            now: UnixSeconds(self.env.clock().unix_seconds()),
-            limits: ReadLimits::NONE,
-            keep_tombstones: true,
-            bypass_cache: false,
-            index: None,
-        };
-        let result = self
-            .read_here(&command)
-            .await
-            .map_err(|failure| server_error(failure.message))?;
-        Ok(result
-            .partitions
-            .into_iter()
-            .next()
-            .map(|part| part.partition)
-            .unwrap_or_default())
-    }
-}
-
-fn counter_timeout(consistency: Consistency) -> ErrorMessage {
-    let progress = ceto_native::error::Progress {
-        consistency,
-        received: 0,
-        block_for: 1,
-    };
-    ErrorMessage {
-        reason: ErrorReason::WriteTimeout {
-            progress,
-            write_type: WriteType::Counter,
-            contentions: None,
-        },
-        message: "Operation timed out waiting for other updates of the same counters".to_owned(),
     }
 }

@@ -26,14 +26,17 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tracing::error;
 
+use crate::batchlog::Batchlog;
 use crate::connection::{Connection, ConnectionState};
 use crate::control::{ControlDoor, ControlRequest, SchemaOutcome};
 use crate::figures::{ReplayFigures, RowCacheFigures, TableFigures};
 use crate::functions::Functions;
+use crate::hints::HintStore;
 use crate::locks::{PartitionGuard, PartitionLocks};
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::metrics::{Sample, Samples};
 use crate::options::{CommitlogSync, NodeOptions};
+use crate::paxos::PaxosPump;
 use crate::peers::Peers;
 use crate::prepared::PreparedCache;
 use crate::pump::Pump;
@@ -90,7 +93,10 @@ pub struct Node {
     pub(crate) replication: RefCell<FxHashMap<Arc<str>, Arc<ReplicaMap>>>,
     pub(crate) topology: RefCell<Arc<Topology>>,
     pub(crate) peers: Peers,
+    pub(crate) hints: HintStore,
+    pub(crate) batchlog: Batchlog,
     pub(crate) pump: Pump,
+    pub(crate) paxos: PaxosPump,
     pub(crate) prepared: PreparedCache,
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
     pub(crate) requests_in_flight: Cell<usize>,
@@ -143,6 +149,13 @@ impl Node {
         let topology = Topology::alone(&parts.options);
         let coordinator = Coordinator::new(local, CoordinatorLimits::default(), parts.env.random())
             .of_shard(parts.mailbox.shard());
+        let paxos = PaxosPump::new(
+            local,
+            parts.mailbox.shard(),
+            parts.env.random(),
+            parts.env.clock().now(),
+            Timestamp(parts.env.clock().unix_micros()),
+        );
         let end = Slots::default();
         let (end_slot, ended) = end.open();
         let shards = usize::from(parts.mailbox.shard_count());
@@ -171,7 +184,10 @@ impl Node {
             schema: RefCell::new(schema),
             topology: RefCell::new(Arc::new(topology)),
             peers: Peers::default(),
+            hints: HintStore::default(),
+            batchlog: Batchlog::default(),
             pump: Pump::new(coordinator),
+            paxos,
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
             spare_body: SpareBody::default(),
@@ -358,6 +374,9 @@ impl Node {
         self.response_memory.add_to(&mut samples);
         self.request_memory.add_to(&mut samples);
         self.peers.add_to(&mut samples);
+        self.hints.add_to(&mut samples);
+        self.batchlog.add_to(&mut samples);
+        self.paxos.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;
         samples.gauge("ceto_connections", "Open client connections.", &[], open);
         let in_flight = self.requests_in_flight.get() as f64;

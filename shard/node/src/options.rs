@@ -11,6 +11,7 @@ pub use ceto_cql::access::AccessRules;
 pub use ceto_storage::{CommitFailurePolicy, Compression, ReplayFailurePolicy};
 use uuid::Uuid;
 
+use crate::hints::HintOptions;
 use crate::settings::Settings;
 
 /// Cassandra version that clients are told: drivers choose their schema parser by it, and cqlsh 6.2 warns when it is
@@ -48,6 +49,8 @@ pub struct NodeOptions {
     pub storage_port: u16,
     /// `internode_compression`.
     pub internode_compression: InternodeCompression,
+    /// Writes that other nodes have missed.
+    pub hints: HintOptions,
     /// The node's tokens, sorted.
     pub tokens: Vec<i64>,
     /// What can change later ([`crate::settings`]), as it is at the start.

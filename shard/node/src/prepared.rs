@@ -31,7 +31,7 @@ pub(crate) struct Entry {
     /// Identity of the result's columns.
     pub result_metadata_id: StatementId,
     /// The result's columns for the wire, by version.
-    columns: [OnceCell<EncodedColumns>; 3],
+    columns: [OnceCell<EncodedColumns>; ProtocolVersion::ALL.len()],
     last_used: Cell<u64>,
     /// See [`Entry::answer_bytes`].
     answer_bytes: Cell<usize>,

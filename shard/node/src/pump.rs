@@ -19,7 +19,7 @@ use ceto_cluster::coordinator::{
 use ceto_env::TaskQueue;
 use ceto_internode::{AnswerKind, ExchangeId, FailureReason, HostId, Message, RequestId};
 use ceto_model::read::ReadTarget;
-use ceto_model::{Mutation, ReadCommand, ReadResult, WriteType};
+use ceto_model::{Mutation, ReadCommand, ReadResult, Token, WriteType};
 
 use crate::message::{ReplicaFailure, ShardMessage};
 use crate::node::Node;
@@ -65,6 +65,25 @@ impl Pump {
             replies: Replies::default(),
             timer: RefCell::default(),
         }
+    }
+
+    /// Refuses what too few replicas are alive for.
+    pub(crate) fn check_alive(&self, context: &RequestContext<'_>, token: Token) -> Result<(), RequestError> {
+        self.coordinator.borrow().check_alive(context, token)
+    }
+
+    /// Who leads a write of counters.
+    pub(crate) fn counter_leader(
+        &self,
+        context: &RequestContext<'_>,
+        token: Token,
+    ) -> Result<HostId, RequestError> {
+        self.coordinator.borrow().counter_leader(context, token)
+    }
+
+    /// Tells the core that a hint is kept.
+    pub(crate) fn hint_stored(&self, now: Instant, request: RequestId, actions: &mut Actions) {
+        self.coordinator.borrow_mut().hint_stored(now, request, actions);
     }
 
     /// Tells the core that a peer is there or not.
@@ -198,7 +217,7 @@ impl Node {
                     replica,
                     request,
                     mutation,
-                } => self.store_hint(replica, request, &mutation),
+                } => self.store_hint(replica, Some(request), &mutation, actions),
             }
         }
     }
@@ -236,13 +255,8 @@ impl Node {
         coordinator.peer_lost(now, peer, &mut actions);
         drop(coordinator);
         self.perform(&mut actions);
-    }
-
-    /// Keeps a mutation for a replica that has missed it.
-    fn store_hint(&self, replica: HostId, request: RequestId, mutation: &Mutation) {
-        // Without a place for hints the replica gets the mutation by read repair or repair; ANY is not told of success.
-        let _ = (replica, request, mutation);
-        self.metrics.hints_dropped.increment();
+        self.calls_lost(peer);
+        self.paxos_peer_lost(peer);
     }
 
     fn perform_apply(self: &Rc<Self>, reply_to: ReplyTo, mutation: Mutation, actions: &mut Actions) {

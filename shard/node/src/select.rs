@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use ceto_cluster::consistency::validate_for_read;
 use ceto_cluster::coordinator::{ReadOptions, ReadRepair, RequestContext as CoordinatorContext};
 use ceto_cql::{RowSink, SelectPlan};
-use ceto_model::Table;
 use ceto_model::read::{ReadCommand, ReadResult, ReadTarget};
+use ceto_model::{Consistency, Table};
 use ceto_native::error::{Failures, Progress};
 use ceto_native::response::RowsHeader;
 use ceto_native::{ErrorMessage, ErrorReason, RowsEncoder};
@@ -280,10 +281,11 @@ impl RunningSelect {
 /// One read of the plan, if this shard can answer it alone and from memory. What it cannot, and what fails, goes by
 /// [`read`].
 fn read_now(context: &RequestContext, table: &Table, command: &ReadCommand) -> Option<ReadResult> {
-    if table.is_virtual || context.trace.is_some() {
+    let node = &context.node;
+    let is_decided = context.consistency.is_serial() && node.has_peers();
+    if table.is_virtual || context.trace.is_some() || is_decided {
         return None;
     }
-    let node = &context.node;
     let replication = node.replication(&table.keyspace)?;
     let coordinator = CoordinatorContext {
         replication: &replication,
@@ -304,15 +306,31 @@ fn read_options(node: &crate::node::Node, table: &Table) -> ReadOptions {
     }
 }
 
-/// One read of the plan.
+/// One read of the plan. At SERIAL, what is being decided about the partition is decided first.
 pub(crate) async fn read(
     context: &RequestContext,
-    table: &Table,
+    table: &Arc<Table>,
     command: ReadCommand,
 ) -> Result<ReadResult, ErrorMessage> {
     if table.is_virtual {
         return Ok(read_virtual(context, table, &command).await);
     }
+    if context.consistency.is_serial()
+        && let ReadTarget::Partition(key) = &command.target
+        && crate::conditional::is_decided_by_paxos(&context.node, table)
+    {
+        crate::conditional::settle(context, table, key).await?;
+    }
+    read_at(context, table, command, context.consistency).await
+}
+
+/// One read at a level.
+pub(crate) async fn read_at(
+    context: &RequestContext,
+    table: &Table,
+    command: ReadCommand,
+    consistency: Consistency,
+) -> Result<ReadResult, ErrorMessage> {
     let node = &context.node;
     let Some(replication) = node.replication(&table.keyspace) else {
         return Err(invalid(format!("Keyspace {} does not exist", table.keyspace)));
@@ -333,14 +351,16 @@ pub(crate) async fn read(
     });
     let coordinator = CoordinatorContext {
         replication: &replication,
-        consistency: context.consistency,
+        consistency,
         deadline: context.deadline(timeout),
     };
     let began = node.has_peers().then(|| node.env.clock().read());
-    let result = node
-        .read(coordinator, &read_options(node, table), command)
-        .await
-        .map_err(|failure| request_error(node, failure))?;
+    let options = read_options(node, table);
+    let result = match node.reads_candidates(&coordinator, &command) {
+        true => Box::pin(node.read_by_index(coordinator, &options, table, command)).await,
+        false => node.read(coordinator, &options, command).await,
+    };
+    let result = result.map_err(|failure| request_error(node, failure))?;
     if let Some(began) = began {
         let took = node.env.clock().read().saturating_duration_since(began);
         node.note_coordinated_read(table.id, took);

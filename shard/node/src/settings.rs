@@ -39,6 +39,8 @@ pub struct Settings {
     pub compaction_throughput: u64,
     /// `incremental_backups`.
     pub incremental_backups: bool,
+    /// Requests are traced whose 64 random bits are below: `trace_probability`; 0: none.
+    pub traced_below: u64,
     /// All keys.
     pub shown: Vec<Setting>,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             merges_bind_variables: false,
             compaction_throughput: 64 << 20,
             incremental_backups: false,
+            traced_below: 0,
             shown: Vec::new(),
         }
     }
@@ -127,6 +130,12 @@ impl Node {
     /// What holds now. Who keeps it over a wait goes by what held before.
     pub fn settings(&self) -> Rc<Settings> {
         self.settings.borrow().clone()
+    }
+
+    /// `trace_probability` chooses the request that begins now.
+    pub(crate) fn draws_trace(&self) -> bool {
+        let traced_below = self.settings.borrow().traced_below;
+        traced_below > 0 && self.env.random() < traced_below
     }
 
     /// Takes changed settings; they hold for whatever begins now.

@@ -75,8 +75,6 @@ pub(crate) struct ShardMetrics {
     pub replica_reads: Counter,
     /// Failures of storage that are nobody else's fault: damage, bugs.
     pub replica_faults: Counter,
-    /// Mutations that a replica missed and that no hint keeps.
-    pub hints_dropped: Counter,
     /// Rows sent to clients.
     pub rows_returned: Counter,
     /// Events sent to clients.
@@ -232,11 +230,6 @@ impl ShardMetrics {
             "ceto_replica_faults_total",
             "Reads and writes of this shard's data that failed by damage or a bug.",
             &self.replica_faults,
-        );
-        count(
-            "ceto_hints_dropped_total",
-            "Mutations that a replica missed and that no hint keeps.",
-            &self.hints_dropped,
         );
         count(
             "ceto_rows_returned_total",

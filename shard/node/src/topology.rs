@@ -193,11 +193,14 @@ impl Node {
         }
         for gone in old.peers.iter().filter(|old| topology.peer(old.host).is_none()) {
             self.pump.set_alive(gone.host, true);
+            self.paxos.set_alive(gone.host, true);
         }
         for peer in &topology.peers {
             self.pump.set_alive(peer.host, peer.is_alive);
+            self.paxos.set_alive(peer.host, peer.is_alive);
         }
         self.update_links(&old, &topology);
+        self.update_hints(&old, &topology);
         self.notify_topology(&old, &topology);
     }
 }

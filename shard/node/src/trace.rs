@@ -1,6 +1,7 @@
 //! Tracing of single requests: events collected while a request runs, written to `system_traces` when it has ended.
 //!
-//! A traced request carries a [`Trace`]; others carry none and pay one branch. Rows live for a day.
+//! A traced request carries a [`Trace`]; others carry none and pay one branch. Rows live for a day. Clients are told the
+//! ids of traces that they asked for, not of those that `trace_probability` chose.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +24,9 @@ const EVENTS_MAX: usize = 1000;
 /// The trace of one request.
 pub(crate) struct Trace {
     /// Of the session.
-    pub id: Uuid,
+    id: Uuid,
+    /// The client has asked for it.
+    is_asked_for: bool,
     started_micros: i64,
     client: SocketAddr,
     request: &'static str,
@@ -33,16 +36,27 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// Begins a trace.
-    pub(crate) fn begin(node: &Node, client: SocketAddr, request: &'static str) -> Rc<Trace> {
+    pub(crate) fn begin(
+        node: &Node,
+        client: SocketAddr,
+        request: &'static str,
+        is_asked_for: bool,
+    ) -> Rc<Trace> {
         let started_micros = node.env.clock().unix_micros();
         Rc::new(Trace {
             id: time_uuid(started_micros, node.env.random()),
+            is_asked_for,
             started_micros,
             client,
             request,
             parameters: RefCell::default(),
             events: RefCell::default(),
         })
+    }
+
+    /// What the client is told of it.
+    pub(crate) fn told_id(&self) -> Option<Uuid> {
+        self.is_asked_for.then_some(self.id)
     }
 
     /// Notes what is known about the request.
@@ -139,7 +153,7 @@ fn expiring(schema: &Schema, table: &str, row: &SystemRow, timestamp: Timestamp)
 }
 
 /// A version 1 UUID of a time in microseconds since the Unix epoch.
-fn time_uuid(micros: i64, random: u64) -> Uuid {
+pub(crate) fn time_uuid(micros: i64, random: u64) -> Uuid {
     /// Between the start of the Gregorian calendar and the Unix epoch, units of 100 ns.
     const GREGORIAN_OFFSET: u64 = 0x01B2_1DD2_1381_4000;
     let ticks = (micros.unsigned_abs() * 10).wrapping_add(GREGORIAN_OFFSET);

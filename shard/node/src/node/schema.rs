@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use tracing::error;
 
 use super::Node;
-use crate::system::definitions::SYSTEM_SCHEMA;
+use crate::system::definitions::{SYSTEM_AUTH, SYSTEM_SCHEMA};
 use crate::system::schema_rows::{StoredSchema, TABLES};
 
 impl Node {
@@ -63,14 +63,17 @@ impl Node {
             .collect())
     }
 
-    /// Takes the recovered schema and replays the rest of the commitlog.
+    /// Takes the recovered schema, replays the rest of the commitlog, and finds the hints and batches of earlier
+    /// lives.
     pub async fn finish_recovery(self: &Rc<Self>, schema: Arc<Schema>) -> Result<(), String> {
         let database = self.database().map_err(|failure| failure.message)?;
         self.set_schema(schema.clone());
         database
             .finish_recovery(schema)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        self.open_hints().await?;
+        self.open_batchlog().await
     }
 
     /// Takes a new schema: storage follows (tables that are gone lose their data), statements are prepared again when
@@ -127,6 +130,11 @@ pub(crate) fn replica_maps(
     local: HostId,
 ) -> FxHashMap<Arc<str>, Arc<ReplicaMap>> {
     let map = |keyspace: &Arc<Keyspace>| {
+        // Each node has all roles: the control threads keep them alike.
+        if *keyspace.name == *SYSTEM_AUTH {
+            let map = ReplicaMap::new(ring.clone(), Strategy::Local, local);
+            return (keyspace.name.clone(), Arc::new(map));
+        }
         let strategy = Strategy::from_options(&keyspace.replication).unwrap_or_else(|error| {
             error!(%error, keyspace = %keyspace.name, "replication options of the stored schema; using one replica");
             Strategy::Local

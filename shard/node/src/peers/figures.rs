@@ -100,6 +100,12 @@ impl Peers {
                 counter.get(),
             );
         }
+        samples.gauge(
+            "ceto_peer_calls_waiting",
+            "Calls to other nodes that wait for an answer: hints, truncations, counters led elsewhere.",
+            &[],
+            self.calls.len() as f64,
+        );
         let outgoing = self.outgoing.borrow();
         let open = outgoing.values().filter(|link| link.is_open()).count();
         let queued: usize = outgoing.values().map(|link| link.queued()).sum();

@@ -13,8 +13,10 @@
 //! Never: a message sent twice, a request that hangs because its link is gone (the coordinator is told), a wait of the
 //! shard for a peer.
 //!
-//! Read next: `outgoing` for dialling, `incoming` for what a peer is served, `route` for who gets what.
+//! Read next: `outgoing` for dialling, `incoming` for what a peer is served, `route` for who gets what, `calls` for what is
+//! asked beside reads and writes.
 
+mod calls;
 mod figures;
 mod incoming;
 mod outgoing;
@@ -26,12 +28,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ceto_internode::HostId;
 use ceto_internode::frame::Compression;
 use ceto_internode::handshake::{Channel, Identity};
+use ceto_internode::{FailureReason, HostId};
 use rustc_hash::FxHashMap;
 
 use crate::node::Node;
+pub(crate) use calls::CallResult;
+use calls::Calls;
 use figures::PeerFigures;
 use incoming::Incoming;
 use outgoing::Outgoing;
@@ -50,6 +54,8 @@ const INCOMING_MAX: usize = 4096;
 const CONTROL_LINKS_MAX: usize = 1024;
 /// How long a connection and its greeting may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that a peer may ask something to take.
+const CALL_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a dial that failed: at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -77,6 +83,16 @@ impl fmt::Display for PeerSendError {
 
 impl std::error::Error for PeerSendError {}
 
+impl PeerSendError {
+    /// What a coordinator makes of it.
+    fn reason(self) -> FailureReason {
+        match self {
+            Self::NoLink => FailureReason::Timeout,
+            Self::QueueFull | Self::TooLarge => FailureReason::Overloaded,
+        }
+    }
+}
+
 /// Which link a message takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Destination {
@@ -95,6 +111,7 @@ pub(crate) struct Peers {
     incoming_open: Cell<usize>,
     /// For encoding messages.
     scratch: RefCell<Vec<u8>>,
+    calls: Calls,
     figures: PeerFigures,
     /// Where links are accepted.
     pub(crate) listening: Cell<Option<SocketAddr>>,

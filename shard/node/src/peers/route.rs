@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ceto_cluster::coordinator::Actions;
 use ceto_internode::frame::Compression;
 use ceto_internode::handshake::Channel;
-use ceto_internode::{FailureReason, HostId, Message, encode};
+use ceto_internode::{Call, FailureReason, HostId, Message, RepairMessage, encode};
 use ceto_model::read::ReadTarget;
 
 use super::outgoing::{Outgoing, Target};
@@ -42,26 +42,40 @@ impl Node {
 
     /// Performs a coordinator's wish to send. What cannot be sent has failed, and the core is told so.
     pub(crate) fn send_to_peer(self: &Rc<Self>, to: HostId, message: Message, actions: &mut Actions) {
+        if let Err(error) = self.send_message(to, &message) {
+            self.feed_failure(to, message.exchange(), error.reason(), actions);
+        }
+    }
+
+    /// Sends a request to the shard that is to serve it, an answer to the shard that has asked.
+    ///
+    /// # Errors
+    /// When a request cannot be taken. Answers that cannot be sent are dropped.
+    pub(crate) fn send_message(self: &Rc<Self>, to: HostId, message: &Message) -> Result<(), PeerSendError> {
         let mut scratch = std::mem::take(&mut *self.peers.scratch.borrow_mut());
         scratch.clear();
-        encode(&mut scratch, &message);
-        match asked_shard(&message) {
+        encode(&mut scratch, message);
+        let sent = match asked_shard(message) {
             Asked::Request(shard_of) => {
                 let sent = self.send_request(to, shard_of, &scratch);
-                if let Err(error) = self.count_outcome(sent) {
-                    let reason = match error {
-                        PeerSendError::NoLink => FailureReason::Timeout,
-                        PeerSendError::QueueFull | PeerSendError::TooLarge => FailureReason::Overloaded,
-                    };
-                    self.feed_failure(to, message.exchange(), reason, actions);
-                }
+                self.count_outcome(sent)
             }
-            Asked::Answer => self.send_answer(to, &message, &mut scratch),
-        }
+            Asked::Answer => {
+                self.send_answer(to, message, &mut scratch);
+                Ok(())
+            }
+        };
         const KEPT: usize = 1 << 20;
         if scratch.capacity() <= KEPT {
             *self.peers.scratch.borrow_mut() = scratch;
         }
+        sent
+    }
+
+    /// Answers a peer.
+    pub(super) fn answer_peer(self: &Rc<Self>, to: HostId, message: &Message) {
+        // Answers are sent or dropped.
+        let _ = self.send_message(to, message);
     }
 
     fn send_request(
@@ -167,8 +181,12 @@ impl Node {
         from: HostId,
         body: Bytes,
     ) -> Result<(), ceto_internode::Error> {
-        let message = ceto_internode::decode(body)?;
-        self.handle_peer_message(from, message);
+        match ceto_internode::decode(body)? {
+            Message::Call { exchange, call } => self.take_call(from, exchange, call),
+            Message::Called { exchange, outcome } => self.take_outcome(from, exchange, outcome),
+            Message::Paxos { exchange, body } => self.handle_paxos(from, exchange, body),
+            message => self.handle_peer_message(from, message),
+        }
         Ok(())
     }
 
@@ -215,9 +233,24 @@ fn asked_shard(message: &Message) -> Asked<impl Fn(u16) -> Option<u16> + use<>> 
             ReadTarget::Partition(key) => Some(key.token),
             ReadTarget::Range(_) => None,
         },
-        Message::MutateAck { .. } | Message::ReadResponse { .. } | Message::Failure { .. } => {
-            return Asked::Answer;
-        }
+        Message::Paxos { body, .. } => match body.token() {
+            None => return Asked::Answer,
+            token => token,
+        },
+        // Any shard will do: it asks the others of its node.
+        Message::Repair { body, .. } => match body {
+            RepairMessage::Hash { .. } => None,
+            RepairMessage::Hashes { .. } | RepairMessage::Failed { .. } => return Asked::Answer,
+        },
+        Message::Call { call, .. } => match call {
+            Call::Apply(mutation) => Some(mutation.key.token),
+            Call::Count { increments, .. } => Some(increments.key.token),
+            Call::Truncate { .. } => None,
+        },
+        Message::MutateAck { .. }
+        | Message::ReadResponse { .. }
+        | Message::Failure { .. }
+        | Message::Called { .. } => return Asked::Answer,
     };
     Asked::Request(move |count| token.map(|token| token.shard(count)))
 }

@@ -22,6 +22,10 @@ pub const BUILT_VIEWS: &str = "built_views";
 pub const VIEW_BUILDS: &str = "view_builds_in_progress";
 /// View rows that a write is about to change, by the base's partition key.
 pub const VIEW_UPDATES: &str = "view_updates";
+/// Copies of logged batches of other coordinators, until they are done.
+pub const BATCHES: &str = "batches";
+/// What this node has promised, accepted and seen committed of conditional updates, by the partition's key.
+pub const PAXOS: &str = "paxos";
 /// Keyspace that holds the schema.
 pub const SYSTEM_SCHEMA: &str = "system_schema";
 /// Keyspace of roles and what is granted to them.
@@ -75,6 +79,9 @@ const SYSTEM_TABLES: &[&str] = &[
     "view_builds_in_progress: keyspace_name text!, view_name text+, start_token text+, end_token text+, \
      keys_built bigint, last_token text, view_id uuid",
     "view_updates: base_key blob!, base_id uuid+, part int+, view_rows blob",
+    "paxos: row_key blob!, cf_id uuid+, in_progress_ballot timeuuid, most_recent_commit blob, \
+     most_recent_commit_at timeuuid, proposal blob, proposal_ballot timeuuid",
+    "batches: id timeuuid!, mutations blob, version int",
     "config: name text!, source text, type text, value text",
     "IndexInfo: table_name text!, index_name text+, value blob",
 ];
@@ -191,7 +198,14 @@ fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: boo
 
 /// A table on disk in a keyspace of virtual ones.
 fn is_stored(keyspace: &str, definition: &str) -> bool {
-    let stored = [COMPACTION_HISTORY, BUILT_VIEWS, VIEW_BUILDS, VIEW_UPDATES];
+    let stored = [
+        COMPACTION_HISTORY,
+        BUILT_VIEWS,
+        VIEW_BUILDS,
+        VIEW_UPDATES,
+        PAXOS,
+        BATCHES,
+    ];
     let name = definition.split(':').next();
     keyspace == SYSTEM && name.is_some_and(|name| stored.contains(&name))
 }

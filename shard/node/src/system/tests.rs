@@ -212,6 +212,7 @@ fn options() -> NodeOptions {
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         internode_compression: Default::default(),
+        hints: Default::default(),
         tokens: vec![-1, 5],
         settings: Default::default(),
         storage: StorageSettings::default(),

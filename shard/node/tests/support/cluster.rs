@@ -1,4 +1,4 @@
-//! Several nodes of one shard each in one thread and one virtual time, with links in memory that can be cut.
+//! Several nodes of one shard or more in one thread and one virtual time, with links in memory that can be cut.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::cell::{Cell, RefCell};
@@ -14,12 +14,13 @@ use bytes::{Bytes, BytesMut};
 use ceto_cluster::{Ring, RingNode};
 use ceto_env::memory::{MemoryDisk, MemoryEnv};
 use ceto_env::{
-    Acceptor, Connector, Env, LocalFuture, Network, Placement, Protocol, Route, Socket, TaskQueue,
+    Acceptor, Connector, Env, LocalFuture, Mailbox, Network, Placement, Protocol, Route, Socket, TaskQueue,
 };
 use ceto_internode::HostId;
-use ceto_model::{Consistency, Token};
+use ceto_model::{Consistency, Schema, Token};
 use ceto_native::Response;
 use ceto_node::control::ControlRequest;
+use ceto_node::message::ShardMessage;
 use ceto_node::options::{Limits, NodeOptions};
 use ceto_node::system::definitions::system_schema;
 use ceto_node::system::schema_rows;
@@ -27,7 +28,7 @@ use ceto_node::topology::{Peer, PeerState, Topology};
 use ceto_node::{Node, NodeParts};
 use uuid::Uuid;
 
-use super::{Alone, Client, options, query_at};
+use super::{Client, options, query_at};
 
 /// One way of a link.
 const LATENCY: Duration = Duration::from_micros(100);
@@ -36,7 +37,8 @@ const LATENCY: Duration = Duration::from_micros(100);
 #[derive(Default)]
 pub(crate) struct Switch {
     env: RefCell<Weak<MemoryEnv>>,
-    listeners: RefCell<BTreeMap<SocketAddr, Acceptor>>,
+    /// Of each address, by shard.
+    listeners: RefCell<BTreeMap<SocketAddr, BTreeMap<u16, Acceptor>>>,
     sockets: RefCell<Vec<Weak<Wire>>>,
     /// Bytes to or from these go nowhere, and nobody is told.
     silent: RefCell<Vec<IpAddr>>,
@@ -210,10 +212,50 @@ impl Socket for Wire {
     }
 }
 
-/// One node's sockets.
+/// One shard's sockets.
 struct Port {
     switch: Rc<Switch>,
+    shard: u16,
     clients: RefCell<Option<Acceptor>>,
+}
+
+/// The shards of one node.
+#[derive(Default)]
+struct Mesh {
+    env: RefCell<Weak<MemoryEnv>>,
+    shards: RefCell<Vec<Weak<Node>>>,
+}
+
+/// One shard's way to the others.
+struct Door {
+    mesh: Rc<Mesh>,
+    shard: u16,
+    count: u16,
+}
+
+impl Mailbox<ShardMessage> for Door {
+    fn send(&self, to: u16, message: ShardMessage) -> Result<(), ShardMessage> {
+        let env = self.mesh.env.borrow().upgrade();
+        let shard = self.mesh.shards.borrow().get(usize::from(to)).cloned();
+        let (Some(env), Some(shard)) = (env, shard.and_then(|shard| shard.upgrade())) else {
+            return Err(message);
+        };
+        let task = async move { shard.receive(message) };
+        env.tasks().spawn(TaskQueue::Statement, Box::pin(task));
+        Ok(())
+    }
+
+    fn shard_count(&self) -> u16 {
+        self.count
+    }
+
+    fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    fn depth(&self, _: u16) -> usize {
+        0
+    }
 }
 
 impl Network for Port {
@@ -224,7 +266,8 @@ impl Network for Port {
         acceptor: Acceptor,
     ) -> io::Result<SocketAddr> {
         if address.port() == INTERNODE {
-            self.switch.listeners.borrow_mut().insert(address, acceptor);
+            let mut listeners = self.switch.listeners.borrow_mut();
+            listeners.entry(address).or_default().insert(self.shard, acceptor);
         } else if placement == Placement::LeastConnected {
             *self.clients.borrow_mut() = Some(acceptor);
         }
@@ -242,8 +285,13 @@ impl Network for Port {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             env.tasks().sleep(LATENCY).await;
-            let acceptor = switch.listeners.borrow().get(&route.remote).cloned();
-            let acceptor = acceptor.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let acceptor = {
+                let listeners = switch.listeners.borrow();
+                let shards = listeners.get(&route.remote);
+                let shards = shards.ok_or(io::ErrorKind::ConnectionRefused)?;
+                let wanted = route.shard.map_or(0, |(shard, _)| shard);
+                shards[&(wanted % shards.len() as u16)].clone()
+            };
             let near = Wire::new(&switch, local, route.remote);
             let far = Wire::new(&switch, route.remote, local);
             *near.other.borrow_mut() = Rc::downgrade(&far);
@@ -267,9 +315,11 @@ const INTERNODE: u16 = 7000;
 
 /// A node of the cluster.
 pub(crate) struct Member {
+    /// Its first shard.
     pub(crate) node: Rc<Node>,
+    pub(crate) shards: Vec<Rc<Node>>,
     port: Rc<Port>,
-    options: NodeOptions,
+    pub(crate) options: NodeOptions,
     /// Control messages that came: from whom, and what.
     pub(crate) messages: Rc<RefCell<Vec<(HostId, SocketAddr, Bytes)>>>,
 }
@@ -302,41 +352,23 @@ fn member_options(at: usize, limits: Limits) -> NodeOptions {
 
 impl Cluster {
     pub(crate) fn boot(count: usize, limits: Limits) -> Cluster {
+        Cluster::boot_with(&vec![1; count], limits)
+    }
+
+    /// Nodes with so many shards.
+    pub(crate) fn boot_with(shards: &[u16], limits: Limits) -> Cluster {
         let env = MemoryEnv::new(MemoryDisk::new(1), 1);
         let switch = Rc::new(Switch::default());
         *switch.env.borrow_mut() = Rc::downgrade(&env);
-        let members: Vec<Member> = (0..count)
-            .map(|at| {
-                let options = member_options(at, limits.clone());
-                let port = Rc::new(Port {
-                    switch: switch.clone(),
-                    clients: RefCell::default(),
-                });
-                let parts = NodeParts {
-                    env: env.clone(),
-                    network: port.clone(),
-                    mailbox: Rc::new(Alone),
-                    options: Arc::new(options.clone()),
-                    runtime_samples: Box::new(|_| {}),
-                };
-                let node = env.block_on(async {
-                    let node = Node::new(parts);
-                    node.open_storage().await.unwrap();
-                    node.finish_recovery(Arc::new(system_schema())).await.unwrap();
-                    node
-                });
-                let node = node.unwrap();
-                node.listen_for_peers().unwrap();
-                node.listen().unwrap();
-                Member {
-                    node,
-                    port,
-                    options,
-                    messages: Rc::default(),
-                }
-            })
+        let members: Vec<Member> = shards
+            .iter()
+            .enumerate()
+            .map(|(at, count)| boot_member(&env, &switch, member_options(at, limits.clone()), *count))
             .collect();
-        let nodes: Vec<Weak<Node>> = members.iter().map(|member| Rc::downgrade(&member.node)).collect();
+        let nodes: Vec<Weak<Node>> = members
+            .iter()
+            .flat_map(|member| member.shards.iter().map(Rc::downgrade))
+            .collect();
         for member in &members {
             control(member, &nodes, &env);
         }
@@ -357,12 +389,15 @@ impl Cluster {
             let peers = self.members.iter().zip(&self.alive);
             let peers = peers
                 .filter(|(member, _)| member.options.host_id != own.options.host_id)
-                .map(|(member, is_alive)| peer(&member.options, *is_alive))
+                .map(|(member, is_alive)| peer(member, *is_alive))
                 .collect();
-            own.node.install_topology(Arc::new(Topology {
+            let topology = Arc::new(Topology {
                 ring: ring.clone(),
                 peers,
-            }));
+            });
+            for shard in &own.shards {
+                shard.install_topology(topology.clone());
+            }
         }
     }
 
@@ -390,6 +425,41 @@ impl Cluster {
             socket.end();
         }
         self.run(Duration::from_millis(1));
+    }
+
+    /// It listens again, after [`Self::kill`].
+    pub(crate) fn revive(&self, at: usize) {
+        for shard in &self.members[at].shards {
+            shard.listen_for_peers().unwrap();
+        }
+    }
+
+    /// No node keeps hints.
+    pub(crate) fn without_hints(&self) {
+        for shard in self.members.iter().flat_map(|member| &member.shards) {
+            shard.enable_hints(false);
+        }
+    }
+
+    /// The process is killed and starts again with what is on its disk; the schema is as it was.
+    pub(crate) fn restart(&mut self, at: usize) {
+        self.kill(at);
+        let (options, shards) = {
+            let old = &self.members[at];
+            (old.options.clone(), old.shards.len() as u16)
+        };
+        let schema = self.members[at].node.schema();
+        let member = boot_member_as(&self.env, &self.switch, options, shards, schema);
+        self.members[at] = member;
+        let nodes: Vec<Weak<Node>> = self
+            .members
+            .iter()
+            .flat_map(|member| member.shards.iter().map(Rc::downgrade))
+            .collect();
+        for member in &self.members {
+            control(member, &nodes, &self.env);
+        }
+        self.install();
     }
 
     /// Nothing gets to this node or from it any more, or again.
@@ -443,10 +513,36 @@ impl Cluster {
         panic!("no answer to {text}");
     }
 
+    /// Sends a statement by all clients at once.
+    pub(crate) fn ask_all(
+        &self,
+        clients: &mut [Client],
+        consistency: Consistency,
+        text: &str,
+    ) -> Vec<Response> {
+        for client in clients.iter_mut() {
+            client.send(&query_at(consistency, text, None));
+        }
+        let mut answers: Vec<Option<Response>> = clients.iter().map(|_| None).collect();
+        for _ in 0..1_000_000 {
+            for (client, answer) in clients.iter_mut().zip(&mut answers) {
+                if let Some(read) = client.read().pop() {
+                    *answer = Some(read);
+                }
+            }
+            if answers.iter().all(Option::is_some) {
+                return answers.into_iter().flatten().collect();
+            }
+            self.run(Duration::from_micros(100));
+        }
+        panic!("no answers to {text}");
+    }
+
     /// The sum of a metric's samples on one node.
     pub(crate) fn metric(&self, at: usize, name: &str) -> f64 {
-        let samples = self.members[at].node.samples();
-        let own = samples.iter().filter(|sample| sample.name == name);
+        let shards = self.members[at].shards.iter();
+        let samples = shards.flat_map(|shard| shard.samples());
+        let own = samples.filter(|sample| sample.name == name);
         own.map(|sample| sample.value).sum()
     }
 }
@@ -455,13 +551,14 @@ fn ring_node(options: &NodeOptions) -> RingNode {
     ceto_node::topology::local_ring_node(options)
 }
 
-fn peer(options: &NodeOptions, is_alive: bool) -> Peer {
+fn peer(member: &Member, is_alive: bool) -> Peer {
+    let options = &member.options;
     Peer {
         host: HostId(options.host_id),
         internode: SocketAddr::new(options.broadcast_address, options.storage_port),
         rpc: options.rpc_address,
         native_port: options.native_port,
-        shard_count: 1,
+        shard_count: member.shards.len() as u16,
         datacenter: options.datacenter.as_str().into(),
         rack: options.rack.as_str().into(),
         tokens: options.tokens.iter().map(|token| Token(*token)).collect(),
@@ -472,11 +569,72 @@ fn peer(options: &NodeOptions, is_alive: bool) -> Peer {
     }
 }
 
+fn boot_member(env: &Rc<MemoryEnv>, switch: &Rc<Switch>, options: NodeOptions, count: u16) -> Member {
+    boot_member_as(env, switch, options, count, Arc::new(system_schema()))
+}
+
+fn boot_member_as(
+    env: &Rc<MemoryEnv>,
+    switch: &Rc<Switch>,
+    options: NodeOptions,
+    count: u16,
+    schema: Arc<Schema>,
+) -> Member {
+    let mesh = Rc::new(Mesh::default());
+    *mesh.env.borrow_mut() = Rc::downgrade(env);
+    let shards = (0..count).map(|shard| {
+        let port = Rc::new(Port {
+            switch: switch.clone(),
+            shard,
+            clients: RefCell::default(),
+        });
+        let mailbox = Rc::new(Door {
+            mesh: mesh.clone(),
+            shard,
+            count,
+        });
+        let parts = NodeParts {
+            env: env.clone(),
+            network: port.clone(),
+            mailbox,
+            options: Arc::new(options.clone()),
+            runtime_samples: Box::new(|_| {}),
+        };
+        (Node::new(parts), port)
+    });
+    let (shards, ports): (Vec<_>, Vec<_>) = shards.unzip();
+    *mesh.shards.borrow_mut() = shards.iter().map(Rc::downgrade).collect();
+    for shard in &shards {
+        let opened = async {
+            shard.open_storage().await.unwrap();
+            shard.finish_recovery(schema.clone()).await.unwrap();
+        };
+        env.block_on(opened).unwrap();
+    }
+    for shard in &shards {
+        shard.listen_for_peers().unwrap();
+        shard.listen().unwrap();
+    }
+    Member {
+        node: shards[0].clone(),
+        shards,
+        port: ports[0].clone(),
+        options,
+        messages: Rc::default(),
+    }
+}
+
 /// Schema changes are installed on all nodes at once; messages of peers are kept.
 fn control(member: &Member, nodes: &[Weak<Node>], env: &Rc<MemoryEnv>) {
-    let (own, nodes) = (Rc::downgrade(&member.node), nodes.to_vec());
-    let (env, messages) = (Rc::downgrade(env), member.messages.clone());
-    member.node.set_control(Box::new(move |request| {
+    for shard in &member.shards {
+        control_shard(shard, member, nodes, env);
+    }
+}
+
+fn control_shard(own: &Rc<Node>, member: &Member, nodes: &[Weak<Node>], env: &Rc<MemoryEnv>) {
+    let (shard, nodes) = (own, nodes.to_vec());
+    let (own, env, messages) = (Rc::downgrade(own), Rc::downgrade(env), member.messages.clone());
+    shard.set_control(Box::new(move |request| {
         let (Some(own), Some(env)) = (own.upgrade(), env.upgrade()) else {
             return Err(request);
         };

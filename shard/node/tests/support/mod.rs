@@ -411,6 +411,7 @@ pub(crate) fn options(limits: Limits) -> NodeOptions {
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         internode_compression: Default::default(),
+        hints: Default::default(),
         tokens: (0_i64..16)
             .map(|index| i64::MIN.wrapping_add(index << 60))
             .collect(),
