@@ -3,8 +3,8 @@
 //! `/health` answers 200 while the process and its shards turn; `/ready` only while clients are served, writes of every
 //! shard included. The documents are described in `tools/nodetool/src/api.rs`, which reads them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Query, State};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::cluster::Cluster;
 use crate::governor::GovernorFigures;
 use crate::process;
 use crate::settings::SettingsService;
@@ -38,6 +39,8 @@ pub struct Admin {
     memory: Arc<GovernorFigures>,
     pub(crate) settings: SettingsService,
     serving_changes: Arc<tokio::sync::Mutex<()>>,
+    /// The cluster, once its part here runs.
+    pub(crate) cluster: Arc<OnceLock<Arc<Cluster>>>,
 }
 
 impl Admin {
@@ -59,6 +62,7 @@ impl Admin {
             memory,
             settings,
             serving_changes: Arc::default(),
+            cluster: Arc::default(),
         }
     }
 
@@ -68,7 +72,6 @@ impl Admin {
             .route("/health", get(health))
             .route("/ready", get(ready))
             .route("/v1/node/info", get(info))
-            .route("/v1/node/status", get(status))
             .route("/v1/node/version", get(version))
             .route("/v1/tables/stats", get(table_statistics))
             .route("/v1/node/flush", post(flush))
@@ -77,12 +80,13 @@ impl Admin {
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
             .merge(crate::indexes::routes())
+            .merge(crate::ring::routes())
             .merge(crate::settings::routes())
             .merge(crate::views::routes())
             .with_state(self)
     }
 
-    async fn tables(&self) -> Result<Vec<TableFigures>, ShardGone> {
+    pub(crate) async fn tables(&self) -> Result<Vec<TableFigures>, ShardGone> {
         let per_shard = self
             .shards
             .on_all(|node| Box::pin(async move { node.table_figures() }))
@@ -114,6 +118,11 @@ impl Admin {
         Ok(refusals
             .filter_map(|(shard, refusal)| Some((shard, refusal?)))
             .collect())
+    }
+
+    /// Name of the cluster.
+    pub(crate) fn cluster_name(&self) -> &str {
+        &self.options.cluster_name
     }
 
     /// The node's address, as nodetool shows it.
@@ -236,7 +245,7 @@ async fn info(State(admin): State<Admin>) -> Answer {
     let options = &admin.options;
     Ok(Json(json!({
         "host_id": options.host_id.to_string(),
-        "gossip_active": false,
+        "gossip_active": admin.cluster.get().is_some(),
         "native_transport_active": admin.is_serving.load(Ordering::Acquire),
         "load_bytes": tables.iter().map(|table| table.disk_bytes).sum::<u64>(),
         "uncompressed_load_bytes": tables.iter().map(|table| table.uncompressed_bytes).sum::<u64>(),
@@ -259,28 +268,6 @@ async fn info(State(admin): State<Admin>) -> Answer {
         "bootstrap_state": "COMPLETED",
         "shards": admin.shards.count(),
         "write_refusals": refusal_documents(&admin.write_refusals().await?),
-    })))
-}
-
-async fn status(State(admin): State<Admin>, Query(scope): Query<Scope>) -> Answer {
-    if let Some(keyspace) = &scope.keyspace {
-        keyspace_exists(&*admin.schema().await?, keyspace)?;
-    }
-    let tables = admin.tables().await?;
-    let options = &admin.options;
-    Ok(Json(json!({
-        "nodes": [{
-            "datacenter": options.datacenter,
-            "rack": options.rack,
-            "address": options.rpc_address.to_string(),
-            "host_id": options.host_id.to_string(),
-            "up": true,
-            "state": "normal",
-            "load_bytes": tables.iter().map(|table| table.disk_bytes).sum::<u64>(),
-            "tokens": options.tokens.len(),
-            "owns": 1.0,
-        }],
-        "owns_effective": true,
     })))
 }
 
@@ -436,6 +423,8 @@ fn table_document(table: &TableFigures) -> Value {
     } else {
         table.disk_bytes as f64 / table.uncompressed_bytes as f64
     };
+    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    let positives = table.filter_false_positives + table.filter_true_positives;
     json!({
         "name": table.table,
         "sstable_count": table.sstables,
@@ -455,9 +444,14 @@ fn table_document(table: &TableFigures) -> Value {
         "pending_flushes": table.pending_flushes,
         "bytes_unrepaired": table.disk_bytes,
         "bloom_filter_false_positives": table.filter_false_positives,
+        "bloom_filter_false_ratio": share(table.filter_false_positives, positives),
         "bloom_filter_space_bytes": table.filter_bytes,
         "bloom_filter_memory_bytes": table.filter_bytes,
         "index_memory_bytes": table.index_bytes,
+        "partition_minimum_bytes": table.smallest_partition_bytes,
+        "partition_maximum_bytes": table.largest_partition_bytes,
+        "partition_mean_bytes": table.uncompressed_bytes / table.sstable_partitions.max(1),
+        "droppable_tombstone_ratio": share(table.droppable_tombstones, table.cells_and_rows),
     })
 }
 

@@ -5,8 +5,10 @@
 //! 2. collect what each shard has stored in `system_schema`, and build the schema of it;
 //! 3. install it on every shard, which then replays the rest of its commitlog;
 //! 4. write the rows that describe the system keyspaces themselves, if they are missing or old;
-//! 5. collect what is stored in `system_auth`, and make the first superuser where one is needed;
-//! 6. listen.
+//! 5. collect what is stored in `system_auth`;
+//! 6. found, join or come back to the cluster, and install what it knows;
+//! 7. make the first superuser where one is needed;
+//! 8. listen.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -17,12 +19,9 @@ use std::time::Duration;
 use axum::Router;
 use ceto_model::Schema;
 use ceto_node::control::{ControlRequest, StorageFailure};
-use ceto_node::cql::AccessControl;
 use ceto_node::message::ShardDoor;
 use ceto_node::options::NodeOptions;
-use ceto_node::system::access_rows::StoredAccess;
 use ceto_node::system::definitions::system_schema;
-use ceto_node::system::schema_rows::StoredSchema;
 use ceto_node::user_functions::Compiler;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,13 +30,15 @@ use tracing::{error, info};
 
 use crate::admin::Admin;
 use crate::governor::{self, MemoryBounds};
+use crate::joined::{self, ClusterSettings};
 use crate::metrics;
-use crate::schema::SchemaService;
+use crate::passwords::Passwords;
+use crate::schema::{Requests, SchemaService, SystemTables, stored_access, stored_schema};
 use crate::settings::{Reconfigure, SettingsService};
 use crate::shards::Shards;
 
-/// Schema changes that may wait; a shard that wants to add one more answers Overloaded.
-const SCHEMA_CHANGES_MAX: usize = 1024;
+/// Requests of shards and messages of other nodes that may wait; a shard that wants to add one more answers Overloaded.
+const REQUESTS_MAX: usize = 4096;
 
 /// Storage failures that may wait; one is enough.
 const FAILURES_MAX: usize = 16;
@@ -53,6 +54,8 @@ pub struct ControlOptions {
     pub drain_timeout: Duration,
     /// What the governor keeps the process to.
     pub memory: MemoryBounds,
+    /// The cluster.
+    pub cluster: ClusterSettings,
     /// Compiles WebAssembly.
     pub compiler: Option<Arc<dyn Compiler>>,
 }
@@ -103,6 +106,7 @@ async fn serve(
         memory.clone(),
         settings.clone(),
     );
+    let shown_cluster = admin.cluster.clone();
     start_http(control.admin, "api_port", admin.router()).await?;
     start_http(
         control.metrics,
@@ -110,40 +114,69 @@ async fn serve(
         metrics::router(shards.clone(), memory),
     )
     .await?;
-    let schema = boot(&shards, &options).await?;
+    let schema = boot(&shards).await?;
     put_views_right(&shards).await?;
-    let access = stored_access(&shards, &schema).await?;
-    let mut service = SchemaService::new(
-        schema,
-        access,
-        options.clone(),
-        shards.clone(),
-        control.compiler.clone(),
-    );
-    let compiled = service.install_programs().await;
-    compiled.map_err(|error| BootError(error.to_string()))?;
-    let installed = service.install_first_access().await;
-    installed.map_err(|error| BootError(error.to_string()))?;
-    let (door, requests) = mpsc::channel(SCHEMA_CHANGES_MAX);
+    let access = stored_access(&shards, &schema).await.map_err(BootError)?;
+    let tables = SystemTables::new(schema, Arc::new(access), shards.clone(), control.compiler.clone());
+    let tables = Arc::new(tables);
+    tables.install_recovered().await.map_err(BootError)?;
+    let (door, requests) = mpsc::channel(REQUESTS_MAX);
     let (report, mut failures) = mpsc::channel(FAILURES_MAX);
-    tokio::spawn(service.run(requests, report, settings));
     install_control_door(&shards, door).await?;
+    let (cluster, inbox) = joined::start(&options, &control.cluster, &shards, &tables).await?;
+    let passwords = Passwords::new();
+    let service = SchemaService::new(
+        tables.clone(),
+        cluster.clone(),
+        options.clone(),
+        passwords.clone(),
+        shards.clone(),
+    );
+    let taken = Requests {
+        requests,
+        failures: report,
+        settings,
+        inbox,
+        passwords,
+    };
+    tokio::spawn(taken.run(service.clone()));
+    // Nodes that are no members yet show what they wait for, too.
+    let _ = shown_cluster.set(cluster.clone());
+    let entered = tokio::select! {
+        entered = joined::enter(&cluster, &control.cluster, &shards, &tables, &service) => entered.map(|()| true),
+        reason = cluster.refused() => Err(BootError(format!("the cluster refuses this node: {reason}"))),
+        _ = terminate.recv() => Ok(false),
+        _ = interrupt.recv() => Ok(false),
+    };
+    if !entered? {
+        cluster.shut_down().await;
+        return drain(&shards, control.drain_timeout).await;
+    }
     let (native, shard_aware) = listen(&shards, &options).await?;
     is_serving.store(true, Ordering::Release);
+    joined::say_ready(&cluster, true).await;
     announce(native, shard_aware);
     info!(%native, %shard_aware, shards = shards.count(), "serving clients");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            reason = cluster.refused() => {
+                error!(%reason, "the cluster refuses this node; it ends");
+                is_serving.store(false, Ordering::Release);
+                drain(&shards, control.drain_timeout).await?;
+                return Err(BootError(format!("the cluster refuses this node: {reason}")));
+            }
             Some(failure) = failures.recv() => {
                 is_serving.store(false, Ordering::Release);
+                joined::say_ready(&cluster, false).await;
                 obey(failure, &shards).await?;
             }
         }
     }
     info!("draining");
     is_serving.store(false, Ordering::Release);
+    cluster.shut_down().await;
     drain(&shards, control.drain_timeout).await
 }
 
@@ -180,7 +213,7 @@ async fn put_views_right(shards: &Shards) -> Result<(), BootError> {
 }
 
 /// Recovers the schema, installs it everywhere and finishes recovery.
-pub async fn boot(shards: &Shards, options: &Arc<NodeOptions>) -> Result<Arc<Schema>, BootError> {
+pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
     let system = system_schema();
     shards
         .on(0, |node| Box::pin(async move { node.reshard().await }))
@@ -192,15 +225,7 @@ pub async fn boot(shards: &Shards, options: &Arc<NodeOptions>) -> Result<Arc<Sch
     {
         opened.map_err(BootError)?;
     }
-    let mut stored = StoredSchema::default();
-    for part in shards
-        .on_all(|node| Box::pin(async move { node.stored_schema().await }))
-        .await?
-    {
-        for (table, partitions) in part.map_err(BootError)?.0 {
-            stored.0.entry(table).or_default().extend(partitions);
-        }
-    }
+    let stored = stored_schema(shards).await.map_err(BootError)?;
     let schema = Arc::new(stored.build(&system)?);
     let installed = schema.clone();
     let recovered = shards.on_all(move |node| {
@@ -210,30 +235,12 @@ pub async fn boot(shards: &Shards, options: &Arc<NodeOptions>) -> Result<Arc<Sch
     for outcome in recovered.await? {
         outcome.map_err(BootError)?;
     }
-    let mut service = SchemaService::new(
-        schema.clone(),
-        Arc::default(),
-        options.clone(),
-        shards.clone(),
-        None,
-    );
-    service
+    let tables = SystemTables::new(schema.clone(), Arc::default(), shards.clone(), None);
+    tables
         .describe_system_keyspaces(&stored, &system)
         .await
         .map_err(BootError)?;
     Ok(schema)
-}
-
-/// What the shards have stored in `system_auth`.
-async fn stored_access(shards: &Shards, schema: &Schema) -> Result<Arc<AccessControl>, BootError> {
-    let mut stored = StoredAccess::default();
-    let parts = shards.on_all(|node| Box::pin(async move { node.stored_access().await }));
-    for part in parts.await? {
-        for (table, partitions) in part.map_err(BootError)?.0 {
-            stored.0.entry(table).or_default().extend(partitions);
-        }
-    }
-    Ok(Arc::new(stored.build(schema)))
 }
 
 async fn install_control_door(shards: &Shards, door: mpsc::Sender<ControlRequest>) -> Result<(), BootError> {

@@ -1,5 +1,6 @@
 //! The control thread: one tokio thread that makes the rare decisions.
 //!
+//! - [`cluster`]: the members of the cluster: gossip, and the log that orders changes.
 //! - [`schema`]: the one path on which schema changes are ordered, made durable and spread to the shards.
 //! - [`admin`]: health checks and nodetool's HTTP API.
 //! - [`metrics`]: Prometheus exposition.
@@ -10,12 +11,15 @@
 pub mod admin;
 mod backup;
 pub mod boot;
+pub mod cluster;
 mod compaction;
 pub mod governor;
 mod indexes;
+pub mod joined;
 pub mod metrics;
 mod passwords;
 pub mod process;
+mod ring;
 pub mod schema;
 pub mod settings;
 pub mod shards;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::*;
 use crate::boot::boot;
 use crate::governor::MemoryBounds;
-use crate::schema::SchemaService;
+use crate::schema::SystemTables;
 use crate::settings::SettingsService;
 
 struct Alone;
@@ -70,6 +70,7 @@ fn options() -> NodeOptions {
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         internode_compression: Default::default(),
+        hints: Default::default(),
         tokens: vec![0],
         settings: Default::default(),
         storage: StorageSettings::default(),
@@ -145,7 +146,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             settings,
         );
         let state = || State(admin.clone());
-        let schema = boot(&shards, &options).await.unwrap();
+        let schema = boot(&shards).await.unwrap();
         assert_eq!(
             told(ready(state()).await).await,
             (503, json!({ "status": "not serving clients" }))
@@ -155,7 +156,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             told(ready(state()).await).await,
             (200, json!({ "status": "ready" }))
         );
-        let mut service = SchemaService::new(schema, Arc::default(), options, shards.clone(), None);
+        let tables = SystemTables::new(schema, Arc::default(), shards.clone(), None);
         orders
             .send(Order::Break(Fault {
                 operation: Operation::Sync,
@@ -165,9 +166,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             }))
             .unwrap();
         let nothing = StoredSchema::default();
-        let written = service
-            .describe_system_keyspaces(&nothing, &system_schema())
-            .await;
+        let written = tables.describe_system_keyspaces(&nothing, &system_schema()).await;
         written.unwrap_err();
         let (status, document) = told(ready(state()).await).await;
         assert_eq!((status, &document["status"]), (503, &json!("writes are refused")));
