@@ -11,16 +11,19 @@
 //! the command was used wrongly.
 //!
 //! Invariants:
-//! - Never needs a schema, a configuration or a running node; only `scrub` writes, and never over a file.
+//! - Never needs a schema, a configuration or a running node; only `scrub` writes, never over a file, and never while
+//!   a node has the folder.
 //! - Never uses direct I/O: copies on any file system can be read.
 
 mod arguments;
 mod dump;
 mod files;
 mod json;
+mod lock;
 mod run;
 mod stats;
 
 pub use dump::{DumpOptions, dump};
 pub use files::FileEnv;
+pub use lock::LOCK_FILE;
 pub use run::{run, run_with};

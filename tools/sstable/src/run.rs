@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::arguments::{Arguments, Command, Paths};
 use crate::dump::{DumpError, DumpOptions, dump};
 use crate::files::FileEnv;
+use crate::lock::HeldFolders;
 use crate::stats::{AsOf, stats};
 
 /// Something is damaged, or lost.
@@ -191,7 +192,12 @@ async fn verify(env: &Rc<FileEnv>, paths: &Paths, out: &mut dyn Write) -> Result
 
 async fn scrub(env: &Rc<FileEnv>, paths: &Paths, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut status = 0;
-    for descriptor in all(env, paths).await? {
+    let descriptors = all(env, paths).await?;
+    let mut held = HeldFolders::default();
+    for descriptor in &descriptors {
+        held.hold(&descriptor.dir).map_err(Failure::Usage)?;
+    }
+    for descriptor in descriptors {
         let table = table_of(&descriptor.dir);
         let scrubbed = offline::scrub(env.clone(), &descriptor, table).await?;
         let (from, kept) = (name(&descriptor), scrubbed.kept_in.display());
