@@ -1,45 +1,64 @@
-//! `ceto dev`: one node on loopback, no configuration, little memory, ready at once.
+//! `ceto dev`: one node on loopback, no configuration, little memory, ready at once; or several ([`dev_cluster`]).
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{AccessClass, Config, DataSize, LogFormat};
+use crate::config::{AccessClass, Config, DataSize, LogFormat, SeedList};
+use crate::dev_cluster;
 use crate::identity;
-use crate::start::{self, StartError};
+use crate::start::{self, Neighbours, StartError};
 
 /// Arguments of `ceto dev`.
 #[derive(Args)]
 pub(crate) struct DevArguments {
-    /// Number of shards
+    /// Number of nodes, as processes on 127.0.0.1, 127.0.0.2 and so on; together they are one cluster
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) nodes: u8,
+    /// Number of shards of each node
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    shards: u16,
+    pub(crate) shards: u16,
     /// Folder for data; without it a temporary one, removed at the end
     #[arg(long)]
-    data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Address to listen on; must be a loopback address
     #[arg(long, default_value = "127.0.0.1")]
-    listen: IpAddr,
+    pub(crate) listen: IpAddr,
     /// Clients have to log in (at first as cassandra, with the password cassandra) and need permissions
     #[arg(long)]
-    auth: bool,
+    pub(crate) auth: bool,
     /// CQL port
     #[arg(long, default_value_t = 9042)]
-    native_port: u16,
+    pub(crate) native_port: u16,
     /// CQL port where the client's source port chooses the shard
     #[arg(long, default_value_t = 19042)]
-    shard_aware_port: u16,
+    pub(crate) shard_aware_port: u16,
     /// Port of the admin API
     #[arg(long, default_value_t = 10000)]
-    admin_port: u16,
+    pub(crate) admin_port: u16,
     /// Port of the Prometheus metrics
     #[arg(long, default_value_t = 9180)]
-    metrics_port: u16,
+    pub(crate) metrics_port: u16,
+    /// Port between nodes
+    #[arg(long, default_value_t = 7000)]
+    pub(crate) storage_port: u16,
+    /// Address of the cluster's first node; nodes of one cluster have the same
+    #[arg(long, hide = true)]
+    pub(crate) seed: Option<IpAddr>,
+    /// End when standard input ends: with the process that started this one
+    #[arg(long, hide = true)]
+    pub(crate) leashed: bool,
+    /// Data center
+    #[arg(long, default_value = "datacenter1")]
+    pub(crate) datacenter: String,
+    /// Rack
+    #[arg(long, default_value = "rack1")]
+    pub(crate) rack: String,
 }
 
 /// Name of temporary data folders.
-const TEMPORARY_PREFIX: &str = "ceto-dev-";
+pub(crate) const TEMPORARY_PREFIX: &str = "ceto-dev-";
 
 /// Temporary folders outlive a node that was killed; the next one removes those that no process holds. What cannot be
 /// read, locked or removed is left alone: it is somebody else's.
@@ -51,7 +70,7 @@ fn remove_abandoned_folders() {
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
         // Only a folder in which a node once started has a lock to be free.
-        if is_ours && entry.path().join(identity::LOCK_FILE).is_file() {
+        if is_ours && entry.path().join(ceto_sstable::LOCK_FILE).is_file() {
             let lock = identity::lock(&entry.path());
             if lock.is_ok() {
                 let _ = std::fs::remove_dir_all(entry.path());
@@ -68,6 +87,10 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
             arguments.listen
         );
         return Err(StartError::Usage(text));
+    }
+    if arguments.nodes > 1 {
+        remove_abandoned_folders();
+        return dev_cluster::run(arguments);
     }
     let temporary = match &arguments.data {
         Some(_) => None,
@@ -97,7 +120,11 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         auto_snapshot: false,
         user_defined_functions_enabled: true,
         memory_limit: Some(DataSize::from_mebibytes(512)),
+        datacenter: arguments.datacenter.clone(),
+        rack: arguments.rack.clone(),
         listen_address: arguments.listen,
+        storage_port: arguments.storage_port,
+        seeds: SeedList(vec![arguments.seed.unwrap_or(arguments.listen).to_string()]),
         rpc_address: arguments.listen,
         api_address: arguments.listen,
         prometheus_address: arguments.listen,
@@ -118,5 +145,17 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), StartError> {
         log_format: LogFormat::Text,
         ..Config::default()
     };
-    start::run(&config, "warn")
+    if arguments.leashed {
+        #[allow(clippy::disallowed_methods)] // it only reads standard input
+        std::thread::spawn(|| {
+            // An error is an end, too.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            ceto_runtime::terminate(std::process::id());
+        });
+    }
+    let neighbours = match arguments.seed {
+        Some(_) => Neighbours::Close,
+        None => Neighbours::None,
+    };
+    start::run(&config, "warn", neighbours)
 }

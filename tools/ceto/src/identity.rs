@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
+use ceto_sstable::LOCK_FILE;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -27,9 +28,6 @@ const FORMAT: u32 = 1;
 /// Holds the folder until dropped.
 pub(crate) struct FolderLock(#[allow(dead_code)] File);
 
-/// Name of the file that a running process holds locked.
-pub(crate) const LOCK_FILE: &str = ".lock";
-
 /// Locks the data folder for this process.
 pub(crate) fn lock(data: &Path) -> Result<FolderLock, StartError> {
     let path = data.join(LOCK_FILE);
@@ -48,17 +46,18 @@ pub(crate) fn lock(data: &Path) -> Result<FolderLock, StartError> {
 }
 
 impl Identity {
-    /// The folder's identity, made when it has none.
+    /// The folder's identity, made when it has none: with the tokens of `initial_token`, or random ones.
     pub(crate) fn load_or_create(
         data: &Path,
         cluster_name: &str,
         num_tokens: u16,
+        initial: Option<&[i64]>,
     ) -> Result<Identity, StartError> {
         let path = data.join("node.json");
         match fs::read_to_string(&path) {
             Ok(text) => Self::check(&path, &text, cluster_name),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let identity = Self::create(cluster_name, num_tokens);
+                let identity = Self::create(cluster_name, num_tokens, initial);
                 identity.save(data, &path)?;
                 Ok(identity)
             }
@@ -82,12 +81,15 @@ impl Identity {
         Ok(identity)
     }
 
-    fn create(cluster_name: &str, num_tokens: u16) -> Identity {
+    fn create(cluster_name: &str, num_tokens: u16, initial: Option<&[i64]>) -> Identity {
         let random = || Uuid::new_v4().as_u64_pair().0 as i64;
         // A version 4 UUID's first half has six fixed bits: mix two of them.
-        let mut tokens: Vec<i64> = (0..num_tokens)
-            .map(|_| random() ^ random().rotate_left(29))
-            .collect();
+        let mut tokens: Vec<i64> = match initial {
+            Some(initial) => initial.to_vec(),
+            None => (0..num_tokens)
+                .map(|_| random() ^ random().rotate_left(29))
+                .collect(),
+        };
         tokens.sort_unstable();
         tokens.dedup();
         Identity {
@@ -121,11 +123,14 @@ mod tests {
     #[test]
     fn an_identity_is_kept_and_another_cluster_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Identity::load_or_create(folder.path(), "a", 16).unwrap();
+        let first = Identity::load_or_create(folder.path(), "a", 16, None).unwrap();
         assert_eq!(first.tokens.len(), 16);
         assert!(first.tokens.is_sorted());
-        assert_eq!(Identity::load_or_create(folder.path(), "a", 4).unwrap(), first);
-        let error = Identity::load_or_create(folder.path(), "b", 16)
+        assert_eq!(
+            Identity::load_or_create(folder.path(), "a", 4, Some(&[7])).unwrap(),
+            first
+        );
+        let error = Identity::load_or_create(folder.path(), "b", 16, None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -133,7 +138,7 @@ mod tests {
             "{error}"
         );
         fs::write(folder.path().join("node.json"), "{").unwrap();
-        let error = Identity::load_or_create(folder.path(), "a", 16)
+        let error = Identity::load_or_create(folder.path(), "a", 16, None)
             .unwrap_err()
             .to_string();
         assert!(error.contains("is damaged"), "{error}");

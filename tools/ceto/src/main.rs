@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod dev_cluster;
 mod identity;
 mod logging;
 mod memory;
@@ -28,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start one node on loopback, without configuration, for development
+    /// Start one node, or several, on loopback, without configuration, for development
     Dev(dev::DevArguments),
     /// Start a node as its configuration file says
     Server(server::ServerArguments),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::Config;
-use crate::start::{self, StartError};
+use crate::start::{self, Neighbours, StartError};
 
 /// Arguments of `ceto server`.
 #[derive(Args)]
@@ -18,5 +18,5 @@ pub(crate) struct ServerArguments {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &ServerArguments) -> Result<(), StartError> {
     let config = Config::load(&arguments.config).map_err(|error| StartError::Usage(error.to_string()))?;
-    start::run(&config, "info")
+    start::run(&config, "info", Neighbours::Configured)
 }

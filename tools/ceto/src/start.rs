@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ceto_control::boot::{BootError, ControlOptions};
 use ceto_control::governor::MemoryBounds;
+use ceto_control::joined::ClusterSettings;
 use ceto_control::settings::Reconfigure;
 use ceto_node::message::{ShardDoor, ShardMessage, Task};
 use ceto_node::options::{CommitlogSync, FunctionOptions, Limits, NodeOptions, StorageSettings};
@@ -50,17 +51,68 @@ impl fmt::Display for StartError {
     }
 }
 
+/// Which other nodes there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Neighbours {
+    /// None: nothing listens for them.
+    None,
+    /// Those that the configuration leads to.
+    Configured,
+    /// Nodes of one machine that are to see each other at once.
+    Close,
+}
+
+/// Between two rounds of gossip, as in Cassandra.
+const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same between nodes of one machine.
+const CLOSE_GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
+
+fn cluster_settings(config: &Config, neighbours: Neighbours) -> Result<ClusterSettings, StartError> {
+    let own = SocketAddr::new(
+        config.broadcast_address.unwrap_or(config.listen_address),
+        config.storage_port,
+    );
+    let seeds = match neighbours {
+        Neighbours::None => vec![own],
+        _ => config
+            .seeds
+            .resolve(config.storage_port)
+            .map_err(StartError::Failed)?,
+    };
+    Ok(ClusterSettings {
+        seeds,
+        phi_threshold: config.phi_convict_threshold,
+        gossip_interval: match neighbours {
+            Neighbours::Close => CLOSE_GOSSIP_INTERVAL,
+            _ => GOSSIP_INTERVAL,
+        },
+        auto_bootstrap: config.auto_bootstrap,
+        has_peers: neighbours != Neighbours::None,
+        broadcast_rpc_address: config.broadcast_rpc_address.unwrap_or(config.rpc_address),
+    })
+}
+
 /// Runs a node until it is told to stop. `log_level` holds unless `CETO_LOG` is set.
-pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
+pub(crate) fn run(config: &Config, log_level: &str, neighbours: Neighbours) -> Result<(), StartError> {
     #[allow(clippy::disallowed_methods)] // the process starts here
     let started = Instant::now();
     ceto_runtime::set_up_allocator();
-    logging::start(config.log_format, log_level);
+    let config = &Config {
+        log_levels: logging::start(config.log_format, &config.log_levels, log_level),
+        ..config.clone()
+    };
     let max_sockets = max_sockets();
+    let cluster = cluster_settings(config, neighbours)?;
     let data = &config.data_file_directories[0];
     std::fs::create_dir_all(data).map_err(|error| StartError::file("create", data, &error))?;
     let _lock = identity::lock(data)?;
-    let identity = Identity::load_or_create(data, &config.cluster_name, config.num_tokens)?;
+    let identity = Identity::load_or_create(
+        data,
+        &config.cluster_name,
+        config.num_tokens,
+        config.initial_token.as_ref().map(|tokens| &*tokens.0),
+    )?;
     let shards = match config.shards {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
         shards => shards,
@@ -96,12 +148,12 @@ pub(crate) fn run(config: &Config, log_level: &str) -> Result<(), StartError> {
         limit: memory.limit,
         storage: memory.storage,
     };
-    let control = control_options(config, bounds);
+    let control = control_options(config, bounds, cluster);
     let announce = move |native: SocketAddr, shard_aware: SocketAddr| {
         announce(&control_texts(native, shard_aware), started)
     };
     let max_connections = options.settings.limits.max_connections;
-    let reconfigure = reconfigure(config, memory, max_connections);
+    let reconfigure = reconfigure(config, memory, max_connections, log_level);
     let outcome = ceto_control::boot::run(door, options, control, reconfigure, announce);
     let joined = runtime.join();
     match outcome {
@@ -163,6 +215,10 @@ fn shard_door(control: &ceto_runtime::ControlHandle<ShardMessage>) -> ShardDoor 
         let mut message = ShardMessage::Run(task);
         // The door is bounded; the control thread may wait, a shard never does.
         while let Err(back) = control.send(shard, message) {
+            if control.has_ended(shard) {
+                // Who waits for the task learns it when the task is dropped.
+                return;
+            }
             message = back;
             std::thread::yield_now();
         }
@@ -173,12 +229,13 @@ fn shard_door(control: &ceto_runtime::ControlHandle<ShardMessage>) -> ShardDoor 
     }
 }
 
-fn control_options(config: &Config, memory: MemoryBounds) -> ControlOptions {
+fn control_options(config: &Config, memory: MemoryBounds, cluster: ClusterSettings) -> ControlOptions {
     ControlOptions {
         admin: SocketAddr::new(config.api_address, config.api_port),
         metrics: SocketAddr::new(config.prometheus_address, config.prometheus_port),
         drain_timeout: Duration::from_secs(30),
         memory,
+        cluster,
         compiler: None,
     }
 }
@@ -198,10 +255,11 @@ fn node_options(config: &Config, identity: &Identity, memory: &MemorySplit) -> N
         rpc_address: config.rpc_address,
         native_port: config.native_transport_port,
         shard_aware_port: config.native_shard_aware_transport_port,
-        listen_address: config.rpc_address,
-        broadcast_address: config.rpc_address,
+        listen_address: config.listen_address,
+        broadcast_address: config.broadcast_address.unwrap_or(config.listen_address),
         storage_port: config.storage_port,
-        internode_compression: Default::default(),
+        internode_compression: config.internode_compression.into(),
+        hints: config.hints(),
         tokens: identity.tokens.clone(),
         settings: settings(config, memory),
         access: config.access_rules().unwrap_or_default(),
@@ -277,18 +335,28 @@ fn settings(config: &Config, memory: &MemorySplit) -> Settings {
         merges_bind_variables: config.cql_duplicate_bind_variable_names_refer_to_same_variable,
         compaction_throughput: config.compaction_throughput.bytes_per_second(),
         incremental_backups: config.incremental_backups,
+        traced_below: (config.trace_probability * u64::MAX as f64) as u64,
         shown: config.shown(config),
     }
 }
 
 /// The way of changes of settings: of the configuration that the node has started with.
-fn reconfigure(started: &Config, memory: MemorySplit, max_connections: usize) -> Reconfigure {
+fn reconfigure(
+    started: &Config,
+    memory: MemorySplit,
+    max_connections: usize,
+    log_level: &str,
+) -> Reconfigure {
     let (started, mut present) = (started.clone(), started.clone());
+    let log_level = log_level.to_owned();
     Box::new(move |changes| {
         let config = present.with(changes).map_err(|error| error.to_string())?;
         let mut settings = settings(&config, &memory);
         settings.limits.max_connections = max_connections;
         settings.shown = config.shown(&started);
+        if config.log_levels != present.log_levels {
+            logging::set_levels(&config.log_levels, &log_level);
+        }
         present = config;
         Ok(settings)
     })

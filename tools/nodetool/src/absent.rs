@@ -1,25 +1,21 @@
 //! Verbs that Cassandra's nodetool has and this one has not, and why.
 
 /// Reasons, and the verbs that they are the reason for.
-const ABSENT: [(&str, &[&str]); 8] = [
+const ABSENT: [(&str, &[&str]); 7] = [
     (
-        "there is one node yet: nothing to join, repair or stream",
+        "data is not streamed between nodes yet, nothing is repaired, and hints follow ceto.yaml",
         &[
             "abortbootstrap",
             "abortdecommission",
-            "assassinate",
             "bootstrap",
             "checktokenmetadata",
             "decommission",
-            "describecluster",
-            "describering",
             "disablegossip",
             "disablehandoff",
             "disablehintsfordc",
             "enablegossip",
             "enablehandoff",
             "enablehintsfordc",
-            "failuredetector",
             "forcecompact",
             "getbatchlogreplaythrottle",
             "getendpoints",
@@ -28,7 +24,6 @@ const ABSENT: [(&str, &[&str]); 8] = [
             "getmaxhintwindow",
             "getseeds",
             "getstreamthroughput",
-            "gossipinfo",
             "join",
             "listpendinghints",
             "mkcms",
@@ -45,7 +40,6 @@ const ABSENT: [(&str, &[&str]); 8] = [
             "resetlocalschema",
             "reloadlocalschema",
             "resumehandoff",
-            "ring",
             "setbatchlogreplaythrottle",
             "sethintedhandoffthrottlekb",
             "setinterdcstreamthroughput",
@@ -101,10 +95,6 @@ const ABSENT: [(&str, &[&str]); 8] = [
             "getfullquerylog",
             "resetfullquerylog",
         ],
-    ),
-    (
-        "log levels are set at the start, by CETO_LOG",
-        &["getlogginglevels", "setlogginglevel"],
     ),
     (
         "it is an option of the table: ALTER TABLE .. WITH compaction = {..}",

@@ -7,6 +7,12 @@
 //! ```text
 //! GET  /v1/node/info                                NodeInfo
 //! GET  /v1/node/status[?keyspace=K]                 ClusterStatus
+//! GET  /v1/cluster                                  ClusterDescription
+//! GET  /v1/cluster/gossip                           GossipState
+//! GET  /v1/cluster/phi                              Suspicions
+//! GET  /v1/cluster/ring[?keyspace=K]                RingList
+//! GET  /v1/cluster/ranges?keyspace=K                RangeList
+//! POST /v1/cluster/assassinate?address=A            Done, once the node is no member any more
 //! GET  /v1/node/version                             Version
 //! GET  /v1/tables/stats[?keyspace=K[&table=T]]      TableStatistics
 //! POST /v1/node/flush[?keyspace=K[&table=T]]        Done, once the sstables are on disk
@@ -52,6 +58,10 @@
 //! Done             { }
 //! Failure          { "error": "Keyspace [k] does not exist." }
 //! ```
+
+mod cluster;
+
+pub use cluster::*;
 
 use serde::{Deserialize, Serialize};
 
@@ -369,12 +379,12 @@ pub struct Table {
     pub partition_mean_bytes: u64,
     /// Live cells per read, mean over five minutes; absent without a read.
     pub live_cells_per_slice_average: Option<f64>,
-    /// The most live cells of a read in five minutes.
-    pub live_cells_per_slice_maximum: u64,
+    /// The most live cells of a read in five minutes; absent when nobody counts.
+    pub live_cells_per_slice_maximum: Option<u64>,
     /// Tombstones per read, mean over five minutes; absent without a read.
     pub tombstones_per_slice_average: Option<f64>,
-    /// The most tombstones of a read in five minutes.
-    pub tombstones_per_slice_maximum: u64,
+    /// The most tombstones of a read in five minutes; absent when nobody counts.
+    pub tombstones_per_slice_maximum: Option<u64>,
     /// Share of tombstones that are old enough to be dropped.
     pub droppable_tombstone_ratio: f64,
 }

@@ -59,6 +59,27 @@ pub(crate) enum Verb {
         /// Count ownership for this keyspace's replication
         keyspace: Option<String>,
     },
+    /// Print the name, nodes, schema versions and keyspaces of the cluster
+    Describecluster,
+    /// Show the gossip information for the cluster
+    Gossipinfo,
+    /// Show how sure the failure detector is of each node
+    Failuredetector,
+    /// Print information about the token ring
+    Ring {
+        /// Count ownership for this keyspace's replication
+        keyspace: Option<String>,
+    },
+    /// Show the token ranges of a keyspace and who holds them
+    Describering {
+        /// The keyspace
+        keyspace: String,
+    },
+    /// Make a node that is down no member any more, without moving its data
+    Assassinate {
+        /// Its address
+        address: String,
+    },
     /// Print the release version
     Version {
         /// Also print the version of CetoDB
@@ -150,6 +171,24 @@ pub(crate) enum Verb {
         /// Milliseconds
         #[arg(value_name = "TIMEOUT_IN_MS")]
         millis: u64,
+    },
+    /// Print the part of requests that are traced unasked
+    Gettraceprobability,
+    /// Trace a part of requests unasked, until the next start
+    Settraceprobability {
+        /// From 0 to 1
+        #[arg(value_name = "VALUE")]
+        probability: f64,
+    },
+    /// Print the levels of logs
+    Getlogginglevels,
+    /// Set the level of logs of a part, until the next start; without arguments: the default of all
+    Setlogginglevel {
+        /// A crate or module (`ceto_storage::compaction`), or `ROOT`
+        #[arg(value_name = "COMPONENT")]
+        component: Option<String>,
+        /// trace, debug, info, warn, error or off; without it the part has the level of all others
+        level: Option<String>,
     },
     /// Serve clients again
     Enablebinary,

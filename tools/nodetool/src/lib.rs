@@ -16,6 +16,7 @@ pub mod api;
 mod arguments;
 mod backup;
 mod client;
+mod cluster;
 mod compaction;
 mod format;
 mod indexes;

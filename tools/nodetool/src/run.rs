@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{absent, backup, compaction, indexes, info, settings, status, tablestats, views};
+use crate::{absent, backup, cluster, compaction, indexes, info, settings, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -84,6 +84,29 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             let document: ClusterStatus = fetch(client.get("/v1/node/status", &query))?;
             status::print(&mut text, &document)
         }
+        Verb::Describecluster => {
+            text = cluster::describe(&client)?;
+            Ok(())
+        }
+        Verb::Gossipinfo => {
+            text = cluster::gossip(&client)?;
+            Ok(())
+        }
+        Verb::Failuredetector => {
+            text = cluster::failure_detector(&client)?;
+            Ok(())
+        }
+        Verb::Ring { keyspace } => {
+            text = cluster::ring(&client, keyspace.as_ref())?;
+            Ok(())
+        }
+        Verb::Describering { keyspace } => {
+            text = cluster::describe_ring(&client, keyspace)?;
+            Ok(())
+        }
+        Verb::Assassinate { address } => {
+            fetch(client.post::<Done>("/v1/cluster/assassinate", &[("address", address)])).map(|_| Ok(()))?
+        }
         Verb::Version { verbose } => {
             text = version(&fetch(client.get("/v1/node/version", &[]))?, *verbose);
             Ok(())
@@ -138,6 +161,22 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         }
         Verb::Settimeout { kind, millis } => {
             text = settings::set_timeout(&client, kind, *millis)?;
+            Ok(())
+        }
+        Verb::Gettraceprobability => {
+            text = settings::get_trace_probability(&client)?;
+            Ok(())
+        }
+        Verb::Settraceprobability { probability } => {
+            text = settings::set_trace_probability(&client, *probability)?;
+            Ok(())
+        }
+        Verb::Getlogginglevels => {
+            text = settings::get_log_levels(&client)?;
+            Ok(())
+        }
+        Verb::Setlogginglevel { component, level } => {
+            text = settings::set_log_level(&client, component.as_deref(), level.as_deref())?;
             Ok(())
         }
         Verb::Enablebinary => {

@@ -178,6 +178,80 @@ pub(crate) fn set_timeout(client: &Client, kind: &str, millis: u64) -> Result<St
     set(client, timeout_key(kind)?, &format!("{millis}ms"))
 }
 
+/// Prints the part of requests that are traced.
+pub(crate) fn get_trace_probability(client: &Client) -> Result<String, String> {
+    let value = setting(client, "trace_probability")?;
+    Ok(format!("Current trace probability: {value}\n"))
+}
+
+/// Traces a part of requests.
+pub(crate) fn set_trace_probability(client: &Client, probability: f64) -> Result<String, String> {
+    if !(0.0..=1.0).contains(&probability) {
+        return Err("Trace probability must be between 0 and 1".to_owned());
+    }
+    set(client, "trace_probability", &format!("{probability:?}"))
+}
+
+/// What nodetool calls the level of all parts that have none of their own.
+const ROOT: &str = "ROOT";
+
+/// The levels by part, that of all others first.
+fn log_levels(client: &Client) -> Result<Vec<(String, String)>, String> {
+    let shown = setting(client, "log_levels")?;
+    let directives = shown.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let mut levels: Vec<(String, String)> = directives
+        .map(|directive| match directive.split_once('=') {
+            Some((component, level)) => (component.to_owned(), level.to_owned()),
+            None => (ROOT.to_owned(), directive.to_owned()),
+        })
+        .collect();
+    if !levels.iter().any(|(component, _)| component == ROOT) {
+        levels.insert(0, (ROOT.to_owned(), "info".to_owned()));
+    }
+    Ok(levels)
+}
+
+/// Prints the levels of logs.
+pub(crate) fn get_log_levels(client: &Client) -> Result<String, String> {
+    let mut text = format!("\n{:<50}{:>10}\n", "Logger Name", "Log Level");
+    for (component, level) in log_levels(client)? {
+        text.push_str(&format!("{component:<50}{:>10}\n", level.to_uppercase()));
+    }
+    Ok(text)
+}
+
+/// Sets the level of a part; without a level it has that of all others, without a part all have the default.
+pub(crate) fn set_log_level(
+    client: &Client,
+    component: Option<&str>,
+    level: Option<&str>,
+) -> Result<String, String> {
+    let Some(component) = component else {
+        return set(client, "log_levels", "\"\"");
+    };
+    let is_root = component.eq_ignore_ascii_case(ROOT);
+    let level = match (level.map(str::to_lowercase), is_root) {
+        (Some(level), _) if level == "all" => Some("trace".to_owned()),
+        (None, true) => Some("info".to_owned()),
+        (level, _) => level,
+    };
+    let mut levels = log_levels(client)?;
+    let is_same = |own: &str| own == component || is_root && own == ROOT;
+    levels.retain(|(own, _)| !is_same(own));
+    if let Some(level) = level {
+        let name = if is_root { ROOT } else { component };
+        levels.push((name.to_owned(), level));
+    }
+    let directives: Vec<String> = levels
+        .into_iter()
+        .map(|(component, level)| match component == ROOT {
+            true => level,
+            false => format!("{component}={level}"),
+        })
+        .collect();
+    set(client, "log_levels", &format!("\"{}\"", directives.join(",")))
+}
+
 /// A status as nodetool prints it.
 pub(crate) fn running(is_running: bool) -> String {
     if is_running { "running\n" } else { "not running\n" }.to_owned()

@@ -220,17 +220,18 @@ fn print_partitions(block: &mut Block<'_>, table: &Table) -> fmt::Result {
     )?;
     block.line("Compacted partition mean bytes", &table.partition_mean_bytes)?;
     let average = |mean: Option<f64>| format!("{:?}", mean.unwrap_or(f64::NAN));
+    let most = |count: Option<u64>| count.map_or_else(|| "NaN".to_owned(), |count| count.to_string());
     let live = average(table.live_cells_per_slice_average);
     block.line("Average live cells per slice (last five minutes)", &live)?;
     block.line(
         "Maximum live cells per slice (last five minutes)",
-        &table.live_cells_per_slice_maximum,
+        &most(table.live_cells_per_slice_maximum),
     )?;
     let tombstones = average(table.tombstones_per_slice_average);
     block.line("Average tombstones per slice (last five minutes)", &tombstones)?;
     block.line(
         "Maximum tombstones per slice (last five minutes)",
-        &table.tombstones_per_slice_maximum,
+        &most(table.tombstones_per_slice_maximum),
     )?;
     block.line(
         "Droppable tombstone ratio",

@@ -44,7 +44,7 @@ impl Cluster {
     /// Connects, creates the schema, and learns the ring.
     pub(crate) async fn open(options: &Options) -> Result<Cluster, String> {
         let contacts = resolve(options).await?;
-        let mut first = Connection::open(contacts[0], options.mode).await?;
+        let mut first = first_of(&contacts, options).await?;
         let mut statements = schema::definitions(options);
         if options.truncate == Truncate::Once {
             statements.extend(schema::truncations(options));
@@ -66,7 +66,14 @@ impl Cluster {
             ring: Vec::new(),
         };
         for address in addresses {
-            let mut connection = Connection::open(address, options.mode).await?;
+            let mut connection = match Connection::open(address, options.mode).await {
+                Ok(connection) => connection,
+                // Its part of the load goes to the next of the ring.
+                Err(error) => {
+                    eprintln!("without {address}: {error}");
+                    continue;
+                }
+            };
             let index = cluster.nodes.len();
             cluster.ring.extend(
                 tokens(&mut connection)
@@ -94,6 +101,18 @@ impl Cluster {
         let shards = self.nodes.get(node).and_then(|node| node.shards);
         (node, shards.map_or(0, |shards| token.shard(shards.count)))
     }
+}
+
+/// A connection to the first contact that can be reached.
+async fn first_of(contacts: &[SocketAddr], options: &Options) -> Result<Connection, String> {
+    let mut problems = Vec::new();
+    for contact in contacts {
+        match Connection::open(*contact, options.mode).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => problems.push(error),
+        }
+    }
+    Err(problems.join("; "))
 }
 
 fn shards(sharding: Sharding) -> Option<Shards> {

@@ -13,6 +13,7 @@ const PAGE_SIZE_LOWEST: DataSize = DataSize::from_kibibytes(1);
 impl Config {
     pub(super) fn check_bounds(&self) -> Result<(), ConfigError> {
         self.access_rules()?;
+        self.check_cluster()?;
         self.check_timeouts()?;
         self.check_ports()?;
         let at_least = |key: &str, value: u64, least: u64| match value < least {
@@ -24,6 +25,16 @@ impl Config {
             self.prepared_statements_cache_entries.into(),
             1,
         )?;
+        if !(0.0..=1.0).contains(&self.trace_probability) {
+            return Err(ConfigError(
+                "trace_probability: must be between 0 and 1".to_owned(),
+            ));
+        }
+        if let Err(reason) = crate::logging::check_levels(&self.log_levels) {
+            return Err(ConfigError(format!(
+                "log_levels: {reason}; write info, or debug,ceto_storage=trace"
+            )));
+        }
         if self.max_page_size.bytes() < PAGE_SIZE_LOWEST.bytes() {
             return Err(ConfigError("max_page_size: must be at least 1KiB".to_owned()));
         }

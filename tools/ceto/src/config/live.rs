@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Config, ConfigError, known_settings, renamed, unknown_key};
 
 /// Keys that the node looks at again and again; all guardrails are such keys too.
-const LIVE: [&str; 19] = [
+const LIVE: [&str; 21] = [
     "batch_size_fail_threshold",
     "batch_size_warn_threshold",
     "compaction_throughput",
@@ -15,6 +15,7 @@ const LIVE: [&str; 19] = [
     "cql_duplicate_bind_variable_names_refer_to_same_variable",
     "expiration_date_overflow_policy",
     "incremental_backups",
+    "log_levels",
     "max_page_size",
     "native_transport_max_output_per_connection",
     "native_transport_max_requests_per_connection",
@@ -24,6 +25,7 @@ const LIVE: [&str; 19] = [
     "read_request_timeout",
     "tombstone_failure_threshold",
     "tombstone_warn_threshold",
+    "trace_probability",
     "truncate_request_timeout",
     "unlogged_batch_across_partitions_warn_threshold",
     "write_request_timeout",

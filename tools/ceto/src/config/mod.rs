@@ -6,6 +6,7 @@
 
 mod access;
 mod bounds;
+mod cluster;
 mod commitlog;
 mod live;
 mod renamed;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use access::AccessClass;
 pub(crate) use ceto_node::quantity::{DataRate, DataSize, Period};
+pub(crate) use cluster::{LinkCompression, SeedList, TokenList};
 pub(crate) use commitlog::{CommitFailurePolicy, CommitlogCompression, ReplayFailurePolicy};
 
 /// All settings, with Cassandra's defaults where Cassandra has the key.
@@ -30,6 +32,10 @@ pub(crate) struct Config {
     pub(crate) datacenter: String,
     pub(crate) rack: String,
     pub(crate) num_tokens: u16,
+    pub(crate) initial_token: Option<TokenList>,
+    pub(crate) seeds: SeedList,
+    pub(crate) auto_bootstrap: bool,
+    pub(crate) phi_convict_threshold: f64,
     pub(crate) authenticator: AccessClass,
     pub(crate) authorizer: AccessClass,
     pub(crate) shards: u16,
@@ -56,8 +62,16 @@ pub(crate) struct Config {
     pub(crate) file_cache_size: Option<DataSize>,
     pub(crate) concurrent_reads: u32,
     pub(crate) listen_address: IpAddr,
+    pub(crate) broadcast_address: Option<IpAddr>,
     pub(crate) storage_port: u16,
+    pub(crate) internode_compression: LinkCompression,
+    pub(crate) hinted_handoff_enabled: bool,
+    pub(crate) hinted_handoff_disabled_datacenters: Vec<String>,
+    pub(crate) max_hint_window: Period,
+    pub(crate) max_hints_size_per_host: DataSize,
+    pub(crate) hinted_handoff_throttle: Option<DataSize>,
     pub(crate) rpc_address: IpAddr,
+    pub(crate) broadcast_rpc_address: Option<IpAddr>,
     pub(crate) native_transport_port: u16,
     pub(crate) native_shard_aware_transport_port: u16,
     pub(crate) native_transport_max_frame_size: DataSize,
@@ -94,6 +108,8 @@ pub(crate) struct Config {
     pub(crate) prometheus_port: u16,
     pub(crate) stall_watchdog_timeout: Period,
     pub(crate) log_format: LogFormat,
+    pub(crate) log_levels: String,
+    pub(crate) trace_probability: f64,
 }
 
 /// `commitlog_sync`.
@@ -143,6 +159,10 @@ impl Default for Config {
             datacenter: "datacenter1".to_owned(),
             rack: "rack1".to_owned(),
             num_tokens: 16,
+            initial_token: None,
+            seeds: SeedList::default(),
+            auto_bootstrap: true,
+            phi_convict_threshold: 8.0,
             authenticator: AccessClass::named("AllowAllAuthenticator"),
             authorizer: AccessClass::named("AllowAllAuthorizer"),
             shards: 0,
@@ -169,8 +189,16 @@ impl Default for Config {
             file_cache_size: None,
             concurrent_reads: 128,
             listen_address: loopback,
+            broadcast_address: None,
             storage_port: 7000,
+            internode_compression: LinkCompression::Dc,
+            hinted_handoff_enabled: true,
+            hinted_handoff_disabled_datacenters: Vec::new(),
+            max_hint_window: Period::from_millis(3 * 3600 * 1000),
+            max_hints_size_per_host: DataSize::from_mebibytes(4096),
+            hinted_handoff_throttle: None,
             rpc_address: loopback,
+            broadcast_rpc_address: None,
             native_transport_port: 9042,
             native_shard_aware_transport_port: 19042,
             native_transport_max_frame_size: DataSize::from_mebibytes(16),
@@ -206,6 +234,8 @@ impl Default for Config {
             prometheus_port: 9180,
             stall_watchdog_timeout: Period::from_millis(30_000),
             log_format: LogFormat::Text,
+            log_levels: String::new(),
+            trace_probability: 0.0,
         }
     }
 }
@@ -230,7 +260,7 @@ impl Config {
             .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
         let text =
             String::from_utf8(text).map_err(|_| ConfigError(format!("{} is not UTF-8", path.display())))?;
-        let parsed = Config::parse_with_notes(&text);
+        let parsed = cluster::rackdc(path).and_then(|places| Config::parse_with_notes(&text, &places));
         let (config, notes) = parsed.map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
         notes
             .iter()
@@ -241,14 +271,21 @@ impl Config {
     /// Parses and checks the text of a file.
     #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse_with_notes(text).map(|(config, _)| config)
+        Config::parse_with_notes(text, &[]).map(|(config, _)| config)
     }
 
-    /// Parses and checks the text of a file; with it one line for each key that has another name now.
-    fn parse_with_notes(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
+    /// Parses and checks the text of a file; with it one line for each key that has another name now. `places`: keys and
+    /// values that hold where the file does not have them.
+    fn parse_with_notes(
+        text: &str,
+        places: &[(&'static str, String)],
+    ) -> Result<(Config, Vec<String>), ConfigError> {
         let given: Option<serde_json::Map<String, serde_json::Value>> =
             serde_saphyr::from_str(text).map_err(|error| not_yaml(error.without_snippet()))?;
         let mut all = known_settings();
+        for (key, value) in places {
+            all.insert((*key).to_owned(), value.clone().into());
+        }
         let (given, notes) = renamed::to_present_names(given.unwrap_or_default()).map_err(ConfigError)?;
         for (key, value) in given {
             let Some(setting) = all.get_mut(&key) else {
@@ -341,6 +378,7 @@ impl Config {
             },
             kind: match &value {
                 serde_json::Value::Bool(_) => "bool",
+                serde_json::Value::Number(number) if number.is_f64() => "float",
                 serde_json::Value::Number(_) => "integer",
                 serde_json::Value::Array(_) => "list",
                 _ => "text",
@@ -446,7 +484,7 @@ mod tests {
     #[test]
     fn former_names_are_taken_with_a_note() {
         let text = "commitlog_sync_period_in_ms: 2000\ncommitlog_segment_size_in_mb: 64\nmax_mutation_size_in_kb: 512";
-        let (config, notes) = Config::parse_with_notes(text).unwrap();
+        let (config, notes) = Config::parse_with_notes(text, &[]).unwrap();
         assert_eq!(config.commitlog_sync_period, Period::from_millis(2000));
         assert_eq!(config.commitlog_segment_size, DataSize::from_mebibytes(64));
         assert_eq!(config.max_mutation_size, Some(DataSize::from_kibibytes(512)));

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// A former name, the present one, and the unit of the former's number.
-const RENAMED: [(&str, &str, &str); 16] = [
+const RENAMED: [(&str, &str, &str); 18] = [
     ("commitlog_sync_period_in_ms", "commitlog_sync_period", "ms"),
     (
         "commitlog_sync_group_window_in_ms",
@@ -21,6 +21,8 @@ const RENAMED: [(&str, &str, &str); 16] = [
         "native_transport_max_frame_size",
         "MiB",
     ),
+    ("max_hint_window_in_ms", "max_hint_window", "ms"),
+    ("hinted_handoff_throttle_in_kb", "hinted_handoff_throttle", "KiB"),
     ("read_request_timeout_in_ms", "read_request_timeout", "ms"),
     ("range_request_timeout_in_ms", "range_request_timeout", "ms"),
     ("write_request_timeout_in_ms", "write_request_timeout", "ms"),
@@ -50,6 +52,13 @@ pub(super) fn to_present_names(given: Settings) -> Result<(Settings, Vec<String>
     let mut settings = Settings::new();
     let names: Vec<String> = given.keys().cloned().collect();
     for (key, value) in given {
+        if key == "seed_provider" {
+            if names.iter().any(|name| name == "seeds") {
+                return Err("seed_provider: seeds is given too; remove one of them".to_owned());
+            }
+            settings.insert("seeds".to_owned(), super::cluster::seeds_of_provider(&value)?);
+            continue;
+        }
         let Some((_, present, unit)) = RENAMED.iter().find(|(former, _, _)| *former == key) else {
             settings.insert(key, value);
             continue;
