@@ -126,11 +126,11 @@ def test_sstable(server):
 
 
 def test_the_sample_configuration_starts(tmp_path):
-    ports = free_ports(4)
+    ports = free_ports(5)
     configuration = text("conf/ceto.yaml")
     for key, value in {
         "native_transport_port": ports[0], "native_shard_aware_transport_port": ports[1], "api_port": ports[2],
-        "prometheus_port": ports[3], "shards": 1,
+        "prometheus_port": ports[3], "storage_port": ports[4], "shards": 1,
     }.items():
         configuration = re.sub(rf"^#? ?{key}:.*$", f"{key}: {value}", configuration, flags=re.MULTILINE)
     configuration = re.sub(
@@ -140,7 +140,7 @@ def test_the_sample_configuration_starts(tmp_path):
     path = tmp_path / "ceto.yaml"
     path.write_text(configuration)
     node = Server(tmp_path / "data")
-    node.native_port, node.shard_aware_port, node.admin_port, node.metrics_port = ports
+    node.native_port, node.shard_aware_port, node.admin_port, node.metrics_port = ports[:4]
     with open(node.log_path, "ab") as log:
         node.process = subprocess.Popen([binary(), "server", "--config", str(path)], stdout=subprocess.PIPE, stderr=log)
     try:
@@ -175,6 +175,38 @@ def test_the_tour(server):
         run_shell(server, use + statement, 0)
         if re.match(r"\s*USE ", statement):
             use = statement
+
+
+def test_the_tour_of_three_nodes(tmp_path):
+    """The README's cluster: a driver goes on while a node dies."""
+    [program] = blocks("README.md", "python")
+    command = [binary(), "dev", "--nodes", "3", "--listen", "127.0.62.1", "--data", str(tmp_path / "three")]
+    with open(tmp_path / "log", "ab") as log:
+        nodes = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        lines = [nodes.stdout.readline() for _ in range(4)]
+        assert re.match(r"ready: 3 nodes, CQL 127\.0\.62\.1:9042 ", lines[3]), lines
+        third = int(re.match(r"node 3: ready: .*\(pid (\d+),", lines[2]).group(1))
+        program = program.replace("127.0.0.", "127.0.62.") + f"""
+import os, signal
+os.kill({third}, signal.SIGKILL)
+for crew in range(1000):
+    assert session.execute("SELECT crew FROM harbour.ships WHERE name = %s", (f"ship {{crew}}",)).one().crew == crew
+session.execute("INSERT INTO harbour.ships (name, crew) VALUES ('late', 1)")
+session.execute("CREATE TABLE harbour.docks (name text PRIMARY KEY)")
+print("went on")
+"""
+        outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        assert outcome.stdout == "went on\n", outcome.stdout + outcome.stderr + (tmp_path / "log").read_text()
+        assert nodes.stdout.readline().startswith("node 3: ended")
+        deadline = time.monotonic() + 30
+        while "DN  127.0.62.3" not in ceto("nodetool", "-h", "127.0.62.1", "status").stdout:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        nodes.terminate()
+        status = nodes.wait(90)
+    assert status == 0, (tmp_path / "log").read_text()
 
 
 def run_shell(server, script, status):

@@ -159,7 +159,7 @@ def test_many_connections(server):
     assert server.counter("ceto_connections") <= 200
 
 
-@pytest.mark.parametrize("version", [1, 2, 6, 0x41, 0x42])
+@pytest.mark.parametrize("version", [1, 2, 7, 0x41, 0x42])
 def test_other_versions_are_refused_in_words_that_drivers_know(server, version):
     with socket.create_connection(("127.0.0.1", server.native_port), timeout=30) as connection:
         connection.sendall(frame(version, 1, STARTUP) if version > 2 else struct.pack(">BBbBI", version, 0, 1, 1, 0))
@@ -167,6 +167,18 @@ def test_other_versions_are_refused_in_words_that_drivers_know(server, version):
         code, length = struct.unpack(">IH", body[:6])
         assert (answered, opcode, code) == (0x85, 0, 0x0A)
         assert b"nvalid or unsupported protocol version" in body[6:6 + length]
+
+
+def test_the_beta_version_is_for_those_who_ask_for_it(server):
+    use_beta = 0x10
+    with socket.create_connection(("127.0.0.1", server.native_port), timeout=30) as connection:
+        connection.sendall(frame(6, 1, STARTUP))
+        _, _, _, opcode, body = read_frame(connection)
+        assert (opcode, body[:4]) == (0, b"\x00\x00\x00\x0a")
+        assert b"USE_BETA flag is unset" in body
+    with socket.create_connection(("127.0.0.1", server.native_port), timeout=30) as connection:
+        connection.sendall(frame(6, 1, STARTUP, flags=use_beta))
+        assert read_frame(connection)[3] == 2
 
 
 def test_what_is_no_request(server):

@@ -19,6 +19,11 @@ def refused(server, *words):
     return done.stderr
 
 
+def log(server):
+    with open(server.log_path, errors="replace") as lines:
+        return lines.read()
+
+
 @pytest.fixture
 def setting(session):
     """Changes settings and puts them back."""
@@ -121,6 +126,51 @@ def test_timeouts_by_nodetool(server, session):
     assert row.value == "16MiB/s"
     assert "16 MB/s" in server.nodetool("getcompactionthroughput") or "16" in server.nodetool("getcompactionthroughput")
     server.nodetool("setcompactionthroughput", "64")
+
+
+def test_levels_of_logs_by_nodetool(server):
+    def levels():
+        lines = server.nodetool("getlogginglevels").splitlines()
+        assert lines[1].split() == ["Logger", "Name", "Log", "Level"]
+        return dict(line.split() for line in lines[2:])
+
+    def changes_logged():
+        before = log(server).count("settings changed")
+        server.nodetool("settimeout", "read", "5000")
+        return log(server).count("settings changed") - before
+
+    start = levels()
+    assert "ROOT" in start
+    server.nodetool("setlogginglevel", "ceto_control::settings", "INFO")
+    assert levels() == {**start, "ceto_control::settings": "INFO"}
+    assert changes_logged() == 1
+    server.nodetool("setlogginglevel", "ceto_control::settings", "OFF")
+    assert changes_logged() == 0
+    server.nodetool("setlogginglevel", "root", "error")
+    assert levels() == {**start, "ROOT": "ERROR", "ceto_control::settings": "OFF"}
+    assert "log_levels" in refused(server, "setlogginglevel", "ceto_control", "loud")
+    server.nodetool("setlogginglevel")
+    assert "ceto_control::settings" not in levels()
+
+
+def test_requests_are_traced_by_chance(server, session):
+    assert server.nodetool("gettraceprobability") == "Current trace probability: 0.0\n"
+    assert "between 0 and 1" in refused(server, "settraceprobability", "1.5")
+    server.nodetool("settraceprobability", "1")
+    assert server.nodetool("gettraceprobability") == "Current trace probability: 1.0\n"
+    try:
+        prepared = session.prepare("SELECT key FROM system.local WHERE key = ?")
+        result = session.execute(prepared, ["local"])
+        assert result.response_future.get_all_query_traces() == []
+        session.execute("SELECT cluster_name FROM system.local")
+    finally:
+        server.nodetool("settraceprobability", "0")
+    sessions = list(session.execute("SELECT request, parameters FROM system_traces.sessions"))
+    assert "Execute CQL3 prepared query" in {row.request for row in sessions}
+    assert "SELECT cluster_name FROM system.local" in {row.parameters.get("query") for row in sessions}
+    count = len(sessions)
+    session.execute("SELECT cluster_name FROM system.local")
+    assert len(list(session.execute("SELECT request FROM system_traces.sessions"))) == count
 
 
 def test_pages_end_after_tombstones(session, setting):
