@@ -223,6 +223,7 @@ fn options() -> NodeOptions {
         broadcast_address: [127, 0, 0, 1].into(),
         storage_port: 7000,
         internode_compression: Default::default(),
+        hints: Default::default(),
         tokens: (0..16).map(|index| i64::MIN + index * (1 << 60)).collect(),
         settings: Default::default(),
         storage: StorageSettings::default(),

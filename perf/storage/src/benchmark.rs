@@ -71,6 +71,9 @@ pub(crate) struct Arguments {
     /// Part of the cache that our engine keeps rows in; the rest is for blocks
     #[arg(long, default_value_t = 0.5)]
     pub(crate) row_cache_part: f64,
+    /// MiB per second that compactions may write, ours and RocksDB's; 0: no limit
+    #[arg(long, default_value_t = 0)]
+    pub(crate) compaction_throughput_mib: u64,
     /// The core that each engine runs on, all its threads
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
@@ -176,6 +179,7 @@ fn run_size(arguments: &Arguments, rows: u64, value_size: usize) -> Result<(), S
             "block_kib": arguments.block_kib,
             "compaction": arguments.compaction,
             "row_cache_part": arguments.row_cache_part,
+            "compaction_throughput_mib": arguments.compaction_throughput_mib,
             "rounds": arguments.rounds,
             "cores": if arguments.all_cores { serde_json::Value::Null } else { json!(1) },
         });
@@ -245,6 +249,7 @@ fn setups(arguments: &Arguments, rows: u64, value_size: usize) -> Vec<Setup> {
         block_size: arguments.block_kib << 10,
         memtable_size: (data_size / 12).clamp(4 << 20, 128 << 20),
         row_cache_part: arguments.row_cache_part,
+        compaction_throughput: arguments.compaction_throughput_mib << 20,
         compaction: arguments.compaction.clone(),
     };
     arguments.engines.iter().map(setup).collect()

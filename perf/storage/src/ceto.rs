@@ -157,7 +157,7 @@ impl Shard {
             options.row_cache_size = (cache_size as f64 * self.setup.row_cache_part) as usize;
             options.block_cache_size = cache_size - options.row_cache_size;
             options.memtable_space = self.setup.memtable_size;
-            options.compaction_throughput = 0;
+            options.compaction_throughput = self.setup.compaction_throughput;
             if durability == Durability::Device {
                 options.commitlog_sync = CommitlogSync::Batch;
             }

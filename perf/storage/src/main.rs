@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             block_kib: 4,
             compaction: "SizeTieredCompactionStrategy".to_owned(),
             row_cache_part: 0.5,
+            compaction_throughput_mib: 0,
             core: 0,
             all_cores: true,
             folder: folder.clone(),

@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
     /// MiB of memory for memtables
     #[arg(long, default_value_t = 16)]
     memtable_mib: usize,
+    /// MiB per second that compactions may write, ours and RocksDB's; 0: no limit
+    #[arg(long, default_value_t = 0)]
+    compaction_throughput_mib: u64,
     /// Times that the workload is run
     #[arg(long, default_value_t = 1)]
     times: u32,
@@ -73,6 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         block_size: arguments.block_kib << 10,
         memtable_size: arguments.memtable_mib << 20,
         row_cache_part: arguments.row_cache_part,
+        compaction_throughput: arguments.compaction_throughput_mib << 20,
         compaction: arguments.compaction.clone(),
     };
     std::fs::create_dir(&setup.folder)

@@ -46,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) memtable_size: usize,
     /// Part of the cache that our engine keeps rows in; the rest is for blocks.
     pub(crate) row_cache_part: f64,
+    /// Bytes per second that compactions may write, ours and RocksDB's; 0: no limit.
+    pub(crate) compaction_throughput: u64,
     /// Our table's compaction strategy, by Cassandra's name.
     pub(crate) compaction: String,
 }

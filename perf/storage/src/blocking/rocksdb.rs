@@ -17,6 +17,10 @@ const BITS_PER_KEY: f64 = 10.0;
 /// Flushes and compactions at a time, the default.
 const BACKGROUND_JOBS: i32 = 2;
 
+/// RocksDB's defaults for its rate limiter.
+const RATE_REFILL_MICROS: i64 = 100_000;
+const RATE_FAIRNESS: i32 = 10;
+
 pub(super) struct Rocks {
     db: DB,
     write: WriteOptions,
@@ -37,6 +41,9 @@ impl Rocks {
         options.set_max_background_jobs(BACKGROUND_JOBS);
         options.set_use_direct_reads(true);
         options.set_use_direct_io_for_flush_and_compaction(true);
+        if let Ok(limit @ 1..) = i64::try_from(setup.compaction_throughput) {
+            options.set_ratelimiter(limit, RATE_REFILL_MICROS, RATE_FAIRNESS);
+        }
         let db = DB::open(&options, &setup.folder).map_err(|error| error.to_string())?;
         let mut write = WriteOptions::default();
         write.set_sync(durability == Durability::Device);
