@@ -50,6 +50,7 @@ mod slots;
 mod spare_body;
 mod speculation;
 mod stalls;
+pub mod stream;
 pub mod system;
 pub mod topology;
 mod trace;
