@@ -1,8 +1,9 @@
 """Fixtures: one node for the whole run; a cluster and a session for each way to connect; a keyspace for each test.
 
 The suite runs in two environments, with cassandra-driver and with scylla-driver, which share the package name. Each
-protocol version and compression that the driver offers is a variant, and every test runs on every variant unless it
-says otherwise.
+protocol version and compression that the driver offers is a variant, and every test runs on every variant, unless it is
+marked: `one_variant` tests something for which frames make no difference, `one_driver` something for which the client
+makes none.
 """
 
 import itertools
@@ -38,8 +39,22 @@ REQUEST_TIMEOUT_SECONDS = 30
 keyspace_numbers = itertools.count()
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of one variant together, so that its cluster is opened once."""
+# Where one is enough.
+ONE_VARIANT = "v5-lz4" if "v5-lz4" in VARIANTS else "v4-lz4"
+
+
+def is_needless(item):
+    """Whether another variant or the other driver tests the same."""
+    variant = item.callspec.params.get("variant") if hasattr(item, "callspec") else None
+    if item.get_closest_marker("one_driver") and IS_SHARD_AWARE_DRIVER:
+        return True
+    return bool(item.get_closest_marker("one_variant")) and variant not in (None, ONE_VARIANT)
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is needless goes; tests of one variant come together, so that its cluster is opened once."""
+    config.hook.pytest_deselected(items=[item for item in items if is_needless(item)])
+    items[:] = [item for item in items if not is_needless(item)]
     items.sort(key=lambda item: item.callspec.params.get("variant", "") if hasattr(item, "callspec") else "")
 
 

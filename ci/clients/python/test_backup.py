@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 
 @pytest.fixture
 def filled(session):

@@ -17,6 +17,8 @@ from cassandra.query import SimpleStatement
 
 from server import binary
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 NODES = ["127.0.61.1", "127.0.61.2", "127.0.61.3"]
 READY_TIMEOUT_SECONDS = 60
 NOTICE_SECONDS = 30

@@ -29,6 +29,8 @@ sys.path.insert(0, str(REPOSITORY / "ci" / "corpus"))
 import corpus  # noqa: E402
 import extract  # noqa: E402
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 ERRORS = {
     "Syntax": SyntaxException,
     "Invalid": InvalidRequest,

@@ -5,6 +5,8 @@ import pytest
 from cassandra import AlreadyExists, InvalidRequest
 from cassandra.protocol import ConfigurationException
 
+pytestmark = pytest.mark.one_variant
+
 
 def metadata_of(session):
     name = session.keyspace

@@ -6,6 +6,8 @@ import pytest
 
 from cassandra import InvalidRequest
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 
 @pytest.fixture
 def table(session):

@@ -4,6 +4,8 @@ import pytest
 from cassandra import InvalidRequest
 from cassandra.query import SimpleStatement
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 
 @pytest.fixture
 def filled(session):

@@ -9,6 +9,8 @@ from server import Server
 from test_events import eventually, watcher  # noqa: F401
 from test_roles import guarded, logged_in, role  # noqa: F401
 
+pytestmark = pytest.mark.one_variant
+
 PLUS = "CREATE FUNCTION plus (a int, b int) RETURNS NULL ON NULL INPUT RETURNS int LANGUAGE lua AS 'return a + b'"
 STATE = ("CREATE FUNCTION note (s tuple<bigint, bigint>, v int) CALLED ON NULL INPUT RETURNS tuple<bigint, bigint> "
          "LANGUAGE lua AS 'return {s[1] + (v or 0), s[2] + 1}'")

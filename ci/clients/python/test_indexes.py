@@ -10,6 +10,8 @@ from cassandra.query import SimpleStatement
 from conftest import connect
 from server import Server
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 
 @pytest.fixture
 def people(session):

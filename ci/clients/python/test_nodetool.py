@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 ROWS = 200
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

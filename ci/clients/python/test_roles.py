@@ -12,6 +12,8 @@ from cassandra.cluster import NoHostAvailable
 from conftest import VARIANTS, connect
 from server import Server
 
+pytestmark = pytest.mark.one_variant
+
 KEYSPACE = "CREATE KEYSPACE ks WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
 
 

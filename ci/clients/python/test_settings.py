@@ -10,6 +10,8 @@ from cassandra.query import SimpleStatement
 from conftest import connect
 from server import Server, binary
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 
 def refused(server, *words):
     done = subprocess.run(
@@ -204,8 +206,6 @@ def test_bind_markers_of_one_name(session, setting):
 
 
 def test_clients_are_served_again(tmp_path, variant):
-    if variant != "v4":
-        pytest.skip("one variant is enough")
     node = Server(tmp_path / "data", shards=2).start()
     try:
         for _ in range(2):

@@ -5,15 +5,15 @@ import pytest
 from cassandra import ReadFailure
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 DEAD = 120_000
 LIVE = 5
 BATCH = 1000
 
 
 @pytest.fixture
-def graveyard(session, variant):
-    if variant not in ("v4", "v5"):
-        pytest.skip("compression makes no difference here")
+def graveyard(session):
     session.execute("CREATE TABLE g (k int, c int, v int, s int static, PRIMARY KEY (k, c))")
     delete = session.prepare("DELETE FROM g WHERE k = 0 AND c = ?")
     for start in range(0, DEAD, BATCH):

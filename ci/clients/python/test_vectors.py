@@ -12,11 +12,10 @@ from cassandra.query import SimpleStatement
 from conftest import connect
 from server import Server
 
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
+
 DIMENSION = 24
 ROWS = 1500
-
-# Searches are what is tested here, not frames.
-one_variant = pytest.mark.parametrize("variant", ["v4-lz4"], indirect=True)
 
 
 def vector(dice):
@@ -69,7 +68,6 @@ def create(session, options=""):
     session.execute(f"CREATE CUSTOM INDEX near ON items (v) USING 'StorageAttachedIndex' {options}")
 
 
-@one_variant
 def test_the_nearest_rows(session):
     dice = random.Random(1)
     create(session)
@@ -89,7 +87,6 @@ def test_the_nearest_rows(session):
     assert found(session, vectors[7], 10) == []
 
 
-@one_variant
 @pytest.mark.parametrize("name, likeness", [("euclidean", euclidean), ("DOT_PRODUCT", None)])
 def test_other_measures(session, name, likeness):
     dice = random.Random(2)
@@ -99,7 +96,6 @@ def test_other_measures(session, name, likeness):
     assert recall(session, vectors, dice, likeness=likeness) >= 0.95
 
 
-@one_variant
 def test_filters_and_restrictions(session):
     dice = random.Random(3)
     create(session)
@@ -122,7 +118,6 @@ def test_filters_and_restrictions(session):
     assert len(found(session, vectors[9], 10, **limits)) == 10
 
 
-@one_variant
 def test_slices_of_a_partition(session):
     dice = random.Random(4)
     session.execute(f"CREATE TABLE items (k int, id int, v vector<float, {DIMENSION}>, PRIMARY KEY (k, id))")

@@ -10,8 +10,10 @@ import pytest
 from cassandra import InvalidRequest
 from cassandra.query import BatchStatement, SimpleStatement
 
-from conftest import VARIANTS, connect
+from conftest import connect
 from server import Server
+
+pytestmark = [pytest.mark.one_variant, pytest.mark.one_driver]
 
 #: Key columns, other columns and the test of each view of `t` below; the names are those of the base's columns.
 VIEWS = {
@@ -129,9 +131,8 @@ def write_at_once(session, seed, writers=6, statements=60):
     assert not failures
 
 
-def test_views_agree_with_the_base(session, variant):
-    # The protocol makes no difference, so each variant has a seed of its own.
-    seed = sorted(VARIANTS).index(variant)
+@pytest.mark.parametrize("seed", range(3))
+def test_views_agree_with_the_base(session, seed):
     create_base(session)
     for name in VIEWS:
         create_view(session, name)
