@@ -19,7 +19,7 @@ use crate::boot::BootError;
 use crate::cluster::group::GroupTimes;
 use crate::cluster::members::{Member, MemberState};
 use crate::cluster::peers::PeerChannel;
-use crate::cluster::{Cluster, ClusterOptions, ClusterView, HoldsData, Inbox, STATUS};
+use crate::cluster::{Cluster, ClusterOptions, ClusterView, HoldsData, Inbox, RPC_READY, STATUS};
 use crate::schema::{SchemaService, SystemTables, now_micros};
 use crate::shards::Shards;
 
@@ -145,6 +145,8 @@ pub async fn enter(
     // The view follows the group's members.
     let is_known = view.wait_for(|view| view.members.nodes.contains_key(&own));
     is_known.await?;
+    // Nodes that start together wait for each other: each says that it serves its tokens before it serves clients.
+    say_ready(cluster, false).await;
     cluster.settled().await;
     let first = view.borrow_and_update().clone();
     install(&first, own, shards).await;
@@ -186,14 +188,14 @@ pub async fn enter(
     Ok(())
 }
 
-/// Tells the other nodes whether clients are served here.
+/// Tells the other nodes that this one takes requests for its tokens, and whether clients are served here.
 pub async fn say_ready(cluster: &Cluster, is_ready: bool) {
     let tokens: Vec<String> = cluster.own().tokens.iter().map(i64::to_string).collect();
     let status = format!("NORMAL,{}", tokens.first().map_or("", String::as_str));
     let values = [
         (STATUS, status),
         ("TOKENS", tokens.join(",")),
-        ("RPC_READY", is_ready.to_string()),
+        (RPC_READY, is_ready.to_string()),
     ];
     cluster.gossip.say(&values).await;
 }
@@ -231,12 +233,8 @@ fn topology(view: &ClusterView, own: Uuid) -> Result<Topology, String> {
             tokens: tokens(member),
             release_version: member.release_version.as_str().into(),
             schema_version: view.schema_version(member.host).unwrap_or_default(),
-            // A node that is up and has not said so yet does not serve yet.
-            is_alive: view.is_alive(member.host)
-                && gossiped.is_some_and(|node| {
-                    node.value(STATUS)
-                        .is_some_and(|status| status.starts_with("NORMAL"))
-                }),
+            is_alive: view.serves(member.host),
+            serves_clients: gossiped.is_some_and(|node| node.value(RPC_READY) == Some("true")),
             state: match member.state {
                 MemberState::Normal => PeerState::Normal,
                 MemberState::Joining => PeerState::Joining,

@@ -441,6 +441,7 @@ mod tests {
             release_version: "5.0.0".into(),
             schema_version: Uuid::nil(),
             is_alive: true,
+            serves_clients: true,
             state: PeerState::Normal,
         }
     }

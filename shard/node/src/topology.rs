@@ -68,8 +68,10 @@ pub struct Peer {
     pub release_version: Arc<str>,
     /// Its schema's version.
     pub schema_version: Uuid,
-    /// Failure detection holds it to be up.
+    /// Failure detection holds it to be up, and it takes requests of other nodes.
     pub is_alive: bool,
+    /// It takes connections of clients.
+    pub serves_clients: bool,
     /// Where it is in its life.
     pub state: PeerState,
 }
@@ -144,7 +146,8 @@ fn events(old: &Topology, new: &Topology) -> Vec<Event> {
             }
             Some(_) => {}
         }
-        match (before.is_some_and(|before| before.is_alive), peer.is_alive) {
+        let is_up = |peer: &Peer| peer.is_alive && peer.serves_clients;
+        match (before.as_ref().is_some_and(is_up), is_up(peer)) {
             (false, true) => events.push(status(StatusChangeKind::Up, peer)),
             (true, false) => events.push(status(StatusChangeKind::Down, peer)),
             _ => {}
@@ -224,6 +227,7 @@ mod tests {
             release_version: "5.0.0".into(),
             schema_version: Uuid::nil(),
             is_alive,
+            serves_clients: true,
             state,
         }
     }
@@ -265,6 +269,14 @@ mod tests {
             told(&[peer(2, Normal, true)], &[]),
             ["REMOVED_NODE 127.0.0.2:9042"]
         );
+        let starting = Peer {
+            serves_clients: false,
+            ..peer(2, Normal, true)
+        };
+        let (starting, serving) = (&[starting], &[peer(2, Normal, true)]);
+        assert_eq!(told(&[peer(2, Normal, false)], starting), none);
+        assert_eq!(told(starting, serving), ["UP 127.0.0.2:9042"]);
+        assert_eq!(told(serving, starting), ["DOWN 127.0.0.2:9042"]);
         let moved = Peer {
             tokens: vec![Token(99)],
             ..peer(2, Normal, true)

@@ -41,7 +41,7 @@ use self::peers::{Handler, PeerChannel, PeerMessage, Peers, Verb};
 const DOUBT: Duration = Duration::from_secs(10);
 
 /// How long a node that comes back waits to hear of the other members before it serves clients.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// Between two looks at who should vote.
 const VOTERS_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +49,9 @@ const VOTERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Under this key of gossip a node says where it is in its life: BOOT until it serves for the first time since its start, then
 /// NORMAL with its first token.
 pub(crate) const STATUS: &str = "STATUS_WITH_PORT";
+
+/// The key by which a node says whether it takes connections of clients.
+pub(crate) const RPC_READY: &str = "RPC_READY";
 
 /// What a cluster's part is made with.
 pub struct ClusterOptions {
@@ -90,6 +93,16 @@ impl ClusterView {
     /// Whether a node is up.
     pub fn is_alive(&self, host: Uuid) -> bool {
         self.gossip.get(&host).is_some_and(|node| node.is_alive)
+    }
+
+    /// Whether a node is up and has said that it takes requests for the tokens it owns.
+    pub fn serves(&self, host: Uuid) -> bool {
+        self.gossip.get(&host).is_some_and(|node| {
+            node.is_alive
+                && node
+                    .value(STATUS)
+                    .is_some_and(|status| status.starts_with("NORMAL"))
+        })
     }
 
     /// A node's schema version, as far as it is known.
@@ -295,7 +308,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all other members are known to be up, or have had the time to say so: a client that asks this node earlier
+    /// Waits until all other members are known to serve, or have had the time to say so: a client that asks this node earlier
     /// would be told that there are too few replicas.
     pub async fn settled(&self) {
         let mut view = self.view();
@@ -303,7 +316,7 @@ impl Cluster {
         let heard = view.wait_for(|view| {
             let others = view.members.nodes.keys().filter(|host| **host != own);
             let mut others = others.copied();
-            others.all(|host| view.is_alive(host))
+            others.all(|host| view.serves(host))
         });
         if tokio::time::timeout(SETTLE_MAX, heard).await.is_err() {
             tracing::info!("this node serves without having heard of all others");
@@ -389,7 +402,7 @@ fn own_values(member: &Member) -> Vec<(String, String)> {
         ("NATIVE_ADDRESS_AND_PORT", with_port(member.native_port)),
         ("RPC_ADDRESS", member.rpc.to_string()),
         ("SHARDS", member.shards.to_string()),
-        ("RPC_READY", "false".to_owned()),
+        (RPC_READY, "false".to_owned()),
         (STATUS, "BOOT".to_owned()),
     ]
     .into_iter()

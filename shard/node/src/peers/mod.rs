@@ -58,7 +58,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a dial that failed: at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a message to a peer was not taken. A message that was taken may be lost all the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -266,6 +266,7 @@ fn peers() -> Vec<Peer> {
             release_version: "5.0.0".into(),
             schema_version: Uuid::nil(),
             is_alive: true,
+            serves_clients: true,
             state,
         })
         .to_vec()

@@ -565,6 +565,7 @@ fn peer(member: &Member, is_alive: bool) -> Peer {
         release_version: "5.0.0".into(),
         schema_version: Uuid::nil(),
         is_alive,
+        serves_clients: true,
         state: PeerState::Normal,
     }
 }
