@@ -101,10 +101,7 @@ pub(crate) fn kind_of_outcome(outcome: &CallOutcome) -> u8 {
 pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &CallOutcome) {
     if let CallOutcome::Failed { reason, text } = outcome {
         out.push(reason.code());
-        put_bytes(
-            out,
-            &text.as_bytes()[..text.floor_char_boundary(FAILURE_TEXT_MAX)],
-        );
+        put_bytes(out, failure_text(text));
     }
 }
 
@@ -134,13 +131,22 @@ pub(crate) fn decode_outcome(kind: u8, decoder: &mut Decoder) -> Decoded<Option<
         DONE => CallOutcome::Done,
         FAILED => {
             let reason = FailureReason::from_code(decoder.u8("failure reason")?);
-            let text = decoder.bytes("failure text")?;
-            if text.len() > FAILURE_TEXT_MAX {
-                return Err(refuse(decoder, "failure text"));
-            }
-            let text = String::from_utf8(text.into()).map_err(|_| refuse(decoder, "failure text"))?;
+            let text = decode_failure_text(decoder)?;
             CallOutcome::Failed { reason, text }
         }
         _ => return Ok(None),
     }))
+}
+
+/// What is sent of a text.
+pub(crate) fn failure_text(text: &str) -> &[u8] {
+    &text.as_bytes()[..text.floor_char_boundary(FAILURE_TEXT_MAX)]
+}
+
+pub(crate) fn decode_failure_text(decoder: &mut Decoder) -> Decoded<String> {
+    let text = decoder.bytes("failure text")?;
+    if text.len() > FAILURE_TEXT_MAX {
+        return Err(refuse(decoder, "failure text"));
+    }
+    String::from_utf8(text.into()).map_err(|_| refuse(decoder, "failure text"))
 }

@@ -21,6 +21,7 @@
 //!             | reason:u8                                       kind 26, Failed
 //!             | call                                            kinds 32 to 34, Call: see `call`
 //!             | went                                            kinds 48 and 49, Called: see `call`
+//!             | stream                                          kinds 40, 56 and 57: see `stream`
 //! ballot    ::= micros proposer:8
 //! proposal  ::= ballot mutation
 //! proposal? ::= 0 | 1 proposal
@@ -52,7 +53,7 @@ use ceto_model::{
 use crate::digest::Digest;
 use crate::message::{AnswerKind, ExchangeId, FailureReason, Message, ReadAnswer, RequestId};
 use crate::paxos;
-use crate::{call, repair};
+use crate::{call, repair, stream};
 
 /// First byte of every message.
 pub const VERSION: u8 = 1;
@@ -150,6 +151,10 @@ pub fn encode(out: &mut Vec<u8>, message: &Message) {
             put_head(out, repair::kind_of(body), exchange);
             repair::put_body(out, body);
         }
+        Message::Stream { exchange, body } => {
+            put_head(out, stream::kind_of(body), exchange);
+            stream::put_body(out, body);
+        }
         Message::Call { exchange, call } => {
             put_head(out, call::kind_of_call(call), exchange);
             call::put_call(out, call);
@@ -212,6 +217,9 @@ fn decode_other(kind: u8, exchange: ExchangeId, decoder: &mut Decoder) -> Decode
     }
     if let Some(body) = repair::decode_body(kind, decoder)? {
         return Ok(Message::Repair { exchange, body });
+    }
+    if let Some(body) = stream::decode_body(kind, decoder)? {
+        return Ok(Message::Stream { exchange, body });
     }
     if let Some(call) = call::decode_call(kind, decoder)? {
         return Ok(Message::Call { exchange, call });
@@ -476,7 +484,12 @@ pub(crate) fn put_read_content(out: &mut Vec<u8>, result: &ReadResult) {
             put_partition(out, partition);
         }
     }
-    match &result.resume {
+    put_resume(out, result.resume.as_ref());
+}
+
+/// Appends the place where a read stopped.
+pub(crate) fn put_resume(out: &mut Vec<u8>, resume: Option<&ResumePoint>) {
+    match resume {
         None => out.push(0),
         Some(ResumePoint::Inside(key, at)) => {
             out.push(1);
@@ -491,6 +504,18 @@ pub(crate) fn put_read_content(out: &mut Vec<u8>, result: &ReadResult) {
 }
 
 fn decode_result(decoder: &mut Decoder) -> Decoded<ReadResult> {
+    let content = decode_read_content(decoder)?;
+    let work = ReadWork {
+        live_rows: decoder.varint("live rows")?,
+        tombstones: decoder.varint("tombstones")?,
+        sstables: decode_u32(decoder, "sstables")?,
+        disk_bytes: decoder.varint("disk bytes")?,
+    };
+    Ok(ReadResult { work, ..content })
+}
+
+/// Reads what [`put_read_content`] has put.
+pub(crate) fn decode_read_content(decoder: &mut Decoder) -> Decoded<ReadResult> {
     let count = decoder.count("partition count")?;
     let mut partitions = Vec::with_capacity(count.min(CAPACITY_MAX));
     for _ in 0..count {
@@ -502,7 +527,15 @@ fn decode_result(decoder: &mut Decoder) -> Decoded<ReadResult> {
         }
         partitions.push(PartitionResult { key, partition });
     }
-    let resume = match decoder.u8("resume point")? {
+    Ok(ReadResult {
+        partitions,
+        resume: decode_resume(decoder)?,
+        work: ReadWork::default(),
+    })
+}
+
+pub(crate) fn decode_resume(decoder: &mut Decoder) -> Decoded<Option<ResumePoint>> {
+    Ok(match decoder.u8("resume point")? {
         0 => None,
         1 => Some(ResumePoint::Inside(
             decode_key(decoder)?,
@@ -510,16 +543,5 @@ fn decode_result(decoder: &mut Decoder) -> Decoded<ReadResult> {
         )),
         2 => Some(ResumePoint::Ring(decode_position(decoder)?)),
         _ => return Err(refuse(decoder, "resume point")),
-    };
-    let work = ReadWork {
-        live_rows: decoder.varint("live rows")?,
-        tombstones: decoder.varint("tombstones")?,
-        sstables: decode_u32(decoder, "sstables")?,
-        disk_bytes: decoder.varint("disk bytes")?,
-    };
-    Ok(ReadResult {
-        partitions,
-        resume,
-        work,
     })
 }

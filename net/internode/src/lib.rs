@@ -15,6 +15,7 @@ pub mod link;
 pub mod message;
 pub mod paxos;
 pub mod repair;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -25,3 +26,4 @@ pub use digest::Digest;
 pub use message::{AnswerKind, ExchangeId, FailureReason, HostId, Message, ReadAnswer, RequestId};
 pub use paxos::{Ballot, PaxosMessage, Proposal};
 pub use repair::{PartHash, RepairMessage, TokenPart};
+pub use stream::StreamMessage;

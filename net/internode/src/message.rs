@@ -14,6 +14,7 @@ use crate::call::{Call, CallOutcome};
 use crate::digest::Digest;
 use crate::paxos::PaxosMessage;
 use crate::repair::RepairMessage;
+use crate::stream::StreamMessage;
 
 /// Identity of a node for its whole life, whatever its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,6 +175,13 @@ pub enum Message {
         /// The step.
         body: RepairMessage,
     },
+    /// About streaming. The exchange belongs to the receiver's table of pages.
+    Stream {
+        /// Echoed by the answer.
+        exchange: ExchangeId,
+        /// The step.
+        body: StreamMessage,
+    },
     /// A step of a conditional update or serial read. The exchange belongs to the Paxos core, not to the coordinator.
     Paxos {
         /// Echoed by the answer.
@@ -208,6 +216,7 @@ impl Message {
             | Self::Failure { exchange, .. }
             | Self::Paxos { exchange, .. }
             | Self::Repair { exchange, .. }
+            | Self::Stream { exchange, .. }
             | Self::Call { exchange, .. }
             | Self::Called { exchange, .. } => *exchange,
         }

@@ -224,6 +224,28 @@ fn messages() -> impl Strategy<Value = Message> {
         }),
     ]
     .boxed();
+    let streams = prop_oneof![
+        (any::<(i64, i64)>(), results(), any::<u32>()).prop_map(|((a, b), page, bytes)| {
+            StreamMessage::Fetch {
+                table: TableId(Uuid::from_u128(7)),
+                part: TokenPart {
+                    after: Token(a.min(b)),
+                    up_to: Token(a.max(b)),
+                },
+                from: page.resume,
+                bytes,
+            }
+        }),
+        results().prop_map(|page| StreamMessage::Page(ReadResult {
+            work: ReadWork::default(),
+            ..page
+        })),
+        "\\PC{0,40}".prop_map(|text| StreamMessage::Failed {
+            reason: FailureReason::StorageRefused,
+            text
+        }),
+    ]
+    .boxed();
     let answer = prop_oneof![
         results().prop_map(ReadAnswer::Data),
         any::<u128>().prop_map(|digest| ReadAnswer::Digest(Digest(digest))),
@@ -276,6 +298,9 @@ fn messages() -> impl Strategy<Value = Message> {
             repairs
                 .clone()
                 .prop_map(move |body| Message::Repair { exchange, body }),
+            streams
+                .clone()
+                .prop_map(move |body| Message::Stream { exchange, body }),
             call.clone()
                 .prop_map(move |call| Message::Call { exchange, call }),
             outcome

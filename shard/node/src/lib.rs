@@ -37,6 +37,7 @@ pub mod peers;
 mod prepared;
 pub mod pump;
 pub mod quantity;
+mod questions;
 mod race;
 mod replica;
 mod replies;

@@ -48,6 +48,7 @@ use crate::shard_metrics::ShardMetrics;
 use crate::slots::Slots;
 use crate::spare_body::SpareBody;
 use crate::speculation::ReadLatencies;
+use crate::stream::Streams;
 use crate::system::definitions::system_schema;
 use crate::topology::Topology;
 use crate::views::Views;
@@ -97,6 +98,7 @@ pub struct Node {
     pub(crate) batchlog: Batchlog,
     pub(crate) pump: Pump,
     pub(crate) paxos: PaxosPump,
+    pub(crate) streams: Streams,
     pub(crate) prepared: PreparedCache,
     pub(crate) connections: RefCell<Slab<Weak<ConnectionState>>>,
     pub(crate) requests_in_flight: Cell<usize>,
@@ -188,6 +190,7 @@ impl Node {
             batchlog: Batchlog::default(),
             pump: Pump::new(coordinator),
             paxos,
+            streams: Streams::default(),
             connections: RefCell::default(),
             requests_in_flight: Cell::new(0),
             spare_body: SpareBody::default(),
@@ -377,6 +380,7 @@ impl Node {
         self.hints.add_to(&mut samples);
         self.batchlog.add_to(&mut samples);
         self.paxos.add_to(&mut samples);
+        self.streams.add_to(&mut samples);
         let open = self.connections.borrow().len() as f64;
         samples.gauge("ceto_connections", "Open client connections.", &[], open);
         let in_flight = self.requests_in_flight.get() as f64;

@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// What a storage error means to a coordinator.
-    fn storage_failure(&self, error: &Error) -> ReplicaFailure {
+    pub(crate) fn storage_failure(&self, error: &Error) -> ReplicaFailure {
         let reason = match error {
             Error::UnknownTable(_) => FailureReason::IncompatibleSchema,
             Error::Overloaded { .. } => FailureReason::Overloaded,

@@ -37,6 +37,8 @@ pub struct Settings {
     pub merges_bind_variables: bool,
     /// `compaction_throughput`, bytes per second of all shards; 0: no limit.
     pub compaction_throughput: u64,
+    /// `stream_throughput_outbound`, bytes per second of all shards; 0: no limit.
+    pub stream_throughput: u64,
     /// `incremental_backups`.
     pub incremental_backups: bool,
     /// Requests are traced whose 64 random bits are below: `trace_probability`; 0: none.
@@ -53,6 +55,7 @@ impl Default for Settings {
             expiration_overflow: ExpirationOverflow::default(),
             merges_bind_variables: false,
             compaction_throughput: 64 << 20,
+            stream_throughput: 24 << 20,
             incremental_backups: false,
             traced_below: 0,
             shown: Vec::new(),

@@ -334,6 +334,7 @@ fn settings(config: &Config, memory: &MemorySplit) -> Settings {
         expiration_overflow: config.expiration_date_overflow_policy.into(),
         merges_bind_variables: config.cql_duplicate_bind_variable_names_refer_to_same_variable,
         compaction_throughput: config.compaction_throughput.bytes_per_second(),
+        stream_throughput: config.stream_throughput_outbound.bytes_per_second(),
         incremental_backups: config.incremental_backups,
         traced_below: (config.trace_probability * u64::MAX as f64) as u64,
         shown: config.shown(config),

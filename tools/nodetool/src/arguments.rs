@@ -139,6 +139,24 @@ pub(crate) enum Verb {
         /// MiB/s
         throughput: u64,
     },
+    /// Print what the node may stream to others, in megabits per second
+    Getstreamthroughput {
+        /// In MiB/s
+        #[arg(short, long, conflicts_with = "precise")]
+        mib: bool,
+        /// With fractions of a megabit
+        #[arg(short = 'd', long = "precise-mbit")]
+        precise: bool,
+    },
+    /// Set what the node may stream to others, in megabits per second, until the next start; 0 for no limit
+    Setstreamthroughput {
+        /// In MiB/s
+        #[arg(short, long)]
+        mib: bool,
+        /// Megabits (or MiB) per second
+        #[arg(value_name = "STREAM_THROUGHPUT")]
+        throughput: u64,
+    },
     /// Print for how many compactions a shard has room at the same time
     Getconcurrentcompactors,
     /// Let compactions of tables start by themselves, until the next start

@@ -163,6 +163,14 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
             text = settings::set_timeout(&client, kind, *millis)?;
             Ok(())
         }
+        Verb::Getstreamthroughput { mib, precise } => {
+            text = settings::get_stream_throughput(&client, *mib, *precise)?;
+            Ok(())
+        }
+        Verb::Setstreamthroughput { mib, throughput } => {
+            text = settings::set_stream_throughput(&client, *mib, *throughput)?;
+            Ok(())
+        }
         Verb::Gettraceprobability => {
             text = settings::get_trace_probability(&client)?;
             Ok(())

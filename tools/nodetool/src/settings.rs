@@ -192,6 +192,59 @@ pub(crate) fn set_trace_probability(client: &Client, probability: f64) -> Result
     set(client, "trace_probability", &format!("{probability:?}"))
 }
 
+/// Bytes of a megabit.
+const MEGABIT: u64 = 125_000;
+const MEBIBYTE: u64 = 1 << 20;
+const STREAM_THROUGHPUT: &str = "stream_throughput_outbound";
+
+/// Prints what may be streamed to other nodes.
+pub(crate) fn get_stream_throughput(
+    client: &Client,
+    in_mib: bool,
+    is_precise: bool,
+) -> Result<String, String> {
+    let value = setting(client, STREAM_THROUGHPUT)?;
+    let bytes =
+        bytes_per_second(&value).ok_or_else(|| format!("{STREAM_THROUGHPUT}: '{value}' is not a rate"))?;
+    let shown = match bytes {
+        0 => "unlimited".to_owned(),
+        _ if in_mib => format!("{:?} MiB/s", bytes as f64 / MEBIBYTE as f64),
+        _ if is_precise => format!("{:?} Mb/s", bytes as f64 / MEGABIT as f64),
+        _ if bytes.is_multiple_of(MEGABIT) => format!("{} Mb/s", bytes / MEGABIT),
+        _ => {
+            return Err(
+                "Use the -d flag to quiet this error and get the exact throughput in megabits/s".to_owned(),
+            );
+        }
+    };
+    Ok(format!("Current stream throughput: {shown}\n"))
+}
+
+/// Sets what may be streamed to other nodes.
+pub(crate) fn set_stream_throughput(
+    client: &Client,
+    in_mib: bool,
+    throughput: u64,
+) -> Result<String, String> {
+    let bytes = throughput.saturating_mul(if in_mib { MEBIBYTE } else { MEGABIT });
+    set(client, STREAM_THROUGHPUT, &format!("{bytes}B/s"))
+}
+
+/// Of a rate as the node shows it: `24MiB/s`.
+fn bytes_per_second(rate: &str) -> Option<u64> {
+    let size = rate.strip_suffix("/s")?;
+    let digits = size.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = size.split_at(digits);
+    let factor = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => MEBIBYTE,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 /// What nodetool calls the level of all parts that have none of their own.
 const ROOT: &str = "ROOT";
 

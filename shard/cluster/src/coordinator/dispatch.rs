@@ -263,7 +263,7 @@ impl Coordinator {
             }
             Message::Failure { exchange, reason } => self.on_failure(now, from, exchange, reason, out),
             // The other cores'.
-            Message::Paxos { .. } | Message::Repair { .. } => {}
+            Message::Paxos { .. } | Message::Repair { .. } | Message::Stream { .. } => {}
             // The node's.
             Message::Call { .. } | Message::Called { .. } => {}
         }

@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Sends `work` to another shard; the question is on its way when this returns.
-    fn ask<R: Send + 'static>(
+    pub(crate) fn ask<R: Send + 'static>(
         self: &Rc<Self>,
         shard: u16,
         work: impl FnOnce(Rc<Node>) -> LocalFuture<'static, R> + Send + 'static,

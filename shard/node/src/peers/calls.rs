@@ -1,9 +1,7 @@
 //! Calls: what this node asks one other node to do, beside the coordinator's reads and writes; and what others ask of it.
 //!
-//! A call is answered once, or ends with its time, or with its link. Never: a call sent twice, or an answer of an earlier
-//! life of this node taken for one of this.
+//! A call is answered once, or ends with its time, or with its link. Never: a call sent twice.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,76 +9,19 @@ use std::time::Duration;
 
 use ceto_env::TaskQueue;
 use ceto_internode::call::FAILURE_TEXT_MAX;
-use ceto_internode::{Call, CallOutcome, ExchangeId, FailureReason, HostId, Message, RequestId};
-use rustc_hash::FxHashMap;
+use ceto_internode::{Call, CallOutcome, ExchangeId, FailureReason, HostId, Message};
 
 use super::Node;
 use crate::message::ReplicaFailure;
+use crate::questions::Question;
 use crate::race::first;
-use crate::slots::Slots;
+use crate::slots::Answer;
 
 /// Calls of one shard that may wait for an answer.
 const CALLS_MAX: usize = 16_384;
 
 /// What a call has come to.
 pub(crate) type CallResult = Result<(), ReplicaFailure>;
-
-/// The calls of one shard.
-#[derive(Default)]
-pub(super) struct Calls {
-    waiting: Slots<CallResult>,
-    /// By serial: who is asked, and the slot of the answer.
-    open: RefCell<FxHashMap<u32, (HostId, u32)>>,
-    last_serial: Cell<Option<u32>>,
-}
-
-/// An open call; forgotten when nobody waits any more.
-struct OpenCall {
-    node: Rc<Node>,
-    serial: u32,
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        let calls = &self.node.peers.calls;
-        if let Some((_, slot)) = calls.open.borrow_mut().remove(&self.serial) {
-            calls.waiting.cancel(slot);
-        }
-    }
-}
-
-impl Calls {
-    /// Calls that wait for an answer.
-    pub(super) fn len(&self) -> usize {
-        self.open.borrow().len()
-    }
-
-    fn finish(&self, serial: u32, from: HostId, outcome: CallResult) {
-        let mut open = self.open.borrow_mut();
-        if open.get(&serial).is_some_and(|(asked, _)| *asked == from)
-            && let Some((_, slot)) = open.remove(&serial)
-        {
-            drop(open);
-            self.waiting.answer(slot, outcome);
-        }
-    }
-
-    pub(super) fn lost(&self, peer: HostId) {
-        let serials: Vec<u32> = {
-            let open = self.open.borrow();
-            let of_peer = open.iter().filter(|(_, (asked, _))| *asked == peer);
-            of_peer.map(|(serial, _)| *serial).collect()
-        };
-        for serial in serials {
-            let text = "the link to the node was lost";
-            self.finish(
-                serial,
-                peer,
-                Err(ReplicaFailure::new(FailureReason::Timeout, text)),
-            );
-        }
-    }
-}
 
 impl Node {
     /// Asks a peer to do something, and waits until it is done or `timeout` is over. The call is on its way when this
@@ -108,29 +49,14 @@ impl Node {
         self: &Rc<Self>,
         to: HostId,
         call: Call,
-    ) -> Result<(OpenCall, crate::slots::Answer<CallResult>), ReplicaFailure> {
+    ) -> Result<(Question<CallResult>, Answer<CallResult>), ReplicaFailure> {
         let calls = &self.peers.calls;
         if calls.len() >= CALLS_MAX {
             let text = format!("{CALLS_MAX} calls to other nodes wait for answers on this shard");
             return Err(ReplicaFailure::new(FailureReason::Overloaded, text));
         }
-        let last = calls.last_serial.get();
-        let serial = last.unwrap_or_else(|| self.env.random() as u32).wrapping_add(1);
-        calls.last_serial.set(Some(serial));
-        let (slot, answer) = calls.waiting.open();
-        calls.open.borrow_mut().insert(serial, (to, slot));
-        let open = OpenCall {
-            node: self.clone(),
-            serial,
-        };
-        let exchange = ExchangeId {
-            request: RequestId {
-                shard: self.shard(),
-                slot: 0,
-                serial,
-            },
-            round: 0,
-        };
+        let (open, answer) = calls.open(to, self.shard(), || self.env.random());
+        let exchange = open.exchange();
         if let Err(error) = self.send_message(to, &Message::Call { exchange, call }) {
             return Err(ReplicaFailure::new(error.reason(), error.to_string()));
         }
@@ -139,7 +65,9 @@ impl Node {
 
     /// Calls of this peer are not answered any more.
     pub(crate) fn calls_lost(&self, peer: HostId) {
-        self.peers.calls.lost(peer);
+        let text = "the link to the node was lost";
+        let lost = || Err(ReplicaFailure::new(FailureReason::Timeout, text));
+        self.peers.calls.lost(peer, lost);
     }
 
     /// Takes the answer to a call.
@@ -148,7 +76,7 @@ impl Node {
             CallOutcome::Done => Ok(()),
             CallOutcome::Failed { reason, text } => Err(ReplicaFailure::new(reason, text)),
         };
-        self.peers.calls.finish(exchange.request.serial, from, outcome);
+        self.peers.calls.answer(exchange, from, outcome);
     }
 
     /// Does what a peer asks for, and answers.

@@ -133,9 +133,9 @@ impl Accepted {
             requests: Cell::new(0),
             is_paused: Cell::new(false),
         });
-        if hello.channel == Channel::Statements {
+        if hello.channel != Channel::Control {
             let mut incoming = node.peers.incoming.borrow_mut();
-            incoming.insert((hello.host, hello.shard), link.clone());
+            incoming.insert((hello.host, hello.shard, hello.channel), link.clone());
         }
         self.peer = Some(Greeted {
             host: hello.host,
@@ -229,7 +229,7 @@ impl Protocol for Accepted {
         }
         let Some(peer) = self.peer.take() else { return };
         let mut incoming = node.peers.incoming.borrow_mut();
-        let key = (peer.host, peer.shard);
+        let key = (peer.host, peer.shard, peer.channel);
         if incoming.get(&key).is_some_and(|own| Rc::ptr_eq(own, &peer.link)) {
             incoming.remove(&key);
         }

@@ -34,8 +34,8 @@ use ceto_internode::{FailureReason, HostId};
 use rustc_hash::FxHashMap;
 
 use crate::node::Node;
+use crate::questions::Questions;
 pub(crate) use calls::CallResult;
-use calls::Calls;
 use figures::PeerFigures;
 use incoming::Incoming;
 use outgoing::Outgoing;
@@ -85,7 +85,7 @@ impl std::error::Error for PeerSendError {}
 
 impl PeerSendError {
     /// What a coordinator makes of it.
-    fn reason(self) -> FailureReason {
+    pub(crate) fn reason(self) -> FailureReason {
         match self {
             Self::NoLink => FailureReason::Timeout,
             Self::QueueFull | Self::TooLarge => FailureReason::Overloaded,
@@ -106,12 +106,12 @@ enum Destination {
 #[derive(Default)]
 pub(crate) struct Peers {
     outgoing: RefCell<FxHashMap<Destination, Rc<Outgoing>>>,
-    /// By the host and shard that have dialled. A newer link of the same takes the place.
-    incoming: RefCell<FxHashMap<(HostId, u16), Rc<Incoming>>>,
+    /// By the host and shard that have dialled, and the channel. A newer link of the same takes the place.
+    incoming: RefCell<FxHashMap<(HostId, u16, Channel), Rc<Incoming>>>,
     incoming_open: Cell<usize>,
     /// For encoding messages.
     scratch: RefCell<Vec<u8>>,
-    calls: Calls,
+    calls: Rc<Questions<CallResult>>,
     figures: PeerFigures,
     /// Where links are accepted.
     pub(crate) listening: Cell<Option<SocketAddr>>,

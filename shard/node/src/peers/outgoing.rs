@@ -188,8 +188,8 @@ impl Outgoing {
     }
 
     fn tell_lost(&self, node: &Rc<Node>) {
-        if let (Some(host), Channel::Statements) = (self.target.host, self.target.channel) {
-            node.peer_lost(host);
+        if let Some(host) = self.target.host {
+            node.answers_lost(host, self.target.channel);
         }
     }
 

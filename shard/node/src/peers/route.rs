@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ceto_cluster::coordinator::Actions;
 use ceto_internode::frame::Compression;
 use ceto_internode::handshake::Channel;
-use ceto_internode::{Call, FailureReason, HostId, Message, RepairMessage, encode};
+use ceto_internode::{Call, FailureReason, HostId, Message, RepairMessage, StreamMessage, encode};
 use ceto_model::read::ReadTarget;
 
 use super::outgoing::{Outgoing, Target};
@@ -52,19 +52,40 @@ impl Node {
     /// # Errors
     /// When a request cannot be taken. Answers that cannot be sent are dropped.
     pub(crate) fn send_message(self: &Rc<Self>, to: HostId, message: &Message) -> Result<(), PeerSendError> {
+        self.with_encoded(message, |scratch| match asked_shard(message) {
+            Asked::Request(shard_of) => self.send_request(to, shard_of, channel_of(message), scratch),
+            Asked::Answer => {
+                self.send_answer(to, message, scratch);
+                Ok(())
+            }
+        })
+    }
+
+    /// Sends a request to one shard of a peer, whatever it owns.
+    ///
+    /// # Errors
+    /// When it cannot be taken.
+    pub(crate) fn ask_shard(
+        self: &Rc<Self>,
+        to: HostId,
+        shard: u16,
+        message: &Message,
+    ) -> Result<(), PeerSendError> {
+        self.with_encoded(message, |scratch| {
+            self.send_request(to, |_| Some(shard), channel_of(message), scratch)
+        })
+    }
+
+    /// Answers a peer. How many bytes that takes, should they be sent.
+    pub(crate) fn answer_peer(self: &Rc<Self>, to: HostId, message: &Message) -> usize {
+        self.with_encoded(message, |scratch| self.send_answer(to, message, scratch))
+    }
+
+    fn with_encoded<R>(&self, message: &Message, send: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let mut scratch = std::mem::take(&mut *self.peers.scratch.borrow_mut());
         scratch.clear();
         encode(&mut scratch, message);
-        let sent = match asked_shard(message) {
-            Asked::Request(shard_of) => {
-                let sent = self.send_request(to, shard_of, &scratch);
-                self.count_outcome(sent)
-            }
-            Asked::Answer => {
-                self.send_answer(to, message, &mut scratch);
-                Ok(())
-            }
-        };
+        let sent = send(&mut scratch);
         const KEPT: usize = 1 << 20;
         if scratch.capacity() <= KEPT {
             *self.peers.scratch.borrow_mut() = scratch;
@@ -72,16 +93,22 @@ impl Node {
         sent
     }
 
-    /// Answers a peer.
-    pub(super) fn answer_peer(self: &Rc<Self>, to: HostId, message: &Message) {
-        // Answers are sent or dropped.
-        let _ = self.send_message(to, message);
-    }
-
     fn send_request(
         self: &Rc<Self>,
         to: HostId,
         shard_of: impl Fn(u16) -> Option<u16>,
+        channel: Channel,
+        body: &[u8],
+    ) -> Result<(), PeerSendError> {
+        let sent = self.dispatch(to, shard_of, channel, body);
+        self.count_outcome(sent)
+    }
+
+    fn dispatch(
+        self: &Rc<Self>,
+        to: HostId,
+        shard_of: impl Fn(u16) -> Option<u16>,
+        channel: Channel,
         body: &[u8],
     ) -> Result<(), PeerSendError> {
         let topology = self.topology.borrow().clone();
@@ -89,10 +116,8 @@ impl Node {
         let count = peer.shard_count.max(1);
         // What no shard owns is spread.
         let shard = shard_of(count).unwrap_or_else(|| self.shard() % count);
-        let destination = Destination::Shard(to, shard, Channel::Statements);
-        let link = self.link(destination, || {
-            Some(self.target(peer, shard, Channel::Statements))
-        });
+        let destination = Destination::Shard(to, shard, channel);
+        let link = self.link(destination, || Some(self.target(peer, shard, channel)));
         link.ok_or(PeerSendError::NoLink)?.send(self, body)
     }
 
@@ -155,24 +180,27 @@ impl Node {
     }
 
     /// Answers go back by the link of the shard that asked. Without one, the asker has lost its link too and does not wait.
-    fn send_answer(self: &Rc<Self>, to: HostId, message: &Message, scratch: &mut Vec<u8>) {
-        let exchange = message.exchange();
+    fn send_answer(self: &Rc<Self>, to: HostId, message: &Message, scratch: &mut Vec<u8>) -> usize {
+        let (exchange, channel) = (message.exchange(), channel_of(message));
+        let size = scratch.len();
         let link = self
             .peers
             .incoming
             .borrow()
-            .get(&(to, exchange.request.shard))
+            .get(&(to, exchange.request.shard, channel))
             .cloned();
         let Some(link) = link else {
-            return self.peers.figures.answers_dropped.increment();
+            self.peers.figures.answers_dropped.increment();
+            return size;
         };
         if !link.answer(scratch) {
             scratch.clear();
             let reason = FailureReason::ReadSize;
-            encode(scratch, &Message::Failure { exchange, reason });
+            encode(scratch, &too_large(message, reason));
             link.answer(scratch);
         }
-        self.count_sent(Channel::Statements, scratch.len());
+        self.count_sent(channel, scratch.len());
+        size
     }
 
     /// Takes a message of a peer.
@@ -181,13 +209,24 @@ impl Node {
         from: HostId,
         body: Bytes,
     ) -> Result<(), ceto_internode::Error> {
+        let size = body.len();
         match ceto_internode::decode(body)? {
             Message::Call { exchange, call } => self.take_call(from, exchange, call),
             Message::Called { exchange, outcome } => self.take_outcome(from, exchange, outcome),
             Message::Paxos { exchange, body } => self.handle_paxos(from, exchange, body),
+            Message::Stream { exchange, body } => self.take_stream(from, exchange, body, size),
             message => self.handle_peer_message(from, message),
         }
         Ok(())
+    }
+
+    /// Answers of this peer that are awaited by links of this channel will not come.
+    pub(super) fn answers_lost(self: &Rc<Self>, peer: HostId, channel: Channel) {
+        match channel {
+            Channel::Statements => self.peer_lost(peer),
+            Channel::Bulk => self.stream_lost(peer),
+            Channel::Control => {}
+        }
     }
 
     /// Links that a new topology makes useless are closed, and peers that are back are dialled without a pause.
@@ -200,13 +239,13 @@ impl Node {
             let peer = new.peer(host).filter(|peer| peer.is_alive);
             let keeps = peer.is_some_and(|peer| self.target(peer, shard, channel) == link.target);
             if !keeps {
-                gone.push((host, link.clone()));
+                gone.push((host, channel, link.clone()));
             }
             keeps
         });
-        for (host, link) in gone {
+        for (host, channel, link) in gone {
             link.close();
-            self.peer_lost(host);
+            self.answers_lost(host, channel);
         }
         let was_down = |peer: &Peer| !old.peer(peer.host).is_some_and(|old| old.is_alive);
         let back = new.peers.iter().filter(|peer| peer.is_alive && was_down(peer));
@@ -242,6 +281,10 @@ fn asked_shard(message: &Message) -> Asked<impl Fn(u16) -> Option<u16> + use<>> 
             RepairMessage::Hash { .. } => None,
             RepairMessage::Hashes { .. } | RepairMessage::Failed { .. } => return Asked::Answer,
         },
+        Message::Stream { body, .. } => match body {
+            StreamMessage::Fetch { .. } => None,
+            StreamMessage::Page(_) | StreamMessage::Failed { .. } => return Asked::Answer,
+        },
         Message::Call { call, .. } => match call {
             Call::Apply(mutation) => Some(mutation.key.token),
             Call::Count { increments, .. } => Some(increments.key.token),
@@ -253,4 +296,27 @@ fn asked_shard(message: &Message) -> Asked<impl Fn(u16) -> Option<u16> + use<>> 
         | Message::Called { .. } => return Asked::Answer,
     };
     Asked::Request(move |count| token.map(|token| token.shard(count)))
+}
+
+/// The channel that a message takes, and its answer.
+fn channel_of(message: &Message) -> Channel {
+    match message {
+        Message::Stream { .. } => Channel::Bulk,
+        _ => Channel::Statements,
+    }
+}
+
+/// Instead of an answer that is larger than any frame.
+fn too_large(message: &Message, reason: FailureReason) -> Message {
+    let exchange = message.exchange();
+    match message {
+        Message::Stream { .. } => Message::Stream {
+            exchange,
+            body: StreamMessage::Failed {
+                reason,
+                text: "a row is larger than a message between nodes may be".to_owned(),
+            },
+        },
+        _ => Message::Failure { exchange, reason },
+    }
 }

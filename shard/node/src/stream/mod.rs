@@ -2,23 +2,36 @@
 //!
 //! The receiver asks, the source only answers: so a pull can be broken off, resumed and throttled without a word between
 //! them. Each shard of the receiver asks its share of the source's shards over bulk links, page by page
-//! (`ceto_internode::stream`), and applies what comes as writes with their own timestamps. Merging is idempotent, so a page
+//! ([`ceto_internode::stream`]), and applies what comes as writes with their own timestamps. Merging is idempotent, so a page
 //! may come twice, and whatever is written meanwhile is merged with it.
 //!
 //! Never: a page acknowledged by going on that is not applied, a tombstone left out, more than one page ahead of what is
 //! applied, a system table pulled.
 //!
-//! Read next: `ceto_internode::repair` for parts of the ring.
+//! Read next: `pull` for the receiver, `serve` for the source.
+
+mod figures;
+mod pull;
+mod serve;
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use ceto_internode::{HostId, TokenPart};
-use ceto_model::TableId;
+use ceto_internode::{FailureReason, HostId, TokenPart};
+use ceto_model::{ReadResult, TableId};
 
+use crate::message::ReplicaFailure;
 use crate::node::Node;
+use crate::questions::Questions;
+use figures::StreamFigures;
+use serve::Source;
+
+/// Bytes of a page, about; a row that is larger is a page of its own.
+const PAGE_BYTES: u32 = 1 << 20;
+/// How long a page is waited for. The source drops what was asked longer ago.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -38,6 +51,7 @@ pub struct PullProgress {
     partitions: AtomicU64,
     rows: AtomicU64,
     parts_done: AtomicUsize,
+    is_stopped: AtomicBool,
 }
 
 impl PullProgress {
@@ -60,6 +74,11 @@ impl PullProgress {
     pub fn parts_done(&self) -> usize {
         self.parts_done.load(Ordering::Relaxed)
     }
+
+    /// Ends the pull before its next page: it fails, with the parts that are done.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
 }
 
 /// What a pull has brought.
@@ -71,6 +90,15 @@ pub struct PullSummary {
     pub partitions: u64,
     /// Rows.
     pub rows: u64,
+}
+
+impl PullSummary {
+    /// Adds what another has brought.
+    pub fn add(&mut self, other: &PullSummary) {
+        self.bytes += other.bytes;
+        self.partitions += other.partitions;
+        self.rows += other.rows;
+    }
 }
 
 /// Why a pull ended early.
@@ -90,21 +118,27 @@ impl fmt::Display for StreamError {
 
 impl std::error::Error for StreamError {}
 
+/// A page that has come.
+struct Page {
+    content: ReadResult,
+    /// Bytes of the message.
+    size: usize,
+}
+
+/// What one shard streams, in both directions.
+#[derive(Default)]
+pub(crate) struct Streams {
+    /// Pages that are asked for.
+    pages: Rc<Questions<Result<Page, ReplicaFailure>>>,
+    source: Source,
+    figures: StreamFigures,
+}
+
 impl Node {
-    /// Brings what a peer has of a table's parts to this node, whichever of its shards it belongs to. On any shard. What is
-    /// done is on this node's disk.
-    ///
-    /// # Errors
-    /// After bounded tries, with the parts that are done.
-    pub async fn pull(
-        self: &Rc<Self>,
-        pull: Pull,
-        progress: Arc<PullProgress>,
-    ) -> Result<PullSummary, StreamError> {
-        let _ = progress;
-        Err(StreamError {
-            text: format!("cannot stream from {} yet", pull.from),
-            done: Vec::new(),
-        })
+    /// Pages of this peer will not come.
+    pub(crate) fn stream_lost(&self, peer: HostId) {
+        let text = "the link to the node was lost";
+        let lost = || Err(ReplicaFailure::new(FailureReason::Timeout, text));
+        self.streams.pages.lost(peer, lost);
     }
 }

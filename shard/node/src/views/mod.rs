@@ -36,6 +36,7 @@ use ceto_model::{Row, Schema, TableId, View};
 use rustc_hash::FxHashMap;
 
 pub use build::BuildStatus;
+pub(crate) use split::split;
 
 use crate::locks::PartitionLocks;
 use crate::metrics::{Counter, Samples};

@@ -1,11 +1,12 @@
-//! Mutations that may have become larger than one may be: a view row holds what many writes to the base have brought.
+//! Mutations that may have become larger than one may be: a view row, and any row that is streamed, holds what many writes
+//! have brought.
 //!
 //! Merging the parts is merging the whole, so they are applied one after the other.
 
 use ceto_model::{Collection, ColumnData, Mutation, Row};
 
 /// Splits into mutations of about `max` bytes at most; a single cell is never split.
-pub(super) fn split(mutation: Mutation, max: usize) -> Vec<Mutation> {
+pub(crate) fn split(mutation: Mutation, max: usize) -> Vec<Mutation> {
     if mutation.memory_size() <= max {
         return vec![mutation];
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Config, ConfigError, known_settings, renamed, unknown_key};
 
 /// Keys that the node looks at again and again; all guardrails are such keys too.
-const LIVE: [&str; 21] = [
+const LIVE: [&str; 22] = [
     "batch_size_fail_threshold",
     "batch_size_warn_threshold",
     "compaction_throughput",
@@ -23,6 +23,7 @@ const LIVE: [&str; 21] = [
     "query_tombstone_page_limit",
     "range_request_timeout",
     "read_request_timeout",
+    "stream_throughput_outbound",
     "tombstone_failure_threshold",
     "tombstone_warn_threshold",
     "trace_probability",

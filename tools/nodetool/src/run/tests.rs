@@ -612,3 +612,48 @@ Host      Info
         )
     );
 }
+
+#[test]
+fn what_may_be_streamed_is_shown_and_set() {
+    const SETTINGS: [(&str, &str, &str); 4] = [
+        (
+            r#"{"settings": [{"name": "stream_throughput_outbound", "value": "24MiB/s"}]}"#,
+            "getstreamthroughput -m",
+            "24.0 MiB/s",
+        ),
+        (
+            r#"{"settings": [{"name": "stream_throughput_outbound", "value": "24MiB/s"}]}"#,
+            "getstreamthroughput -d",
+            "201.326592 Mb/s",
+        ),
+        (
+            r#"{"settings": [{"name": "stream_throughput_outbound", "value": "12500000B/s"}]}"#,
+            "getstreamthroughput",
+            "100 Mb/s",
+        ),
+        (
+            r#"{"settings": [{"name": "stream_throughput_outbound", "value": "0B/s"}]}"#,
+            "getstreamthroughput",
+            "unlimited",
+        ),
+    ];
+    for (settings, line, shown) in SETTINGS {
+        let (_, text, errors) = against(&[("GET /v1/settings", 200, settings)], line);
+        assert_eq!(text, format!("Current stream throughput: {shown}\n"), "{errors}");
+    }
+    let (settings, _, _) = SETTINGS[0];
+    let (code, _, errors) = against(&[("GET /v1/settings", 200, settings)], "getstreamthroughput");
+    assert!(code == 1 && errors.contains("Use the -d flag"), "{errors}");
+    for (request, line) in [
+        (
+            "POST /v1/settings?stream_throughput_outbound=25000000B%2Fs",
+            "setstreamthroughput 200",
+        ),
+        (
+            "POST /v1/settings?stream_throughput_outbound=25165824B%2Fs",
+            "setstreamthroughput -m 24",
+        ),
+    ] {
+        assert_eq!(against(&[(request, 200, "{}")], line).0, 0);
+    }
+}
