@@ -76,8 +76,8 @@ impl Meter {
 pub(crate) struct LuaState {
     lua: Lua,
     chunk: Function,
-    /// What is there for every call.
-    library: Table,
+    /// What each call finds: the parent of the globals that it makes itself.
+    globals: Table,
     meter: Rc<Meter>,
 }
 
@@ -131,7 +131,7 @@ impl LuaState {
         let lua = Lua::new_with(libraries, LuaOptions::default()).map_err(failed)?;
         let meter = Rc::new(Meter::new(time, now));
         lua.set_app_data(meter.clone());
-        let library = library::install(&lua, &meter).map_err(failed)?;
+        let globals = library::install(&lua, &meter).map_err(failed)?;
         let in_hook = meter.clone();
         let triggers = HookTriggers::new().every_nth_instruction(LUA_STEPS_BETWEEN_CHECKS);
         lua.set_hook(triggers, move |_, _| {
@@ -149,7 +149,7 @@ impl LuaState {
         Ok(LuaState {
             lua,
             chunk,
-            library,
+            globals,
             meter,
         })
     }
@@ -200,11 +200,11 @@ impl LuaState {
                 }
             });
         }
-        let globals = self.lua.create_table()?;
+        let environment = self.lua.create_table()?;
         let metatable = self.lua.create_table()?;
-        metatable.raw_set("__index", &self.library)?;
-        globals.set_metatable(Some(metatable))?;
-        self.chunk.set_environment(globals)?;
+        metatable.raw_set("__index", &self.globals)?;
+        environment.set_metatable(Some(metatable))?;
+        self.chunk.set_environment(environment)?;
         let results: MultiValue = self.chunk.call(MultiValue::from_vec(values))?;
         Ok(results.into_iter().next().unwrap_or(Value::Nil))
     }
