@@ -19,6 +19,22 @@ FINAL = ("CREATE FUNCTION mean (s tuple<bigint, bigint>) CALLED ON NULL INPUT RE
 MEAN = "CREATE AGGREGATE mean_of (int) SFUNC note STYPE tuple<bigint, bigint> FINALFUNC mean INITCOND (0, 0)"
 
 
+WASM_PLUS = ("CREATE FUNCTION plus (a int, b int) RETURNS NULL ON NULL INPUT RETURNS int LANGUAGE wasm AS "
+             "'(module (func (export \"plus\") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))'")
+# The state goes in and out as bytes in the module's memory: the count, big-endian, is the last byte of a bigint.
+WASM_COUNT = '''CREATE FUNCTION tally (s bigint, v text) CALLED ON NULL INPUT RETURNS bigint LANGUAGE xwasm AS '(module
+    (memory (export "memory") 1)
+    (global (export "_scylla_abi") i32 (i32.const 1024))
+    (data (i32.const 1024) "\\01")
+    (func (export "tally") (param $s i64) (param $v i64) (result i64) (local $at i32)
+        (local.set $at (i32.wrap_i64 (local.get $s)))
+        (if (i64.ge_s (local.get $v) (i64.const 0)) (then
+            (i32.store8 offset=7 (local.get $at)
+                (i32.add (i32.load8_u offset=7 (local.get $at)) (i32.const 1)))))
+        (local.get $s)))'
+'''
+
+
 @pytest.fixture
 def numbers(session):
     session.execute("CREATE TABLE t (k int, c int, v int, PRIMARY KEY (k, c))")
@@ -52,6 +68,37 @@ def test_aggregates(numbers):
         execute("DROP FUNCTION note")
     execute("DROP AGGREGATE mean_of")
     execute("DROP FUNCTION note")
+
+
+def test_webassembly(numbers):
+    execute = numbers.execute
+    execute(WASM_PLUS)
+    row = execute("SELECT plus(c, v) AS n, plus(c, null) AS none FROM t WHERE k = 0 AND c = 3").one()
+    assert tuple(row) == (33, None)
+    execute(WASM_COUNT)
+    execute("CREATE AGGREGATE tally_of (text) SFUNC tally STYPE bigint INITCOND 0")
+    assert execute("SELECT tally_of(cast(v AS text)) AS n FROM t").one().n == 100
+    with pytest.raises(InvalidRequest, match="still referenced by aggregates"):
+        execute("DROP FUNCTION tally")
+    rows = [row for row in execute(f"DESCRIBE KEYSPACE {numbers.keyspace}") if row.name.startswith("tally(")]
+    assert len(rows) == 1 and "LANGUAGE wasm" in rows[0].create_statement
+    execute("DROP AGGREGATE tally_of")
+    execute("DROP FUNCTION tally")
+    execute(rows[0].create_statement)
+
+
+def test_webassembly_that_fails(numbers):
+    create = ("CREATE OR REPLACE FUNCTION bad (v int) RETURNS NULL ON NULL INPUT RETURNS int LANGUAGE wasm AS "
+              "'(module (memory 1) (func (export \"bad\") (param i32) (result i32) {}))'")
+    loops = "(loop $l (br $l)) (i32.const 0)"
+    for instructions, match in {"(unreachable)": "trap: .*unreachable", loops: "was stopped"}.items():
+        numbers.execute(create.format(instructions))
+        with pytest.raises(FunctionFailure, match=match) as raised:
+            numbers.execute("SELECT bad(v) FROM t")
+        assert raised.value.function == "bad"
+    with pytest.raises(InvalidRequest, match="Could not compile function .* from wasm source: .*exports no function 'worse'"):
+        numbers.execute(create.format("(unreachable)").replace("bad (", "worse ("))
+    assert numbers.execute("SELECT count(*) AS n FROM t").one().n == 100
 
 
 def test_metadata_and_events(session, watcher):  # noqa: F811

@@ -1,21 +1,18 @@
-//! Bodies of user-defined functions: what runs them, within which limits, and Lua.
+//! Bodies of user-defined functions, in Lua and WebAssembly: what runs them, and within which limits.
 //!
 //! A body is hostile. It sees its arguments and nothing else: no clock, file, socket, random number or other function, and it is
 //! stopped when it takes more steps, memory or time than [`limits`] allow, so that a shard, which does nothing else
 //! meanwhile, stands still for milliseconds at most. What went wrong is a [`FunctionError`]; nothing panics.
 //!
 //! ```text
-//! control thread   Programs::compile     text -> checked Lua; other languages as machine code, which can take long
-//! each shard       Runner::run           wire bytes -> call -> wire bytes, validated against the return type
+//! control thread   Programs::check, compile   text -> checked Lua, a validated WebAssembly module; can take long
+//! each shard       Runner::run                wire bytes -> call -> wire bytes, validated against the return type
 //! ```
-//!
-//! WebAssembly is `engine/wasm`: another crate behind [`Compiler`], because its compiler is larger than all else here
-//! together, and only the server needs it.
 //!
 //! Never: compiles for long on a shard. Never: knows a schema, a statement or who calls.
 //!
-//! Values go in and out as wire bytes of their types ([`ceto_model::value`]). Read next: [`lua`] for what bodies look like
-//! and how values are passed, `runner` for what is kept between calls, `language` for what another language has to do.
+//! Values go in and out as wire bytes of their types ([`ceto_model::value`]). Read next: [`lua`] and [`wasm`] for what
+//! bodies look like and how values are passed, `runner` for what is kept between calls.
 
 mod error;
 mod language;
@@ -23,8 +20,8 @@ pub mod limits;
 pub mod lua;
 mod programs;
 mod runner;
+pub mod wasm;
 
 pub use error::FunctionError;
-pub use language::{CompiledBody, Compiler, Machine};
 pub use programs::Programs;
 pub use runner::{Runner, RunnerFigures};

@@ -25,10 +25,13 @@ pub const WASM_MEMORY_MAX: usize = 16 << 20;
 /// Bytes of an instance's memory that is kept for the next call; larger ones are made anew.
 pub const WASM_MEMORY_KEPT_MAX: usize = 2 << 20;
 
-/// Bytes of machine stack that a WebAssembly function may use.
+/// Bytes of the stack of values and calls that a WebAssembly function may use, beside what it has in its memory.
 pub const WASM_STACK_MAX: usize = 256 << 10;
 
-/// Entries of the tables of a WebAssembly module.
+/// Calls of a WebAssembly function that are in one another.
+pub const WASM_CALLS_MAX: usize = 4 << 10;
+
+/// Entries of each table of a WebAssembly module.
 pub const WASM_TABLE_MAX: usize = 16 << 10;
 
 /// Bytes of a body, as text.

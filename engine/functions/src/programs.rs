@@ -7,28 +7,19 @@ use std::time::{Duration, Instant};
 use ceto_model::schema::FunctionDefinition;
 
 use crate::error::FunctionError;
-use crate::language::{CompiledBody, Compiler};
 use crate::limits::BODY_BYTES_MAX;
 use crate::lua::LuaState;
+use crate::wasm::WasmBody;
 
-/// The compiled bodies of all functions of a schema, by their text. A value: a change of the schema makes the next one,
-/// which shares what stays.
+/// The WebAssembly modules of all functions of a schema, by their text. A value: a change of the schema makes the next
+/// one, which shares what stays.
 #[derive(Clone, Default)]
 pub struct Programs {
-    compiler: Option<Arc<dyn Compiler>>,
-    bodies: BTreeMap<Arc<str>, Arc<dyn CompiledBody>>,
+    bodies: BTreeMap<Arc<str>, WasmBody>,
 }
 
 impl Programs {
-    /// None yet. Without a compiler there is Lua only.
-    pub fn new(compiler: Option<Arc<dyn Compiler>>) -> Programs {
-        Programs {
-            compiler,
-            bodies: BTreeMap::new(),
-        }
-    }
-
-    /// The programs of `functions`: those that are here already, and others compiled now, which can take seconds. A body
+    /// The programs of `functions`: those that are here already, and others compiled now, which can take long. A body
     /// that does not compile is left out and handed to `failed`.
     #[must_use]
     pub fn compile<'f>(
@@ -36,7 +27,7 @@ impl Programs {
         functions: impl Iterator<Item = &'f FunctionDefinition>,
         mut failed: impl FnMut(&FunctionDefinition, FunctionError),
     ) -> Programs {
-        let mut next = Programs::new(self.compiler.clone());
+        let mut next = Programs::default();
         for function in functions.filter(|function| &*function.language != "lua") {
             match self.body_of(&next, function) {
                 Ok(body) => {
@@ -48,23 +39,17 @@ impl Programs {
         next
     }
 
-    fn body_of(
-        &self,
-        next: &Programs,
-        function: &FunctionDefinition,
-    ) -> Result<Arc<dyn CompiledBody>, FunctionError> {
-        let compiler = self.compiler.as_ref();
-        let compiler = compiler.filter(|compiler| compiler.language() == &*function.language);
-        let compiler = compiler.ok_or_else(|| {
-            FunctionError::Body(format!("nothing here runs the language {}", function.language))
-        })?;
-        let known = self
-            .bodies
-            .get(&function.body)
-            .or(next.bodies.get(&function.body));
-        let body = match known {
+    fn body_of(&self, next: &Programs, function: &FunctionDefinition) -> Result<WasmBody, FunctionError> {
+        if &*function.language != "wasm" {
+            return Err(FunctionError::Body(format!(
+                "nothing here runs the language {}",
+                function.language
+            )));
+        }
+        let text = &function.body;
+        let body = match self.bodies.get(text).or(next.bodies.get(text)) {
             Some(body) => body.clone(),
-            None => compiler.compile(&function.body)?,
+            None => WasmBody::compile(text)?,
         };
         body.check(function)?;
         Ok(body)
@@ -96,7 +81,7 @@ impl Programs {
         self.bodies.len()
     }
 
-    pub(crate) fn body(&self, text: &str) -> Option<&Arc<dyn CompiledBody>> {
+    pub(crate) fn body(&self, text: &str) -> Option<&WasmBody> {
         self.bodies.get(text)
     }
 }

@@ -100,7 +100,7 @@ impl Runner {
             None => self.make(definition)?,
         };
         let result = machine.call(definition, arguments)?;
-        if machine.can_be_kept() {
+        if machine.can_be_kept(definition) {
             self.keep(Kept {
                 definition: definition.clone(),
                 machine,
@@ -138,7 +138,7 @@ impl Runner {
         let body = programs.body(&definition.body).ok_or_else(|| {
             FunctionError::Body("its body could not be compiled; the log of the node says why".to_owned())
         })?;
-        body.machine(definition)
+        Ok(Box::new(body.machine(definition)?))
     }
 
     /// For metrics.

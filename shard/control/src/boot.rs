@@ -22,7 +22,6 @@ use ceto_node::control::{ControlRequest, StorageFailure};
 use ceto_node::message::ShardDoor;
 use ceto_node::options::NodeOptions;
 use ceto_node::system::definitions::system_schema;
-use ceto_node::user_functions::Compiler;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -56,8 +55,6 @@ pub struct ControlOptions {
     pub memory: MemoryBounds,
     /// The cluster.
     pub cluster: ClusterSettings,
-    /// Compiles WebAssembly.
-    pub compiler: Option<Arc<dyn Compiler>>,
 }
 
 /// Why the node did not start, or ended; one line.
@@ -117,7 +114,7 @@ async fn serve(
     let schema = boot(&shards).await?;
     put_views_right(&shards).await?;
     let access = stored_access(&shards, &schema).await.map_err(BootError)?;
-    let tables = SystemTables::new(schema, Arc::new(access), shards.clone(), control.compiler.clone());
+    let tables = SystemTables::new(schema, Arc::new(access), shards.clone());
     let tables = Arc::new(tables);
     tables.install_recovered().await.map_err(BootError)?;
     let (door, requests) = mpsc::channel(REQUESTS_MAX);
@@ -235,7 +232,7 @@ pub async fn boot(shards: &Shards) -> Result<Arc<Schema>, BootError> {
     for outcome in recovered.await? {
         outcome.map_err(BootError)?;
     }
-    let tables = SystemTables::new(schema.clone(), Arc::default(), shards.clone(), None);
+    let tables = SystemTables::new(schema.clone(), Arc::default(), shards.clone());
     tables
         .describe_system_keyspaces(&stored, &system)
         .await

@@ -81,7 +81,7 @@ impl Functions {
         );
         samples.gauge(
             "ceto_function_programs",
-            "Bodies of user-defined functions that are kept as machine code.",
+            "WebAssembly modules of user-defined functions.",
             &[],
             figures.programs as f64,
         );

@@ -66,7 +66,7 @@ pub mod cql {
 
 /// What the control thread needs of user-defined functions.
 pub mod user_functions {
-    pub use ceto_functions::{Compiler, FunctionError, Programs};
+    pub use ceto_functions::{FunctionError, Programs};
 }
 
 pub use backup::{ImportOptions, SnapshotDetails, SnapshotRequest, instant_text};

@@ -236,7 +236,6 @@ fn control_options(config: &Config, memory: MemoryBounds, cluster: ClusterSettin
         drain_timeout: Duration::from_secs(30),
         memory,
         cluster,
-        compiler: None,
     }
 }
 

@@ -19,8 +19,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Languages that bodies can be written in.
+/// Languages that bodies can be written in, as they are stored.
 const LANGUAGES: [&str; 2] = ["lua", "wasm"];
+
+/// What older releases of ScyllaDB call WebAssembly.
+const OLD_WASM: &str = "xwasm";
 
 #[derive(Clone, Debug)]
 pub(super) struct CreateFunctionChange {
@@ -83,7 +86,7 @@ pub(super) fn check_replacement(or_replace: bool, if_not_exists: bool) -> Result
 }
 
 fn check_language(language: &str) -> Result<(), CqlError> {
-    if LANGUAGES.contains(&language) {
+    if LANGUAGES.contains(&language_stored(language)) {
         return Ok(());
     }
     Err(CqlError::invalid(match language {
@@ -96,6 +99,13 @@ fn check_language(language: &str) -> Result<(), CqlError> {
              WebAssembly (LANGUAGE wasm)"
         ),
     }))
+}
+
+fn language_stored(language: &str) -> &str {
+    match language {
+        OLD_WASM => "wasm",
+        other => other,
+    }
 }
 
 /// Refuses `frozen`, which says nothing in a signature; a tuple may have it.
@@ -222,7 +232,7 @@ pub(super) fn create(
         argument_types: create.argument_types(keyspace)?,
         return_type: resolve(keyspace, &statement.return_type)?,
         called_on_null: statement.called_on_null_input,
-        language: statement.language.clone(),
+        language: language_stored(&statement.language).into(),
         body: (*statement.body).into(),
     };
     let functions = &keyspace.functions;

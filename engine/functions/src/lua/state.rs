@@ -176,7 +176,7 @@ impl Machine for LuaState {
         Ok(Some(wire.into()))
     }
 
-    fn can_be_kept(&mut self) -> bool {
+    fn can_be_kept(&mut self, _definition: &FunctionDefinition) -> bool {
         if self.lua.used_memory() > LUA_MEMORY_KEPT_MAX && self.lua.gc_collect().is_err() {
             return false;
         }

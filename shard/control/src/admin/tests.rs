@@ -156,7 +156,7 @@ fn a_shard_that_has_stopped_writes_is_not_ready() {
             told(ready(state()).await).await,
             (200, json!({ "status": "ready" }))
         );
-        let tables = SystemTables::new(schema, Arc::default(), shards.clone(), None);
+        let tables = SystemTables::new(schema, Arc::default(), shards.clone());
         orders
             .send(Order::Break(Fault {
                 operation: Operation::Sync,

@@ -14,7 +14,7 @@ use ceto_node::cql::{AccessControl, CqlError, SchemaChangeEvent};
 use ceto_node::system::access_rows::{self, StoredAccess};
 use ceto_node::system::definitions::{SYSTEM_KEYSPACES, system_schema};
 use ceto_node::system::schema_rows::{self, StoredSchema};
-use ceto_node::user_functions::{Compiler, Programs};
+use ceto_node::user_functions::Programs;
 use tokio::sync::watch;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -98,18 +98,13 @@ pub(crate) fn functions_of(schema: &Schema) -> Vec<Arc<FunctionDefinition>> {
 
 impl SystemTables {
     /// Starts from what the shards have recovered and already serve.
-    pub fn new(
-        schema: Arc<Schema>,
-        access: Arc<AccessControl>,
-        shards: Shards,
-        compiler: Option<Arc<dyn Compiler>>,
-    ) -> SystemTables {
+    pub fn new(schema: Arc<Schema>, access: Arc<AccessControl>, shards: Shards) -> SystemTables {
         SystemTables {
             version: watch::channel(schema.version).0,
             state: Mutex::new(State {
                 schema,
                 access,
-                programs: Arc::new(Programs::new(compiler)),
+                programs: Arc::default(),
             }),
             planned: Mutex::default(),
             shards,
