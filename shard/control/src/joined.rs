@@ -246,6 +246,7 @@ fn topology(view: &ClusterView, own: Uuid) -> Result<Topology, String> {
     peers.sort_unstable_by_key(|peer| peer.host);
     Ok(Topology {
         ring: Arc::new(ring),
+        other: None,
         peers,
     })
 }

@@ -242,13 +242,10 @@ impl Node {
         let Some(map) = map else {
             return vec![(Token::MIN, Token::MAX)];
         };
-        let mut ends: Vec<Token> = self.ring().tokens().iter().map(|(token, _)| *token).collect();
-        ends.push(Token::MAX);
-        ends.sort_unstable();
-        ends.dedup();
         let mut owned: Vec<(Token, Token)> = Vec::new();
         let mut start = Some(Token::MIN);
-        for end in ends {
+        let ends = map.ends().iter().copied().filter(|end| *end != Token::MAX);
+        for end in ends.chain([Token::MAX]) {
             let Some(first) = start else { break };
             start = end.0.checked_add(1).map(Token);
             if !map.is_replica(map.local(), end) {

@@ -182,7 +182,7 @@ impl Node {
             metrics: ShardMetrics::default(),
             database: OnceCell::new(),
             storage,
-            replication: RefCell::new(replica_maps(&schema, &topology.ring, local)),
+            replication: RefCell::new(replica_maps(&schema, &topology, local)),
             schema: RefCell::new(schema),
             topology: RefCell::new(Arc::new(topology)),
             peers: Peers::default(),

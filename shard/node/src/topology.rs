@@ -86,8 +86,10 @@ impl Peer {
 /// The cluster.
 #[derive(Clone, Debug)]
 pub struct Topology {
-    /// Who owns which tokens, this node among them.
+    /// Who owns which tokens, this node among them; members that own none yet are in it without tokens.
     pub ring: Arc<Ring>,
+    /// The ring that is being made of it, while nodes come or go: writes go to its replicas too.
+    pub other: Option<Arc<Ring>>,
     /// The other nodes, sorted by host.
     pub peers: Vec<Peer>,
 }
@@ -98,6 +100,7 @@ impl Topology {
         let ring = Ring::new([local_ring_node(options)]).expect("one node's tokens are its own");
         Topology {
             ring: Arc::new(ring),
+            other: None,
             peers: Vec::new(),
         }
     }
@@ -191,8 +194,8 @@ impl Node {
         debug_assert!(topology.peers.is_sorted_by_key(|peer| peer.host));
         debug_assert!(topology.peer(local).is_none(), "a node is not its own peer");
         let old = self.topology.replace(topology.clone());
-        if !Arc::ptr_eq(&old.ring, &topology.ring) {
-            *self.replication.borrow_mut() = replica_maps(&self.schema(), &topology.ring, local);
+        if !Arc::ptr_eq(&old.ring, &topology.ring) || old.other.is_some() || topology.other.is_some() {
+            *self.replication.borrow_mut() = replica_maps(&self.schema(), &topology, local);
         }
         for gone in old.peers.iter().filter(|old| topology.peer(old.host).is_none()) {
             self.pump.set_alive(gone.host, true);
@@ -235,6 +238,7 @@ mod tests {
     fn told(old: &[Peer], new: &[Peer]) -> Vec<String> {
         let topology = |peers: &[Peer]| Topology {
             ring: Arc::default(),
+            other: None,
             peers: peers.to_vec(),
         };
         events(&topology(old), &topology(new))

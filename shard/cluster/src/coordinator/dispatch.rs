@@ -197,13 +197,13 @@ impl Coordinator {
             consistency,
             ..
         } = *context;
-        let replicas = replication.replicas(token).natural();
+        let replicas = replication.replicas(token);
         // A hint will do, but there must be somebody to hint.
-        if consistency == Consistency::Any && !replicas.is_empty() {
+        if consistency == Consistency::Any && !replicas.written().is_empty() {
             return Ok(());
         }
-        let alive: Chosen = self.alive(replicas).copied().collect();
-        match Tally::new(replication, consistency).shortage(&alive) {
+        let alive: Chosen = self.alive(replicas.written()).copied().collect();
+        match Tally::for_write(replication, consistency, replicas.pending()).shortage(&alive) {
             None => Ok(()),
             Some((required, alive)) => Err(RequestError::Unavailable {
                 consistency,

@@ -42,6 +42,28 @@ impl Tally {
         }
     }
 
+    /// The same for a write that goes to nodes that are about to be replicas: as many answers more, so that whichever nodes
+    /// the level is asked of later, before or after they are, have the write among them.
+    pub(crate) fn for_write(map: &ReplicaMap, consistency: Consistency, pending: &[Replica]) -> Tally {
+        let mut tally = Tally::new(map, consistency);
+        // One that would be content with a hint.
+        if consistency == Consistency::Any {
+            return tally;
+        }
+        for replica in pending {
+            let counts = match &mut tally.scope {
+                Scope::Everywhere => true,
+                Scope::Within(own) => *own == replica.datacenter,
+                Scope::Each(each) => {
+                    let wanted = each.iter_mut().find(|(own, _)| *own == replica.datacenter);
+                    wanted.map(|(_, wanted)| *wanted += 1).is_some()
+                }
+            };
+            tally.required += u32::from(counts);
+        }
+        tally
+    }
+
     /// Answers needed.
     pub(crate) fn required(&self) -> u32 {
         self.required

@@ -1,5 +1,5 @@
 //! Writes: every replica gets the mutation, whatever the consistency level; the level says how many acknowledgements
-//! the client waits for.
+//! the client waits for. Who is about to be a replica counts as one, and one answer more is waited for.
 //!
 //! A replica that is down gets a hint at once; one that fails, or has not acknowledged by the deadline, gets it then.
 //! So a write outlives its reply ("lingers") until each replica has answered or has its hint. Acknowledgements
@@ -63,16 +63,16 @@ impl Coordinator {
         let mut write = Write {
             consistency,
             write_type,
-            tally: Tally::new(replication, consistency),
+            tally: Tally::for_write(replication, consistency, replicas.pending()),
             awaited: SmallVec::new(),
             failures: Vec::new(),
             hints_awaited: 0,
             mutation: Arc::new(mutation),
             is_replied: false,
         };
-        write.awaited = self.alive(replicas.natural()).copied().collect();
+        write.awaited = self.alive(replicas.written()).copied().collect();
         // A hint will do for ANY, but there must be somebody to hint.
-        if (consistency != Consistency::Any || replicas.natural().is_empty())
+        if (consistency != Consistency::Any || replicas.written().is_empty())
             && let Some((required, alive)) = write.tally.shortage(&write.awaited)
         {
             return Err(RequestError::Unavailable {
@@ -81,7 +81,7 @@ impl Coordinator {
                 alive,
             });
         }
-        Ok(self.replicate(write, replicas.natural(), deadline, out))
+        Ok(self.replicate(write, replicas.written(), deadline, out))
     }
 
     /// Sends, hints, and applies: in this order, so that replicas work while this node does its part.

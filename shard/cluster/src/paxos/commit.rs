@@ -75,14 +75,15 @@ impl Operation {
         self.expires_at = around.now + self.commit_timeout;
         around.deadlines.arm(self.expires_at, around.request);
         let map = self.replication.clone();
+        let replicas = map.replicas(self.partition.key.token);
         let mut commit = Commit {
-            tally: Tally::new(&map, consistency),
+            tally: Tally::for_write(&map, consistency, replicas.pending()),
             awaited: SmallVec::new(),
             mutation: proposal.mutation.clone(),
             failures: Vec::new(),
             is_replied: false,
         };
-        for replica in map.replicas(self.partition.key.token).natural() {
+        for replica in replicas.written() {
             if around.is_alive(replica.host) {
                 commit.awaited.push(*replica);
             } else {

@@ -17,7 +17,7 @@ use crate::coordinator::RequestError;
 use crate::coordinator::deadlines::Deadlines;
 use crate::coordinator::error::only_timeouts;
 use crate::random::Random;
-use crate::replication::ReplicaMap;
+use crate::replication::{Replica, ReplicaMap};
 
 /// Whether an operation goes on after an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,16 +154,25 @@ impl Operation {
         operation
     }
 
-    /// Replicas that take part: all, or those of this data center.
+    /// Replicas that take part, those that are about to be one among them: all, or those of this data center.
     fn participants(&self) -> SmallVec<[HostId; 4]> {
         let map = &self.replication;
         let is_local = self.serial.is_datacenter_local();
         map.replicas(self.partition.key.token)
-            .natural()
+            .written()
             .iter()
             .filter(|replica| !is_local || replica.datacenter == map.local_datacenter())
             .map(|replica| replica.host)
             .collect()
+    }
+
+    /// More than one of those who take part is only about to be a replica: a majority now and one afterwards may then have
+    /// nobody in common.
+    fn is_in_upheaval(&self) -> bool {
+        let participants = self.participants();
+        let pending = self.replication.replicas(self.partition.key.token).pending();
+        let is_among = |replica: &&Replica| participants.contains(&replica.host);
+        pending.iter().filter(is_among).count() > 1
     }
 
     fn alive_participants(&self, around: &Around<'_>) -> SmallVec<[HostId; 4]> {
@@ -205,6 +214,16 @@ impl Operation {
     /// Begins, or begins anew: under a new ballot.
     pub(super) fn attempt(&mut self, around: &mut Around<'_>) -> Progress {
         let alive = self.alive_participants(around);
+        if self.is_in_upheaval() {
+            // As Cassandra counts it: one more than there are.
+            let alive = self.participants().len() as u32;
+            let error = RequestError::Unavailable {
+                consistency: self.serial,
+                required: alive + 1,
+                alive,
+            };
+            return self.fail(error, around);
+        }
         if (alive.len() as u32) < self.required {
             let error = RequestError::Unavailable {
                 consistency: self.serial,

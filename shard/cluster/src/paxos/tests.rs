@@ -430,3 +430,41 @@ fn failures_and_lost_links_are_told_at_once() {
     assert_eq!(bench.replies, [timeout(1, WriteType::Cas)]);
     assert!(bench.is_at_rest());
 }
+
+fn move_to(bench: &mut Bench, pending: &[u128]) {
+    let nodes = bench.places.len() as u128;
+    let replication_factor = nodes as u32 - pending.len() as u32;
+    let ring = |without: &dyn Fn(u128) -> bool| {
+        let tokens = |id| if without(id) { vec![] } else { vec![id as i64] };
+        Ring::new((1..=nodes).map(|id| node(id, "east", "r", &tokens(id)))).unwrap()
+    };
+    let present = Arc::new(ring(&|id| pending.contains(&id)));
+    let future = ring(&|id| (1..=pending.len() as u128).contains(&id));
+    let strategy = Strategy::Simple { replication_factor };
+    for (host, place) in &mut bench.places {
+        let map = ReplicaMap::between(present.clone(), Some(&future), strategy.clone(), *host);
+        place.map = Arc::new(map);
+    }
+}
+
+#[test]
+fn a_node_that_is_about_to_be_a_replica_votes_and_two_of_them_are_too_many() {
+    let mut bench = Bench::new(4);
+    move_to(&mut bench, &[4]);
+    assert_eq!(bench.cas(1), PaxosReply::Cas(Ok(true)));
+    assert_eq!(bench.place(4).applied.len(), 1);
+    bench.place(1).paxos.set_alive(host(3), false);
+    bench.place(1).paxos.set_alive(host(4), false);
+    let unavailable = |required, alive| {
+        PaxosReply::Cas(Err(RequestError::Unavailable {
+            consistency: Consistency::Serial,
+            required,
+            alive,
+        }))
+    };
+    assert_eq!(bench.cas(1), unavailable(3, 2), "three of four");
+
+    let mut bench = Bench::new(5);
+    move_to(&mut bench, &[4, 5]);
+    assert_eq!(bench.cas(1), unavailable(6, 5));
+}

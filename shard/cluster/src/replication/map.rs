@@ -3,6 +3,10 @@
 //! Made anew when the ring or the keyspace's replication changes, shared by all requests of the keyspace. A lookup is
 //! a binary search over the ring's tokens and touches no allocator; on a ring where all tokens have the same replicas
 //! (one node, say) it is nothing at all.
+//!
+//! While nodes come or go there are two rings: the one that is read, and the one that is being made. A node that has a token
+//! in the second only is pending for it: it is written as the replicas are, and never read. So a set belongs to the tokens
+//! between two neighbours of both rings together.
 
 use std::sync::Arc;
 
@@ -27,14 +31,26 @@ pub struct Replica {
 /// The replicas of some tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaSet {
-    natural: Vec<Replica>,
+    /// The natural ones, then those that are pending.
+    written: Vec<Replica>,
+    natural_count: usize,
     nearest: Vec<Replica>,
 }
 
 impl ReplicaSet {
     /// In placement order, the primary replica first.
     pub fn natural(&self) -> &[Replica] {
-        &self.natural
+        &self.written[..self.natural_count]
+    }
+
+    /// Nodes that are about to be replicas: they are written too, and never read.
+    pub fn pending(&self) -> &[Replica] {
+        &self.written[self.natural_count..]
+    }
+
+    /// All that a write goes to: the natural replicas, then the pending ones.
+    pub fn written(&self) -> &[Replica] {
+        &self.written
     }
 
     /// Nearest first: the node itself, its rack, its data center, the rest; else in placement order.
@@ -42,9 +58,9 @@ impl ReplicaSet {
         &self.nearest
     }
 
-    /// The only replica.
+    /// The only replica, and nobody is pending.
     pub fn single(&self) -> Option<&Replica> {
-        match &self.natural[..] {
+        match &self.written[..] {
             [single] => Some(single),
             _ => None,
         }
@@ -59,8 +75,10 @@ pub struct ReplicaMap {
     local: HostId,
     local_datacenter: Datacenter,
     sets: Vec<ReplicaSet>,
-    /// For each token of the ring, the index of its set.
-    set_of_token: Vec<u32>,
+    /// Where sets end: the tokens of the ring, and of the one that is being made.
+    ends: Vec<Token>,
+    /// For each of these, the index of its set.
+    set_of_end: Vec<u32>,
     /// By code of the consistency level.
     required: [u32; Consistency::LEVELS.len()],
     each_quorum: SmallVec<[(Datacenter, u32); 4]>,
@@ -69,6 +87,13 @@ pub struct ReplicaMap {
 impl ReplicaMap {
     /// The map of `strategy` on `ring` as the node `local` sees it.
     pub fn new(ring: Arc<Ring>, strategy: Strategy, local: HostId) -> ReplicaMap {
+        ReplicaMap::between(ring, None, strategy, local)
+    }
+
+    /// The map of `strategy` on `ring`, while `other` is being made of it: who has a token there only is pending. Both name
+    /// data centers in one order.
+    pub fn between(ring: Arc<Ring>, other: Option<&Ring>, strategy: Strategy, local: HostId) -> ReplicaMap {
+        debug_assert!(other.is_none_or(|other| other.datacenter_names().eq(ring.datacenter_names())));
         let local_index = ring.index_of(local);
         let local_datacenter = local_index.map_or(Datacenter::NOWHERE, |at| ring.location(at).datacenter);
         let local_name: &str = local_index.map_or("", |at| &ring.node(at).datacenter);
@@ -85,14 +110,19 @@ impl ReplicaMap {
                 .collect(),
             _ => SmallVec::new(),
         };
-        let (sets, set_of_token) = place_all(&ring, &strategy, local, local_datacenter);
+        let ends = placement::ends(&ring, other);
+        let (sets, set_of_end) = match &strategy {
+            Strategy::Local => (vec![only(local, local_datacenter)], vec![0; ends.len()]),
+            _ => place_all(&ring, other, &ends, &strategy, local),
+        };
         ReplicaMap {
             ring,
             strategy,
             local,
             local_datacenter,
             sets,
-            set_of_token,
+            ends,
+            set_of_end,
             required,
             each_quorum,
         }
@@ -134,10 +164,17 @@ impl ReplicaMap {
         if let Some(only) = self.uniform() {
             return only;
         }
-        match self.ring.owner_at(token) {
-            Some(at) => &self.sets[self.set_of_token[at] as usize],
+        let at = self.ends.partition_point(|end| *end < token);
+        // What lies after the last token belongs to the first one.
+        match self.set_of_end.get(at).or(self.set_of_end.first()) {
+            Some(set) => &self.sets[*set as usize],
             None => &EMPTY,
         }
+    }
+
+    /// The last tokens of the parts whose replicas may differ, in order.
+    pub fn ends(&self) -> &[Token] {
+        &self.ends
     }
 
     /// The replicas of all tokens, when they are the same.
@@ -148,12 +185,10 @@ impl ReplicaMap {
         }
     }
 
-    /// `host` is a replica of `token`.
+    /// `host` is a replica of `token`, or about to be one.
     pub fn is_replica(&self, host: HostId, token: Token) -> bool {
-        self.replicas(token)
-            .natural
-            .iter()
-            .any(|replica| replica.host == host)
+        let replicas = self.replicas(token).written();
+        replicas.iter().any(|replica| replica.host == host)
     }
 
     /// The first part of `range` whose partitions all have the same replicas, and these; None when the range is empty.
@@ -165,16 +200,16 @@ impl ReplicaMap {
         if token > range.end.token() {
             return None;
         }
-        let tokens = self.ring.tokens();
-        let at = tokens.partition_point(|(own, _)| *own < token);
+        let tokens = &self.ends;
+        let at = tokens.partition_point(|own| *own < token);
         let set = self.replicas(token);
-        let same = |at: &usize| std::ptr::eq(self.replicas(tokens[*at].0), set);
+        let same = |at: &usize| std::ptr::eq(self.replicas(tokens[*at]), set);
         // The part ends with the last token before one that belongs to other replicas; what lies after the ring's last
         // token belongs to the first one's.
         let last = (at..tokens.len()).take_while(same).last();
         let end = match last {
             Some(last) if last + 1 < tokens.len() || !self.wraps_into(set) => {
-                RingPosition::AfterToken(tokens[last].0)
+                RingPosition::AfterToken(tokens[last])
             }
             _ => RingPosition::AfterToken(Token::MAX),
         };
@@ -193,41 +228,56 @@ impl ReplicaMap {
 }
 
 static EMPTY: ReplicaSet = ReplicaSet {
-    natural: Vec::new(),
+    written: Vec::new(),
+    natural_count: 0,
     nearest: Vec::new(),
 };
 
+fn only(host: HostId, datacenter: Datacenter) -> ReplicaSet {
+    let replica = Replica { host, datacenter };
+    ReplicaSet {
+        written: vec![replica],
+        natural_count: 1,
+        nearest: vec![replica],
+    }
+}
+
 fn place_all(
     ring: &Ring,
+    other: Option<&Ring>,
+    ends: &[Token],
     strategy: &Strategy,
     local: HostId,
-    local_datacenter: Datacenter,
 ) -> (Vec<ReplicaSet>, Vec<u32>) {
-    if *strategy == Strategy::Local {
-        let replica = Replica {
-            host: local,
-            datacenter: local_datacenter,
-        };
-        let set = ReplicaSet {
-            natural: vec![replica],
-            nearest: vec![replica],
-        };
-        return (vec![set], vec![0; ring.tokens().len()]);
-    }
-    let mut distinct: IndexMap<placement::Nodes, (), FxBuildHasher> = IndexMap::default();
-    let set_of_token = (0..ring.tokens().len())
-        .map(|at| distinct.insert_full(placement::place(strategy, ring, at), ()).0 as u32)
+    let mut distinct: IndexMap<(placement::Nodes, placement::Hosts), (), FxBuildHasher> = IndexMap::default();
+    let set_of_end = ends
+        .iter()
+        .map(|end| {
+            let natural = placement::place_token(strategy, ring, *end);
+            let pending = other.map_or_else(Default::default, |other| {
+                let hosts = placement::hosts(strategy, other, *end);
+                let is_new = |host: &HostId| !natural.iter().any(|node| ring.node(*node).host == *host);
+                hosts.into_iter().filter(is_new).collect()
+            });
+            distinct.insert_full((natural, pending), ()).0 as u32
+        })
         .collect();
     let sets = distinct
         .keys()
-        .map(|nodes| replica_set(ring, nodes, local))
+        .map(|(natural, pending)| replica_set(ring, natural, pending, other, local))
         .collect();
-    (sets, set_of_token)
+    (sets, set_of_end)
 }
 
-fn replica_set(ring: &Ring, nodes: &[NodeIndex], local: HostId) -> ReplicaSet {
+fn replica_set(
+    ring: &Ring,
+    natural: &[NodeIndex],
+    pending: &[HostId],
+    other: Option<&Ring>,
+    local: HostId,
+) -> ReplicaSet {
     let own = ring.index_of(local).map(|at| ring.location(at));
-    let mut by_distance: Vec<(u8, Replica)> = nodes
+    let mut by_distance: Vec<(u8, Replica)> = natural
         .iter()
         .map(|node| {
             let (host, location) = (ring.node(*node).host, ring.location(*node));
@@ -241,8 +291,21 @@ fn replica_set(ring: &Ring, nodes: &[NodeIndex], local: HostId) -> ReplicaSet {
             (distance, Replica { host, datacenter })
         })
         .collect();
-    let natural = by_distance.iter().map(|(_, replica)| *replica).collect();
+    let mut written: Vec<Replica> = by_distance.iter().map(|(_, replica)| *replica).collect();
+    let natural_count = written.len();
+    written.extend(pending.iter().map(|host| {
+        Replica {
+            host: *host,
+            datacenter: other
+                .and_then(|other| Some(other.location(other.index_of(*host)?).datacenter))
+                .unwrap_or(Datacenter::NOWHERE),
+        }
+    }));
     by_distance.sort_by_key(|(distance, _)| *distance);
     let nearest = by_distance.into_iter().map(|(_, replica)| replica).collect();
-    ReplicaSet { natural, nearest }
+    ReplicaSet {
+        written,
+        natural_count,
+        nearest,
+    }
 }

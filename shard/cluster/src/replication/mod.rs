@@ -2,9 +2,10 @@
 //!
 //! A [`Strategy`] is what `replication = {...}` means; a [`ReplicaMap`] is that strategy applied to one ring, as one
 //! node sees it. Both are immutable snapshots. Placement equals Cassandra's node for node, in its order, because
-//! drivers compute it too.
+//! drivers compute it too. [`moves`] says what a change of the ring moves.
 
 mod map;
+pub mod moves;
 mod options;
 mod placement;
 

@@ -1,15 +1,41 @@
 //! Which nodes hold a token's replicas: Cassandra's walks around the ring.
 
+use ceto_model::Token;
 use smallvec::SmallVec;
 
 use super::Strategy;
-use crate::ring::{Datacenter, Location, NodeIndex, Ring};
+use crate::ring::{Datacenter, HostId, Location, NodeIndex, Ring};
 
 /// Nodes in natural order: the first one is the primary replica.
 pub(super) type Nodes = SmallVec<[NodeIndex; 6]>;
 
+/// The same, by identity.
+pub(super) type Hosts = SmallVec<[HostId; 6]>;
+
+/// The tokens of both rings, in order: between two of them all tokens have the same replicas, in either ring.
+pub(super) fn ends(ring: &Ring, other: Option<&Ring>) -> Vec<Token> {
+    let rings = [Some(ring), other];
+    let tokens = rings.into_iter().flatten().flat_map(Ring::tokens);
+    let mut ends: Vec<Token> = tokens.map(|(token, _)| *token).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+/// Replicas of a token; none in a ring without tokens.
+pub(super) fn place_token(strategy: &Strategy, ring: &Ring, token: Token) -> Nodes {
+    ring.owner_at(token)
+        .map_or_else(Nodes::new, |at| place(strategy, ring, at))
+}
+
+/// Who these are.
+pub(super) fn hosts(strategy: &Strategy, ring: &Ring, token: Token) -> Hosts {
+    let nodes = place_token(strategy, ring, token);
+    nodes.into_iter().map(|node| ring.node(node).host).collect()
+}
+
 /// Replicas of the tokens that the ring's token at `start` owns.
-pub(super) fn place(strategy: &Strategy, ring: &Ring, start: usize) -> Nodes {
+fn place(strategy: &Strategy, ring: &Ring, start: usize) -> Nodes {
     match strategy {
         Strategy::Local => Nodes::new(),
         Strategy::Simple { replication_factor } => simple(ring, start, *replication_factor as usize),

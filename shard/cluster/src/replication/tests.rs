@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ceto_internode::TokenPart;
 use ceto_model::schema::ReplicationOptions;
 use ceto_model::{Consistency, PartitionRange, RingPosition, Token};
 use indexmap::IndexMap;
 
+use super::moves::{Gain, Sources, copies, gains, share};
 use super::*;
 use crate::random::Random;
 use crate::ring::tests::{host, node};
@@ -420,4 +422,116 @@ fn more_replicas_than_nodes_are_warned_of() {
         Strategy::from_options(&network.options).unwrap(),
         network.strategy
     );
+}
+
+/// Two rings of the same nodes: `present` without the tokens of `joining`, and what is made of it.
+fn joining_ring(random: &mut Random, nodes: u128, joining: u128, leaves: bool) -> (Arc<Ring>, Arc<Ring>) {
+    let all: Vec<RingNode> = (1..=nodes)
+        .map(|id| {
+            let tokens: Vec<i64> = random_tokens(random, 4, &Ring::default())
+                .iter()
+                .map(|token| token.0)
+                .collect();
+            let datacenter = if id % 2 == 0 { "east" } else { "west" };
+            node(id, datacenter, if id % 3 == 0 { "r1" } else { "r2" }, &tokens)
+        })
+        .collect();
+    let mut without = all.clone();
+    without[joining as usize - 1].tokens.clear();
+    let ring = |nodes: Vec<RingNode>| Arc::new(Ring::new(nodes).unwrap());
+    match leaves {
+        true => (ring(all), ring(without)),
+        false => (ring(without), ring(all)),
+    }
+}
+
+#[test]
+fn who_will_be_a_replica_is_written_and_copies_from_who_loses() {
+    let mut random = Random::new(11);
+    for round in 0..60u128 {
+        let (present, future) = joining_ring(&mut random, 7, round % 7 + 1, round % 2 == 0);
+        let strategy = match round % 3 {
+            0 => simple(3),
+            1 => network(&[("east", 3), ("west", 2)]),
+            _ => network(&[("east", 1)]),
+        };
+        let now = ReplicaMap::new(present.clone(), strategy.clone(), host(1));
+        let then = ReplicaMap::new(future.clone(), strategy.clone(), host(1));
+        let both = ReplicaMap::between(present.clone(), Some(&future), strategy.clone(), host(1));
+        let all = |_| true;
+        let gains: Vec<Vec<Gain>> = (1..=7)
+            .map(|id| gains(host(id), &strategy, (&present, &future), Sources::Losers, all).unwrap())
+            .collect();
+        let edges = both.ends().iter().flat_map(|end| [end.0.wrapping_add(1), end.0]);
+        let tokens: Vec<i64> = edges.chain((0..200).map(|_| random.next() as i64)).collect();
+        for token in tokens.into_iter().filter(|token| *token != i64::MIN) {
+            let (before, after) = (natural(&now, token), natural(&then, token));
+            let set = both.replicas(Token(token));
+            assert_eq!(natural(&both, token), before, "reads do not change");
+            let pending: BTreeSet<_> = set.pending().iter().map(|replica| replica.host).collect();
+            let expected: BTreeSet<_> = after
+                .iter()
+                .copied()
+                .filter(|own| !before.contains(own))
+                .collect();
+            assert_eq!(pending, expected);
+            for replica in set.pending() {
+                let at = present.index_of(replica.host).unwrap();
+                assert_eq!(replica.datacenter, present.location(at).datacenter);
+            }
+            for id in 1..=7u128 {
+                let holds = |part: &&TokenPart| part.after.0 < token && token <= part.up_to.0;
+                let from: Vec<HostId> = gains[id as usize - 1]
+                    .iter()
+                    .flat_map(|gain| gain.parts.iter().filter(holds).map(|_| gain.from))
+                    .collect();
+                let losers: Vec<_> = before.iter().filter(|own| !after.contains(own)).collect();
+                match pending.contains(&host(id)) && !before.is_empty() {
+                    false => assert!(from.is_empty()),
+                    true => {
+                        assert_eq!(from.len(), 1, "once, from one");
+                        assert!(before.contains(&from[0]));
+                        assert!(losers.is_empty() || losers.contains(&&from[0]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_without_a_source_is_named() {
+    let nodes = |third: &[i64]| {
+        let all = [
+            node(1, "dc", "r", &[0]),
+            node(2, "dc", "r", &[100]),
+            node(3, "dc", "r", third),
+        ];
+        Ring::new(all).unwrap()
+    };
+    let (present, future) = (nodes(&[]), nodes(&[50]));
+    let gained = |sources, down: u128| {
+        let is_up = |own| own != host(down);
+        gains(host(3), &simple(1), (&present, &future), sources, is_up)
+    };
+    let part = TokenPart {
+        after: Token(0),
+        up_to: Token(50),
+    };
+    let from = host(2);
+    let parts = vec![part];
+    assert_eq!(gained(Sources::Losers, 1), Ok(vec![Gain { from, parts }]));
+    let lost = gained(Sources::Any, 2).unwrap_err();
+    assert_eq!((lost.part, &lost.down[..]), (part, &[host(2)][..]));
+    assert!(lost.to_string().contains("(0, 50] is up"), "{lost}");
+    // With two replicas the other one would do, but not when the quorum's answers are to be kept.
+    let gained = |sources| {
+        let is_up = |own| own != host(1);
+        gains(host(3), &simple(2), (&present, &future), sources, is_up)
+    };
+    assert!(gained(Sources::Losers).is_err());
+    assert_eq!(gained(Sources::Any).unwrap()[0].from, host(2));
+    let all = copies(host(1), &simple(2), &present, |_| true).unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(share(&all[0].parts), 1.0);
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ceto_cluster::{ReplicaMap, Ring, Strategy};
+use ceto_cluster::{ReplicaMap, Strategy};
 use ceto_internode::HostId;
 use ceto_model::read::{ColumnSelection, ReadCommand, ReadLimits, ReadTarget, ResumePoint};
 use ceto_model::{Keyspace, PartitionRange, Schema, Slice, TableId, UnixSeconds};
@@ -14,6 +14,7 @@ use tracing::error;
 use super::Node;
 use crate::system::definitions::{SYSTEM_AUTH, SYSTEM_SCHEMA};
 use crate::system::schema_rows::{StoredSchema, TABLES};
+use crate::topology::Topology;
 
 impl Node {
     /// What this shard has stored in `system_schema`.
@@ -103,7 +104,8 @@ impl Node {
     }
 
     fn set_schema(&self, schema: Arc<Schema>) {
-        *self.replication.borrow_mut() = replica_maps(&schema, &self.ring(), HostId(self.options.host_id));
+        *self.replication.borrow_mut() =
+            replica_maps(&schema, &self.topology(), HostId(self.options.host_id));
         self.views.set_schema(&schema);
         *self.schema.borrow_mut() = schema;
     }
@@ -126,9 +128,10 @@ impl Node {
 /// The replica map of each keyspace.
 pub(crate) fn replica_maps(
     schema: &Schema,
-    ring: &Arc<Ring>,
+    topology: &Topology,
     local: HostId,
 ) -> FxHashMap<Arc<str>, Arc<ReplicaMap>> {
+    let (ring, other) = (&topology.ring, topology.other.as_deref());
     let map = |keyspace: &Arc<Keyspace>| {
         // Each node has all roles: the control threads keep them alike.
         if *keyspace.name == *SYSTEM_AUTH {
@@ -141,7 +144,7 @@ pub(crate) fn replica_maps(
         });
         (
             keyspace.name.clone(),
-            Arc::new(ReplicaMap::new(ring.clone(), strategy, local)),
+            Arc::new(ReplicaMap::between(ring.clone(), other, strategy, local)),
         )
     };
     schema.keyspaces().map(map).collect()

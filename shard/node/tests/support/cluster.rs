@@ -393,6 +393,7 @@ impl Cluster {
                 .collect();
             let topology = Arc::new(Topology {
                 ring: ring.clone(),
+                other: None,
                 peers,
             });
             for shard in &own.shards {

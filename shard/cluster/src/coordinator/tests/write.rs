@@ -286,3 +286,56 @@ fn a_lost_replica_is_hinted_at_once() {
     assert_eq!(bench.write(Consistency::All, set(1, 1, 2)), Err(timeout));
     assert_eq!(bench.hints, [host(2)]);
 }
+
+/// Node 4 gets the tokens of node 3's place: it is written, counts, is hinted, and one answer more is needed.
+#[test]
+fn a_node_that_is_about_to_be_a_replica_is_written_as_one() {
+    use Consistency::*;
+    let moving = || {
+        let mut bench = Bench::simple(4, 3);
+        let tokens = |third: &[i64], fourth: &[i64]| {
+            let all = [(1, &[-9][..]), (2, &[0]), (3, third), (4, fourth)];
+            Ring::new(all.map(|(id, tokens)| node(id, "east", "r", tokens))).unwrap()
+        };
+        let (present, future) = (tokens(&[9], &[]), tokens(&[], &[9]));
+        let strategy = Replication::Simple {
+            replication_factor: 3,
+        };
+        let map = ReplicaMap::between(Arc::new(present), Some(&future), strategy, host(1));
+        assert_eq!(map.replicas(key(1).token).pending().len(), 1);
+        bench.map = Arc::new(map);
+        bench
+    };
+    for (level, required) in [(One, 2), (Quorum, 3), (All, 4), (LocalQuorum, 3), (EachQuorum, 3)] {
+        let mut bench = moving();
+        bench.silent = (4 + 1 - required..=4).map(host).collect();
+        let received = 4 - bench.silent.len() as u32;
+        let expected = RequestError::WriteTimeout {
+            consistency: level,
+            received,
+            required: required as u32,
+            write_type: WriteType::Simple,
+        };
+        let outcome = bench.write(level, set(1, 1, 1));
+        match received >= required as u32 {
+            true => assert_eq!(outcome, Ok(()), "{level}"),
+            false => assert_eq!(outcome, Err(expected), "{level}"),
+        }
+        assert!(bench.hints.contains(&host(4)), "{level}: it is hinted too");
+    }
+    let mut bench = moving();
+    bench.coordinator.set_alive(host(4), false);
+    assert_eq!(
+        bench.write(Quorum, set(1, 1, 1)),
+        Ok(()),
+        "the three others are enough"
+    );
+    assert_eq!(bench.hints, [host(4)]);
+    bench.coordinator.set_alive(host(3), false);
+    let unavailable = RequestError::Unavailable {
+        consistency: Quorum,
+        required: 3,
+        alive: 2,
+    };
+    assert_eq!(bench.write(Quorum, set(1, 1, 1)), Err(unavailable));
+}
