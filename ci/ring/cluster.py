@@ -15,7 +15,7 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import ConstantReconnectionPolicy, FallthroughRetryPolicy, WhiteListRoundRobinPolicy
 
 CCM = pathlib.Path(__file__).resolve().parents[1] / "ccm"
-PREFIX = "127.0.7."
+PREFIX = os.environ.get("CETO_RING_PREFIX", "127.0.7.")
 REQUEST_TIMEOUT_SECONDS = 15
 CONNECT_TIMEOUT_SECONDS = 20
 RECONNECT_SECONDS = 0.2

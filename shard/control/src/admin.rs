@@ -23,6 +23,7 @@ use std::rc::Rc;
 use crate::cluster::Cluster;
 use crate::governor::GovernorFigures;
 use crate::process;
+use crate::pulls::Pulls;
 use crate::settings::SettingsService;
 use crate::shards::{ShardGone, Shards};
 
@@ -41,6 +42,8 @@ pub struct Admin {
     serving_changes: Arc<tokio::sync::Mutex<()>>,
     /// The cluster, once its part here runs.
     pub(crate) cluster: Arc<OnceLock<Arc<Cluster>>>,
+    /// What this node copies from others.
+    pub(crate) pulls: Pulls,
 }
 
 impl Admin {
@@ -54,7 +57,9 @@ impl Admin {
     ) -> Admin {
         #[allow(clippy::disallowed_methods)] // the control thread is outside of the simulator
         let started = SystemTime::now();
+        let pulls = Pulls::new(shards.clone(), options.host_id, is_serving.clone());
         Admin {
+            pulls,
             shards,
             options,
             started,
@@ -80,6 +85,7 @@ impl Admin {
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
             .merge(crate::indexes::routes())
+            .merge(crate::moves::routes())
             .merge(crate::ring::routes())
             .merge(crate::settings::routes())
             .merge(crate::views::routes())
@@ -243,6 +249,10 @@ async fn info(State(admin): State<Admin>) -> Answer {
         .on_all(|node| Box::pin(async move { node.faults() }))
         .await?;
     let options = &admin.options;
+    let tokens = admin
+        .cluster
+        .get()
+        .map_or_else(|| options.tokens.clone(), |cluster| cluster.tokens());
     Ok(Json(json!({
         "host_id": options.host_id.to_string(),
         "gossip_active": admin.cluster.get().is_some(),
@@ -264,8 +274,8 @@ async fn info(State(admin): State<Admin>) -> Answer {
             "hits": row_cache.hits,
             "requests": row_cache.hits + row_cache.misses,
         },
-        "tokens": options.tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
-        "bootstrap_state": "COMPLETED",
+        "tokens": tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
+        "bootstrap_state": crate::moves::bootstrap_state(&admin),
         "shards": admin.shards.count(),
         "write_refusals": refusal_documents(&admin.write_refusals().await?),
     })))

@@ -104,6 +104,7 @@ async fn serve(
         settings.clone(),
     );
     let shown_cluster = admin.cluster.clone();
+    let pulls = admin.pulls.clone();
     start_http(control.admin, "api_port", admin.router()).await?;
     start_http(
         control.metrics,
@@ -120,7 +121,7 @@ async fn serve(
     let (door, requests) = mpsc::channel(REQUESTS_MAX);
     let (report, mut failures) = mpsc::channel(FAILURES_MAX);
     install_control_door(&shards, door).await?;
-    let (cluster, inbox) = joined::start(&options, &control.cluster, &shards, &tables).await?;
+    let (cluster, inbox) = joined::start(&options, &control.cluster, &shards, &tables, &pulls).await?;
     let passwords = Passwords::new();
     let service = SchemaService::new(
         tables.clone(),
@@ -152,6 +153,7 @@ async fn serve(
     let (native, shard_aware) = listen(&shards, &options).await?;
     is_serving.store(true, Ordering::Release);
     joined::say_ready(&cluster, true).await;
+    joined::serving(&cluster);
     announce(native, shard_aware);
     info!(%native, %shard_aware, shards = shards.count(), "serving clients");
     loop {

@@ -10,16 +10,16 @@ use ceto_cluster::{Ring, RingNode};
 use ceto_internode::HostId;
 use ceto_model::Token;
 use ceto_node::options::{NodeOptions, RELEASE_VERSION};
-use ceto_node::system::definitions::SYSTEM_KEYSPACES;
 use ceto_node::topology::{Peer, PeerState, Topology};
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::boot::BootError;
 use crate::cluster::group::GroupTimes;
-use crate::cluster::members::{Member, MemberState};
+use crate::cluster::members::{Member, MemberState, Members};
 use crate::cluster::peers::PeerChannel;
-use crate::cluster::{Cluster, ClusterOptions, ClusterView, HoldsData, Inbox, RPC_READY, STATUS};
+use crate::cluster::{BOOTING, Cluster, ClusterOptions, ClusterView, Inbox, RPC_READY, STATUS};
+use crate::pulls::Pulls;
 use crate::schema::{SchemaService, SystemTables, now_micros};
 use crate::shards::Shards;
 
@@ -40,6 +40,8 @@ pub struct ClusterSettings {
     pub gossip_interval: Duration,
     /// `auto_bootstrap`.
     pub auto_bootstrap: bool,
+    /// `replace_address_first_boot`.
+    pub replaces: Option<IpAddr>,
     /// Other nodes may come; without, nothing listens for them.
     pub has_peers: bool,
     /// Where clients of other nodes are told to reach this one (`broadcast_rpc_address`).
@@ -74,6 +76,7 @@ fn own_member(options: &NodeOptions, settings: &ClusterSettings, shards: u16) ->
         tokens: options.tokens.clone(),
         release_version: RELEASE_VERSION.to_owned(),
         state: MemberState::Joining,
+        replaces: None,
     }
 }
 
@@ -86,7 +89,9 @@ pub async fn start(
     settings: &ClusterSettings,
     shards: &Shards,
     tables: &Arc<SystemTables>,
+    pulls: &Pulls,
 ) -> Result<(Arc<Cluster>, Inbox), BootError> {
+    let limits = &options.settings.limits;
     let cluster = ClusterOptions {
         cluster_name: options.cluster_name.clone(),
         member: own_member(options, settings, shards.count()),
@@ -97,27 +102,16 @@ pub async fn start(
         phi_threshold: settings.phi_threshold,
         times: GroupTimes::default(),
         auto_bootstrap: settings.auto_bootstrap,
+        replaces: settings.replaces,
+        requests_end: limits.write_timeout.max(limits.counter_write_timeout),
     };
-    let asked = shards.clone();
-    let holds_data: HoldsData = Arc::new(move || {
-        let shards = asked.clone();
-        Box::pin(async move { holds_data(&shards).await })
-    });
     let channel = Arc::new(ShardChannel(shards.clone()));
-    let started = Cluster::start(cluster, channel, tables.clone(), holds_data).await;
+    let started = Cluster::start(cluster, channel, tables.clone(), Arc::new(pulls.clone())).await;
     started.map_err(BootError)
 }
 
-/// Whether there may be rows of clients on this node.
-async fn holds_data(shards: &Shards) -> bool {
-    let figures = shards.on_all(|node| Box::pin(async move { node.table_figures() }));
-    let Ok(figures) = figures.await else { return true };
-    let tables = figures.iter().flatten();
-    let mut of_clients = tables.filter(|table| !SYSTEM_KEYSPACES.contains(&&*table.keyspace));
-    of_clients.any(|table| table.memtable_bytes + table.disk_bytes > 0)
-}
-
-/// Makes this node a member, and installs what is known of the others; returns when clients can be served.
+/// Makes this node a member, installs what is known of the others, and copies what it will own; returns when clients can be
+/// served.
 ///
 /// # Errors
 /// When the cluster refuses this node, or it cannot listen.
@@ -147,15 +141,18 @@ pub async fn enter(
     is_known.await?;
     // Nodes that start together wait for each other: each says that it serves its tokens before it serves clients.
     say_ready(cluster, false).await;
-    cluster.settled().await;
+    tokio::join!(cluster.settled(), cluster.catch_up());
     let first = view.borrow_and_update().clone();
-    install(&first, own, shards).await;
-    let topology = (view, shards.clone());
+    install(&first, cluster, shards).await;
+    let (topology, installing) = ((view, shards.clone()), Arc::downgrade(cluster));
     tokio::spawn(async move {
         let (mut view, shards) = topology;
         while view.changed().await.is_ok() {
             let view = view.borrow_and_update().clone();
-            install(&view, own, &shards).await;
+            let Some(cluster) = installing.upgrade() else {
+                return;
+            };
+            install(&view, &cluster, &shards).await;
         }
     });
     let (follower, mut version) = (Arc::downgrade(cluster), tables.version());
@@ -185,13 +182,29 @@ pub async fn enter(
     });
     let announced = cluster.clone();
     tokio::spawn(async move { announced.announce_surroundings().await });
-    Ok(())
+    cluster.arrive().await.map_err(BootError)
+}
+
+/// What is left to do once clients are served: the former owners are let go, and who was about to leave goes on.
+pub fn serving(cluster: &Arc<Cluster>) {
+    let cluster = cluster.clone();
+    tokio::spawn(async move {
+        cluster.settle_in().await;
+        let members = cluster.group.members();
+        let state = members.nodes.get(&cluster.own().host).map(|member| member.state);
+        if matches!(state, Some(MemberState::Leaving | MemberState::Departing))
+            && let Err(reason) = cluster.decommission().await
+        {
+            warn!(%reason, "this node does not leave");
+        }
+    });
 }
 
 /// Tells the other nodes that this one takes requests for its tokens, and whether clients are served here.
 pub async fn say_ready(cluster: &Cluster, is_ready: bool) {
-    let tokens: Vec<String> = cluster.own().tokens.iter().map(i64::to_string).collect();
-    let status = format!("NORMAL,{}", tokens.first().map_or("", String::as_str));
+    let tokens: Vec<String> = cluster.tokens().iter().map(i64::to_string).collect();
+    let state = if cluster.is_joining() { BOOTING } else { "NORMAL," };
+    let status = format!("{state}{}", tokens.first().map_or("", String::as_str));
     let values = [
         (STATUS, status),
         ("TOKENS", tokens.join(",")),
@@ -200,26 +213,34 @@ pub async fn say_ready(cluster: &Cluster, is_ready: bool) {
     cluster.gossip.say(&values).await;
 }
 
-/// What a view says, for the shards.
-fn topology(view: &ClusterView, own: Uuid) -> Result<Topology, String> {
-    let members = view.members.nodes.values();
-    let tokens = |member: &Member| {
-        member
-            .tokens
-            .iter()
-            .map(|token| Token(*token))
-            .collect::<Vec<_>>()
-    };
-    let in_ring = members
-        .clone()
-        .filter(|member| member.state != MemberState::Joining);
-    let ring = Ring::new(in_ring.map(|member| RingNode {
+fn tokens(tokens: &[i64]) -> Vec<Token> {
+    tokens.iter().map(|token| Token(*token)).collect()
+}
+
+fn ring<'a>(members: &'a Members, owned: impl Fn(&'a Member) -> &'a [i64]) -> Result<Arc<Ring>, String> {
+    let ring = Ring::new(members.nodes.values().map(|member| RingNode {
         host: HostId(member.host),
         datacenter: member.datacenter.as_str().into(),
         rack: member.rack.as_str().into(),
-        tokens: tokens(member),
+        tokens: tokens(owned(member)),
     }));
-    let ring = ring.map_err(|error| error.to_string())?;
+    ring.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// The ring that is read, and the one that is written too while a member comes or goes.
+pub(crate) fn rings(members: &Members) -> Result<(Arc<Ring>, Option<Arc<Ring>>), String> {
+    let present = ring(members, |member| members.tokens_read(member))?;
+    let other = match members.moving() {
+        Some(_) => Some(ring(members, |member| members.tokens_other(member))?),
+        None => None,
+    };
+    Ok((present, other))
+}
+
+/// What a view says, for the shards.
+fn topology(view: &ClusterView, own: Uuid) -> Result<Topology, String> {
+    let members = view.members.nodes.values();
+    let (ring, other) = rings(&view.members)?;
     let peer = |member: &Member| {
         let gossiped = view.gossip.get(&member.host);
         Peer {
@@ -230,29 +251,25 @@ fn topology(view: &ClusterView, own: Uuid) -> Result<Topology, String> {
             shard_count: member.shards,
             datacenter: member.datacenter.as_str().into(),
             rack: member.rack.as_str().into(),
-            tokens: tokens(member),
+            tokens: tokens(&member.tokens),
             release_version: member.release_version.as_str().into(),
             schema_version: view.schema_version(member.host).unwrap_or_default(),
             is_alive: view.serves(member.host),
             serves_clients: gossiped.is_some_and(|node| node.value(RPC_READY) == Some("true")),
             state: match member.state {
                 MemberState::Normal => PeerState::Normal,
-                MemberState::Joining => PeerState::Joining,
-                MemberState::Leaving => PeerState::Leaving,
+                MemberState::Joining | MemberState::Arriving => PeerState::Joining,
+                MemberState::Leaving | MemberState::Departing => PeerState::Leaving,
             },
         }
     };
     let mut peers: Vec<Peer> = members.filter(|member| member.host != own).map(peer).collect();
     peers.sort_unstable_by_key(|peer| peer.host);
-    Ok(Topology {
-        ring: Arc::new(ring),
-        other: None,
-        peers,
-    })
+    Ok(Topology { ring, other, peers })
 }
 
-async fn install(view: &ClusterView, own: Uuid, shards: &Shards) {
-    let topology = match topology(view, own) {
+async fn install(view: &ClusterView, cluster: &Cluster, shards: &Shards) {
+    let topology = match topology(view, cluster.own().host) {
         Ok(topology) => Arc::new(topology),
         Err(error) => return error!(%error, "the members make no ring"),
     };
@@ -260,7 +277,8 @@ async fn install(view: &ClusterView, own: Uuid, shards: &Shards) {
         let topology = topology.clone();
         Box::pin(async move { node.install_topology(topology) })
     });
-    if installed.await.is_err() {
-        warn!("the node ends before it knows its members");
+    match installed.await {
+        Ok(_) => cluster.set_installed(view),
+        Err(_) => warn!("the node ends before it knows its members"),
     }
 }

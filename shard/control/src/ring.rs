@@ -46,17 +46,17 @@ struct Wanted {
 }
 
 /// What the answers are made of.
-struct Known {
-    cluster: Arc<Cluster>,
-    view: ClusterView,
+pub(crate) struct Known {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) view: ClusterView,
     topology: Arc<Topology>,
-    schema: Arc<Schema>,
+    pub(crate) schema: Arc<Schema>,
     /// Bytes that this node has on disk.
     load: u64,
 }
 
 impl Known {
-    async fn of(admin: &Admin) -> Result<Known, Failure> {
+    pub(crate) async fn of(admin: &Admin) -> Result<Known, Failure> {
         let cluster = admin.cluster.get().cloned().ok_or_else(|| {
             let text = "the node does not know its cluster yet: it is still starting";
             Failure(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
@@ -75,7 +75,7 @@ impl Known {
         })
     }
 
-    fn own(&self) -> Uuid {
+    pub(crate) fn own(&self) -> Uuid {
         self.cluster.own().host
     }
 
@@ -87,7 +87,7 @@ impl Known {
         members.values().chain(newcomer).collect()
     }
 
-    fn is_alive(&self, host: Uuid) -> bool {
+    pub(crate) fn is_alive(&self, host: Uuid) -> bool {
         host == self.own() || self.view.is_alive(host)
     }
 
@@ -164,8 +164,8 @@ fn ownership(ring: &Ring, map: Option<&ReplicaMap>) -> BTreeMap<Uuid, f64> {
 fn state_name(state: MemberState) -> &'static str {
     match state {
         MemberState::Normal => "normal",
-        MemberState::Joining => "joining",
-        MemberState::Leaving => "leaving",
+        MemberState::Joining | MemberState::Arriving => "joining",
+        MemberState::Leaving | MemberState::Departing => "leaving",
     }
 }
 

@@ -135,7 +135,7 @@ impl Node {
                 created_at,
                 expires_at,
                 schema: schema_text(&schema, table),
-                token_ranges: ranges_between(&self.options.tokens),
+                token_ranges: ranges_between(&self.tokens()),
             };
             let database = self.database().map_err(|failure| failure.message)?;
             let finished = database.finish_snapshot(id, &request.tag, files, &note).await;

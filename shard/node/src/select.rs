@@ -398,6 +398,7 @@ async fn read_virtual(context: &RequestContext, table: &Table, command: &ReadCom
     let topology = node.topology();
     let source = VirtualSource {
         options: &node.options,
+        tokens: &node.tokens(),
         schema: &schema,
         peers: &topology.peers,
         clients: &clients,

@@ -187,6 +187,18 @@ impl Node {
         self.topology.borrow().ring.clone()
     }
 
+    /// This node's tokens: those of the ring, which may be another's that it has replaced, or those that it will have.
+    pub fn tokens(&self) -> Vec<i64> {
+        let ring = self.ring();
+        let own = ring
+            .index_of(HostId(self.options.host_id))
+            .map(|at| ring.node(at));
+        match own.filter(|own| !own.tokens.is_empty()) {
+            Some(own) => own.tokens.iter().map(|token| token.0).collect(),
+            None => self.options.tokens.clone(),
+        }
+    }
+
     /// Takes a new topology: replicas are placed anew, and peers that are down are not asked any more. Requests in flight
     /// keep the replicas they began with.
     pub fn install_topology(self: &Rc<Self>, topology: Arc<Topology>) {

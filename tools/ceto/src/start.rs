@@ -88,6 +88,7 @@ fn cluster_settings(config: &Config, neighbours: Neighbours) -> Result<ClusterSe
             _ => GOSSIP_INTERVAL,
         },
         auto_bootstrap: config.auto_bootstrap,
+        replaces: config.replace_address_first_boot,
         has_peers: neighbours != Neighbours::None,
         broadcast_rpc_address: config.broadcast_rpc_address.unwrap_or(config.rpc_address),
     })

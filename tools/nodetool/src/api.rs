@@ -13,6 +13,12 @@
 //! GET  /v1/cluster/ring[?keyspace=K]                RingList
 //! GET  /v1/cluster/ranges?keyspace=K                RangeList
 //! POST /v1/cluster/assassinate?address=A            Done, once the node is no member any more
+//! GET  /v1/cluster/moves                            Moves
+//! POST /v1/cluster/decommission[?force=true]        Done, once the node has left; with &dry_run=true DryRun
+//! POST /v1/cluster/decommission/abort[?host=H]      Done
+//! POST /v1/cluster/remove?host=H                    Done, once the node is removed; with &dry_run=true DryRun
+//! POST /v1/cluster/remove/force                     Done
+//! POST /v1/cluster/rebuild[?datacenter=D&keyspace=K] Done, once it is here; with &dry_run=true DryRun
 //! GET  /v1/node/version                             Version
 //! GET  /v1/tables/stats[?keyspace=K[&table=T]]      TableStatistics
 //! POST /v1/node/flush[?keyspace=K[&table=T]]        Done, once the sstables are on disk
@@ -60,8 +66,10 @@
 //! ```
 
 mod cluster;
+mod moves;
 
 pub use cluster::*;
+pub use moves::*;
 
 use serde::{Deserialize, Serialize};
 

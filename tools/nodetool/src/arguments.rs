@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::backup::{
     ClearSnapshotArguments, ImportArguments, ListSnapshotsArguments, RefreshArguments, SnapshotArguments,
 };
+use crate::moves::{DecommissionArguments, RebuildArguments, RemoveNodeArguments};
 use crate::settings::{GetGuardrailsArguments, SetGuardrailsArguments};
 
 /// Host of the admin API when none is given.
@@ -80,6 +81,20 @@ pub(crate) enum Verb {
         /// Its address
         address: String,
     },
+    /// Leave the cluster: others copy what this node owns, then it is no member any more
+    Decommission(DecommissionArguments),
+    /// Have a node that is being decommissioned stay
+    Abortdecommission {
+        /// Its address or host id; this node when absent
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Remove a node that is down: others copy what it owned
+    Removenode(RemoveNodeArguments),
+    /// Copy what this node owns from other nodes
+    Rebuild(RebuildArguments),
+    /// Print what moves between nodes, and how far it is
+    Netstats,
     /// Print the release version
     Version {
         /// Also print the version of CetoDB

@@ -21,6 +21,7 @@ mod compaction;
 mod format;
 mod indexes;
 mod info;
+mod moves;
 mod run;
 mod settings;
 mod status;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{absent, backup, cluster, compaction, indexes, info, settings, status, tablestats, views};
+use crate::{absent, backup, cluster, compaction, indexes, info, moves, settings, status, tablestats, views};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -106,6 +106,26 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         }
         Verb::Assassinate { address } => {
             fetch(client.post::<Done>("/v1/cluster/assassinate", &[("address", address)])).map(|_| Ok(()))?
+        }
+        Verb::Decommission(arguments) => {
+            text = moves::decommission(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Abortdecommission { node } => {
+            text = moves::abort_decommission(&client, node.as_ref())?;
+            Ok(())
+        }
+        Verb::Removenode(arguments) => {
+            text = moves::remove_node(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Rebuild(arguments) => {
+            text = moves::rebuild(&client, arguments)?;
+            Ok(())
+        }
+        Verb::Netstats => {
+            text = moves::netstats(&client)?;
+            Ok(())
         }
         Verb::Version { verbose } => {
             text = version(&fetch(client.get("/v1/node/version", &[]))?, *verbose);

@@ -6,9 +6,10 @@
 //!   waited for.
 //!
 //! The leader takes a node in: it checks that name, address and tokens are free, sends it the schema, the roles and the
-//! members, and then makes it a member. Whichever of them crashes in between, the node asks again.
+//! members, and then makes it a member. Whichever of them crashes in between, the node asks again. Where there is data, the new
+//! member is joining first ([`super::moves`]).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub(super) struct JoinRequest {
     cluster_name: String,
     member: Member,
     auto_bootstrap: bool,
+    /// The dead member that it takes the place of.
+    #[serde(default)]
+    replaces: Option<IpAddr>,
     /// It was sent to who leads, and is not sent on.
     is_forwarded: bool,
 }
@@ -81,7 +85,15 @@ impl Cluster {
     /// # Errors
     /// Why the cluster refuses this node, with the cure.
     pub async fn enter(&self) -> Result<(), String> {
-        if self.group.members().nodes.contains_key(&self.own().host) {
+        let members = self.group.members();
+        if members.removed.contains(&self.own().host) {
+            return Err(
+                "This node was decommissioned and will not rejoin the ring unless all existing data is removed and the node is \
+                 bootstrapped again; delete its data folder"
+                    .to_owned(),
+            );
+        }
+        if members.nodes.contains_key(&self.own().host) {
             info!("this node is a member of the cluster already");
         } else if self.founds() && !self.finds_cluster().await? {
             self.found().await?;
@@ -99,9 +111,10 @@ impl Cluster {
                 return;
             }
             let mut member = self.own().clone();
-            if let Some(known) = self.group.members().nodes.get(&member.host) {
-                member.state = known.state;
-            }
+            let Some(known) = self.group.members().nodes.remove(&member.host) else {
+                return;
+            };
+            (member.state, member.replaces, member.tokens) = (known.state, known.replaces, known.tokens);
             match self.group.change_members(&MemberChange::Put(member)).await {
                 Ok(()) => return,
                 Err(reason) => warn!(%reason, "the other nodes do not know yet where this node is now"),
@@ -170,6 +183,7 @@ impl Cluster {
             cluster_name: self.options.cluster_name.clone(),
             member: self.own().clone(),
             auto_bootstrap: self.options.auto_bootstrap,
+            replaces: self.options.replaces,
             is_forwarded: false,
         };
         let mut complained = tokio::time::Instant::now() - COMPLAINT_INTERVAL;
@@ -192,7 +206,7 @@ impl Cluster {
                 match answer {
                     Ok(JoinAnswer::Accepted) => {
                         self.is_member().await;
-                        info!(cluster = %self.options.cluster_name, %seed, "this node has joined the cluster");
+                        info!(cluster = %self.options.cluster_name, %seed, "the cluster has taken this node in");
                         return Ok(());
                     }
                     Ok(JoinAnswer::Refused(text)) => {
@@ -256,7 +270,7 @@ impl Cluster {
 
     /// Whether there are rows of clients on any member; one that does not answer may have some.
     async fn members_hold_data(&self) -> bool {
-        if (self.holds_data)().await {
+        if self.data.holds_any().await {
             return true;
         }
         let own = self.own().host;
@@ -273,6 +287,32 @@ impl Cluster {
         false
     }
 
+    /// Gives a new member the place of the dead one at `address`.
+    fn replace(&self, member: &mut Member, address: IpAddr, auto_bootstrap: bool) -> Result<(), String> {
+        let members = self.group.members();
+        let Some(old) = members.nodes.values().find(|old| old.internode.ip() == address) else {
+            return Err(format!(
+                "Cannot replace_address {address} because it doesn't exist in gossip"
+            ));
+        };
+        if self.shared.view.borrow().is_alive(old.host) || old.host == self.own().host {
+            return Err(format!(
+                "Cannot replace a live node: {address} is up; stop it, or decommission it"
+            ));
+        }
+        if !auto_bootstrap {
+            return Err("a node that replaces another copies its data: set auto_bootstrap: true".to_owned());
+        }
+        if (&old.datacenter, &old.rack) != (&member.datacenter, &member.rack) {
+            return Err(format!(
+                "{address} is {}:{}, and who replaces it must be there, too",
+                old.datacenter, old.rack
+            ));
+        }
+        (member.tokens, member.replaces) = (old.tokens.clone(), Some(old.host));
+        Ok(())
+    }
+
     async fn take_in(&self, asked: JoinRequest) -> JoinAnswer {
         let Ok(_turn) = self.admitting.try_lock() else {
             return JoinAnswer::NotYet("another node is joining".to_owned());
@@ -282,16 +322,25 @@ impl Cluster {
         if members.nodes.contains_key(&member.host) {
             return JoinAnswer::Accepted;
         }
-        member.state = MemberState::Normal;
+        if let Some(other) = members.moving() {
+            return JoinAnswer::NotYet(format!(
+                "{} is joining or leaving, and only one node comes or goes at a time",
+                other.internode.ip()
+            ));
+        }
+        member.state = match asked.replaces {
+            Some(address) => match self.replace(&mut member, address, asked.auto_bootstrap) {
+                Ok(()) => MemberState::Joining,
+                Err(refusal) => return JoinAnswer::Refused(refusal),
+            },
+            // Where there are no rows, there are none to copy.
+            None => match asked.auto_bootstrap && self.members_hold_data().await {
+                true => MemberState::Joining,
+                false => MemberState::Normal,
+            },
+        };
         if let Err(refusal) = members.after(&MemberChange::Put(member.clone())) {
             return JoinAnswer::Refused(refusal);
-        }
-        if asked.auto_bootstrap && self.members_hold_data().await {
-            return JoinAnswer::Refused(
-                "it holds data, and this version cannot stream to a new node what its tokens stand for; add nodes before the \
-                 first rows are written, or set auto_bootstrap: false and run a repair afterwards"
-                    .to_owned(),
-            );
         }
         {
             let mut newcomers = self

@@ -4,7 +4,21 @@
 //! file rather than in a table, for it is needed before a storage engine is open. Whether a member is up is not in here:
 //! that is gossip's.
 //!
-//! Never: two members with a token in common or with one address, a host id that comes back after it was removed.
+//! A member comes and goes in steps, so that each write and each read in between meet in a quorum:
+//!
+//! ```text
+//!              read are        written too
+//! Joining      the old owners  it           while it copies what it will own
+//! Arriving     it              the old owners   until all coordinators know that it is read
+//! Normal       it
+//! Leaving      it              the new owners   while these copy what it owns
+//! Departing    the new owners  it           until all coordinators know that it is not read any more
+//! ```
+//!
+//! A dead member goes from Leaving at once; who replaces one has no old owner to write to.
+//!
+//! Never: two members with a token in common (but for one and who replaces it) or with one address, a host id that comes back
+//! after it was removed, two members that come or go at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,10 +41,35 @@ pub const TOKENS_MAX: usize = 1536;
 pub enum MemberState {
     /// It owns its tokens.
     Normal,
-    /// It will own them; it is not in the ring yet.
+    /// It will own them, and copies what they stand for; it is not in the ring yet.
     Joining,
+    /// It is in the ring; who owned its tokens before is written too.
+    Arriving,
     /// It gives its data away; it is in the ring.
     Leaving,
+    /// It is in the ring no more, but written too.
+    Departing,
+}
+
+impl MemberState {
+    /// Its tokens are read from it.
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Normal | Self::Arriving | Self::Leaving)
+    }
+
+    fn may_become(self, next: MemberState) -> bool {
+        use MemberState::{Arriving, Departing, Joining, Leaving, Normal};
+        self == next
+            || matches!(
+                (self, next),
+                (Joining, Arriving) | (Arriving, Normal) | (Normal, Leaving) | (Leaving, Departing | Normal)
+            )
+    }
+
+    /// Its tokens are its own in the other of the two rings that are written while a member comes or goes.
+    fn is_in_other(self) -> bool {
+        matches!(self, Self::Normal | Self::Joining | Self::Departing)
+    }
 }
 
 /// One member.
@@ -56,6 +95,9 @@ pub struct Member {
     pub release_version: String,
     /// Where it is in its life.
     pub state: MemberState,
+    /// The member whose place and tokens it takes.
+    #[serde(default)]
+    pub replaces: Option<Uuid>,
 }
 
 impl Member {
@@ -103,20 +145,93 @@ impl Members {
                 self.check(member)?;
                 next.nodes.insert(member.host, member.clone());
             }
-            MemberChange::SetState(host, state) => match next.nodes.get_mut(host) {
-                Some(member) => member.state = *state,
-                None => return Err(format!("{host} is no member of the cluster")),
-            },
+            MemberChange::SetState(host, state) => {
+                if *state == MemberState::Leaving {
+                    self.check_nobody_moves(*host)?;
+                }
+                let Some(member) = next.nodes.get_mut(host) else {
+                    return Err(format!("{host} is no member of the cluster"));
+                };
+                if !member.state.may_become(*state) {
+                    return Err(format!(
+                        "{host} is {:?} and cannot become {state:?}",
+                        member.state
+                    ));
+                }
+                member.state = *state;
+                let replaced = member.replaces;
+                if *state == MemberState::Normal {
+                    member.replaces = None;
+                }
+                if state.is_read()
+                    && let Some(replaced) = replaced
+                {
+                    next.remove(replaced);
+                }
+            }
             MemberChange::Remove(host) => {
-                if next.nodes.remove(host).is_none() {
+                if !next.remove(*host) {
                     return Err(format!("{host} is no member of the cluster"));
                 }
-                next.removed.push(*host);
-                let surplus = next.removed.len().saturating_sub(REMOVED_MAX);
-                next.removed.drain(..surplus);
             }
         }
         Ok(next)
+    }
+
+    fn remove(&mut self, host: Uuid) -> bool {
+        if self.nodes.remove(&host).is_none() {
+            return false;
+        }
+        self.removed.push(host);
+        let surplus = self.removed.len().saturating_sub(REMOVED_MAX);
+        self.removed.drain(..surplus);
+        true
+    }
+
+    /// The member that comes or goes at present.
+    pub fn moving(&self) -> Option<&Member> {
+        self.nodes
+            .values()
+            .find(|member| member.state != MemberState::Normal)
+    }
+
+    fn check_nobody_moves(&self, but: Uuid) -> Result<(), String> {
+        match self.moving() {
+            Some(other) if other.host != but => Err(format!(
+                "{} ({}) {} at present, and only one node comes or goes at a time; wait until it has finished, or end it by \
+                 nodetool abortdecommission or removenode",
+                other.internode.ip(),
+                other.host,
+                match other.state {
+                    MemberState::Joining | MemberState::Arriving => "is joining",
+                    _ => "is leaving",
+                }
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The tokens that are a member's in the ring that is read.
+    pub fn tokens_read<'a>(&self, member: &'a Member) -> &'a [i64] {
+        if member.state.is_read() {
+            &member.tokens
+        } else {
+            &[]
+        }
+    }
+
+    /// The tokens that are a member's in the other ring; the two differ only while a member comes or goes.
+    pub fn tokens_other<'a>(&self, member: &'a Member) -> &'a [i64] {
+        let is_replaced = self
+            .nodes
+            .values()
+            .any(|other| other.replaces == Some(member.host) && other.state == MemberState::Joining);
+        // Nobody is left of whom who has replaced another could be one of two.
+        let has_replaced = member.replaces.is_some() && member.state == MemberState::Arriving;
+        match (member.state.is_in_other() && !is_replaced) || has_replaced {
+            true => &member.tokens,
+            false => &[],
+        }
     }
 
     /// Whether `member` can be one.
@@ -151,7 +266,11 @@ impl Members {
                 "the cluster has {MEMBERS_MAX} nodes, which is the most it can have"
             ));
         }
-        let others = || self.nodes.values().filter(|other| other.host != member.host);
+        if !self.nodes.contains_key(&member.host) {
+            self.check_nobody_moves(member.host)?;
+        }
+        let is_other = |other: &&Member| other.host != member.host && Some(other.host) != member.replaces;
+        let others = || self.nodes.values().filter(is_other);
         if let Some(other) = others().find(|other| other.internode == member.internode) {
             return Err(format!(
                 "a node with address {} already exists ({}); remove it first, or start with its data folder",
@@ -234,6 +353,7 @@ mod tests {
             tokens: vec![i64::from(number)],
             release_version: "5.0.0".to_owned(),
             state: MemberState::Normal,
+            replaces: None,
         }
     }
 
@@ -268,6 +388,74 @@ mod tests {
                 .unwrap()
                 .knows(&moved)
         );
+    }
+
+    #[test]
+    fn one_comes_or_goes_at_a_time_and_is_written_before_it_is_read() {
+        use MemberState::{Arriving, Departing, Joining, Leaving, Normal};
+        let host = |number: u8| Uuid::from_u128(u128::from(number));
+        let put = |number: u8, state| {
+            let mut member = member(number, "a", "r");
+            member.state = state;
+            MemberChange::Put(member)
+        };
+        let all = members(&[member(1, "a", "r"), member(2, "a", "r")]);
+        let all = all.after(&put(3, Joining)).unwrap();
+        assert_eq!(all.moving().unwrap().host, host(3));
+        let rings = |members: &Members, number: u8| {
+            let member = &members.nodes[&host(number)];
+            (
+                !members.tokens_read(member).is_empty(),
+                !members.tokens_other(member).is_empty(),
+            )
+        };
+        let set = |members: &Members, number: u8, state| {
+            members.after(&MemberChange::SetState(host(number), state))
+        };
+        assert_eq!(
+            [1, 3].map(|number| rings(&all, number)),
+            [(true, true), (false, true)]
+        );
+        let refused = all.after(&put(4, Joining)).unwrap_err();
+        assert!(refused.contains("is joining at present"), "{refused}");
+        assert!(set(&all, 1, Leaving).is_err());
+        assert!(all.after(&put(3, Joining)).is_ok(), "it may say where it is");
+        let all = set(&all, 3, Arriving).unwrap();
+        assert_eq!(rings(&all, 3), (true, false));
+        let all = set(&all, 3, Normal).unwrap();
+        assert_eq!(rings(&all, 3), (true, true));
+        let all = set(&all, 1, Leaving).unwrap();
+        assert_eq!(rings(&all, 1), (true, false));
+        assert!(all.after(&put(4, Joining)).unwrap_err().contains("is leaving"));
+        let gone = set(&all, 1, Departing).unwrap();
+        assert_eq!(rings(&gone, 1), (false, true));
+        assert!(set(&gone, 1, Normal).is_err());
+        assert!(
+            set(&all, 1, Normal).unwrap().moving().is_none(),
+            "it may stay after all"
+        );
+    }
+
+    #[test]
+    fn who_replaces_another_takes_its_tokens_when_it_arrives() {
+        use MemberState::{Arriving, Joining, Normal};
+        let mut heir = member(3, "a", "r");
+        (heir.tokens, heir.state, heir.replaces) = (vec![2], Joining, Some(member(2, "a", "r").host));
+        let (old, new) = (heir.replaces.unwrap(), heir.host);
+        let all = members(&[member(1, "a", "r"), member(2, "a", "r"), heir]);
+        let tokens = |members: &Members, host| {
+            let member = &members.nodes[&host];
+            [
+                members.tokens_read(member).len(),
+                members.tokens_other(member).len(),
+            ]
+        };
+        assert_eq!((tokens(&all, old), tokens(&all, new)), ([1, 0], [0, 1]));
+        let all = all.after(&MemberChange::SetState(new, Arriving)).unwrap();
+        assert!(all.removed.contains(&old) && !all.nodes.contains_key(&old));
+        assert_eq!(tokens(&all, new), [1, 1]);
+        let all = all.after(&MemberChange::SetState(new, Normal)).unwrap();
+        assert_eq!(all.nodes[&new].replaces, None);
     }
 
     #[test]

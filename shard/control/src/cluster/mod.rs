@@ -6,6 +6,7 @@
 //! - [`group`]: the log that orders changes (group 0).
 //! - [`members`]: who the members are.
 //! - [`enter`](Cluster::enter): founding a cluster, joining one, coming back.
+//! - [`moves`]: how members come and go once there is data.
 //!
 //! Never: a node that founds a cluster because it reached nobody, or a change that a minority decides.
 //!
@@ -15,15 +16,15 @@ mod entry;
 pub mod gossip;
 pub mod group;
 pub mod members;
+pub mod moves;
 pub mod peers;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use uuid::Uuid;
 use self::gossip::{Gossip, GossipOptions, GossipView};
 use self::group::{Group, GroupTimes, Tables};
 use self::members::{Member, Members};
+use self::moves::{Data, Operation};
 use self::peers::{Handler, PeerChannel, PeerMessage, Peers, Verb};
 
 /// How long after its start a node gives others the benefit of the doubt before it has heard of them.
@@ -49,6 +51,9 @@ const VOTERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Under this key of gossip a node says where it is in its life: BOOT until it serves for the first time since its start, then
 /// NORMAL with its first token.
 pub(crate) const STATUS: &str = "STATUS_WITH_PORT";
+
+/// What it says, with its first token, while it copies what it will own and is written already.
+pub(crate) const BOOTING: &str = "BOOT,";
 
 /// The key by which a node says whether it takes connections of clients.
 pub(crate) const RPC_READY: &str = "RPC_READY";
@@ -73,16 +78,19 @@ pub struct ClusterOptions {
     pub times: GroupTimes,
     /// `auto_bootstrap`.
     pub auto_bootstrap: bool,
+    /// `replace_address_first_boot`: the internode address of the dead member whose place a new one takes.
+    pub replaces: Option<IpAddr>,
+    /// A request that was begun this long ago has ended.
+    pub requests_end: Duration,
 }
-
-/// Whether this node holds rows of clients.
-pub type HoldsData = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// What is known of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClusterView {
     /// The members.
     pub members: Members,
+    /// Grows with each change of them.
+    pub members_position: u64,
     /// What gossip knows.
     pub gossip: GossipView,
     /// Schema versions as their nodes told them at once; newer than gossip's.
@@ -98,10 +106,9 @@ impl ClusterView {
     /// Whether a node is up and has said that it takes requests for the tokens it owns.
     pub fn serves(&self, host: Uuid) -> bool {
         self.gossip.get(&host).is_some_and(|node| {
-            node.is_alive
-                && node
-                    .value(STATUS)
-                    .is_some_and(|status| status.starts_with("NORMAL"))
+            let status = node.value(STATUS);
+            let serves = |status: &str| status.starts_with("NORMAL") || status.starts_with(BOOTING);
+            node.is_alive && status.is_some_and(serves)
         })
     }
 
@@ -157,7 +164,13 @@ pub struct Cluster {
     /// Gossip.
     pub gossip: Gossip,
     shared: Shared,
-    holds_data: HoldsData,
+    data: Arc<dyn Data>,
+    /// The change of the members that all shards act by, and since when.
+    installed: watch::Sender<Option<(u64, Instant)>>,
+    /// What this node does, or did last, to have a member come or go.
+    operation: std::sync::Mutex<Option<Operation>>,
+    /// This node was a member, and is none any more because it was asked to leave.
+    has_left: AtomicBool,
     /// Held while a node is taken in.
     admitting: Mutex<()>,
     refusal: watch::Sender<Option<String>>,
@@ -204,7 +217,7 @@ impl Cluster {
         options: ClusterOptions,
         channel: Arc<dyn PeerChannel>,
         tables: Arc<dyn Tables>,
-        holds_data: HoldsData,
+        data: Arc<dyn Data>,
     ) -> Result<(Arc<Cluster>, Inbox), String> {
         let (peers, gossips) = Peers::new(channel);
         let own = options.member.host;
@@ -225,7 +238,9 @@ impl Cluster {
             Arc::new(move |host| doubting.is_down(host)),
         )
         .await?;
-        shared.view.send_modify(|view| view.members = group.members());
+        shared
+            .view
+            .send_modify(|view| (view.members, view.members_position) = group.members_at());
         let known = group.members();
         let mut seeds = options.seeds.clone();
         seeds.extend(known.nodes.values().map(|member| member.internode));
@@ -247,7 +262,10 @@ impl Cluster {
             group,
             gossip,
             shared,
-            holds_data,
+            data,
+            installed: watch::channel(None).0,
+            operation: std::sync::Mutex::default(),
+            has_left: AtomicBool::new(false),
             admitting: Mutex::default(),
             refusal: watch::channel(None).0,
         });
@@ -279,15 +297,27 @@ impl Cluster {
         &self.options.member
     }
 
+    /// This node's tokens: who replaces another has those of the other.
+    pub fn tokens(&self) -> Vec<i64> {
+        match self.group.members().nodes.remove(&self.own().host) {
+            Some(member) => member.tokens,
+            None => self.own().tokens.clone(),
+        }
+    }
+
     /// Where a new node asks.
     pub fn seeds(&self) -> &[SocketAddr] {
         &self.options.seeds
     }
 
-    /// Waits until the cluster refuses this node, and says why.
+    /// Waits until the cluster refuses this node, and says why. One that has left is not refused.
     pub async fn refused(&self) -> String {
         let mut refusal = self.refusal.subscribe();
         let refused = refusal.wait_for(Option::is_some).await;
+        if self.has_left() {
+            drop(refused);
+            return std::future::pending().await;
+        }
         refused
             .ok()
             .and_then(|refused| refused.clone())
@@ -320,6 +350,17 @@ impl Cluster {
         });
         if tokio::time::timeout(SETTLE_MAX, heard).await.is_err() {
             tracing::info!("this node serves without having heard of all others");
+        }
+    }
+
+    /// Waits until this node knows of all changes that were decided before, or there was time for it: who comes back must not write
+    /// to former owners.
+    pub async fn catch_up(&self) {
+        if self.group.members().nodes.len() <= 1 {
+            return;
+        }
+        if let Ok(Err(reason)) = tokio::time::timeout(SETTLE_MAX, self.group.catch_up()).await {
+            tracing::info!(%reason, "this node serves by the members that it knew before");
         }
     }
 
@@ -363,7 +404,15 @@ impl Cluster {
             Verb::Append | Verb::Vote | Verb::Snapshot | Verb::Propose | Verb::Decided => {
                 self.group.answer(verb, &message).await
             }
-            Verb::HoldsData => serde_json::to_vec(&(self.holds_data)().await).ok(),
+            Verb::HoldsData => serde_json::to_vec(&self.data.holds_any().await).ok(),
+            Verb::Installed => {
+                let position = serde_json::from_slice(&message.body).ok()?;
+                serde_json::to_vec(&self.has_installed(position)).ok()
+            }
+            Verb::Gain => {
+                let asked = serde_json::from_slice(&message.body).ok()?;
+                serde_json::to_vec(&self.gain(asked).await).ok()
+            }
             Verb::Hello => serde_json::to_vec(&self.hello()).ok(),
             Verb::Join => {
                 let asked = serde_json::from_slice(&message.body).ok()?;
@@ -418,10 +467,11 @@ async fn watch_view(cluster: std::sync::Weak<Cluster>) {
     loop {
         let interval = {
             let Some(cluster) = cluster.upgrade() else { return };
-            let (members, gossip) = (cluster.group.members(), cluster.gossip.view().await);
+            let gossip = cluster.gossip.view().await;
+            let (members, position) = cluster.group.members_at();
             cluster.shared.view.send_if_modified(|view| {
                 // Heartbeats alone are nothing new to anybody.
-                let is_same = view.members == members && says_the_same(&view.gossip, &gossip);
+                let is_same = view.members_position == position && says_the_same(&view.gossip, &gossip);
                 for (host, node) in &gossip {
                     let before = view.gossip.get(host).and_then(|node| node.value("SCHEMA"));
                     if node.value("SCHEMA") != before {
@@ -431,7 +481,7 @@ async fn watch_view(cluster: std::sync::Weak<Cluster>) {
                         }
                     }
                 }
-                view.members = members;
+                (view.members, view.members_position) = (members, position);
                 view.gossip = gossip;
                 !is_same
             });

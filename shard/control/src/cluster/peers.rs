@@ -79,6 +79,10 @@ pub enum Verb {
     Decided = 9,
     /// Does the receiver hold rows of clients?
     HoldsData = 10,
+    /// Does the receiver act by a change of the members, and has it ended what it began before?
+    Installed = 11,
+    /// The receiver is to copy what it will own; how far is it?
+    Gain = 12,
 }
 
 impl Verb {
@@ -94,6 +98,8 @@ impl Verb {
             Verb::Hello,
             Verb::Decided,
             Verb::HoldsData,
+            Verb::Installed,
+            Verb::Gain,
         ]
         .into_iter()
         .find(|verb| *verb as u8 == code)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ceto_model::{DecoratedKey, Mutation, PartitionKey, TableId};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -17,8 +18,9 @@ use super::group::{
     Change, Command, GroupTimes, MutationBytes, Outcome, ProposeError, Step, TableWrites, Tables,
 };
 use super::members::{Member, MemberChange, MemberState};
+use super::moves::{Data, Gained, Later};
 use super::peers::{PeerChannel, PeerMessage};
-use super::{Cluster, ClusterOptions, HoldsData, Inbox};
+use super::{Cluster, ClusterOptions, ClusterView, Inbox};
 
 /// The network: who is there, and who can hear whom.
 #[derive(Default)]
@@ -102,9 +104,51 @@ impl Tables for List {
     }
 }
 
+/// Rows are what the first node says it has; copying takes three questions and fails in the first session.
+struct Rows {
+    are_there: bool,
+    tables: Arc<List>,
+    sessions: Mutex<Vec<(Uuid, u64)>>,
+    withdrawn: AtomicU64,
+}
+
+impl Data for Rows {
+    fn holds_any(&self) -> Later<bool> {
+        let holds = self.are_there && self.tables.keys().contains(&"row".to_owned());
+        Box::pin(async move { holds })
+    }
+
+    fn gain(&self, session: Uuid, _: watch::Receiver<ClusterView>) -> Later<Gained> {
+        let mut sessions = self.sessions.lock().unwrap();
+        if sessions.last().is_none_or(|(last, _)| *last != session) {
+            sessions.push((session, 0));
+        }
+        let count = sessions.len();
+        let (_, asked) = sessions.last_mut().unwrap();
+        *asked += 1;
+        let gained = Gained {
+            parts: 3,
+            parts_done: *asked,
+            outcome: match (*asked, count) {
+                (1 | 2, _) => None,
+                (_, 1) => Some(Err("the first one fails".to_owned())),
+                _ => Some(Ok(())),
+            },
+            ..Gained::default()
+        };
+        Box::pin(async move { gained })
+    }
+
+    fn withdraw(&self) -> Later<()> {
+        self.withdrawn.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+}
+
 struct Running {
     cluster: Arc<Cluster>,
     tables: Arc<List>,
+    rows: Arc<Rows>,
 }
 
 fn address(number: u8) -> SocketAddr {
@@ -123,6 +167,7 @@ fn member(number: u8) -> Member {
         tokens: vec![i64::from(number) * 1000],
         release_version: "5.0.0".to_owned(),
         state: MemberState::Joining,
+        replaces: None,
     }
 }
 
@@ -146,6 +191,8 @@ async fn start_with(
             election: Duration::from_millis(600),
         },
         auto_bootstrap: true,
+        replaces: None,
+        requests_end: Duration::from_millis(100),
     };
     change(&mut options);
     let channel = Arc::new(Channel {
@@ -154,19 +201,40 @@ async fn start_with(
         address: options.member.internode,
     });
     let tables = Arc::new(List::default());
-    let held = tables.clone();
-    let holds_data: HoldsData = Arc::new(move || {
-        let holds = number == 1 && held.keys().contains(&"row".to_owned());
-        Box::pin(async move { holds })
+    let rows = Arc::new(Rows {
+        are_there: number == 1,
+        tables: tables.clone(),
+        sessions: Mutex::default(),
+        withdrawn: AtomicU64::new(0),
     });
-    let (cluster, inbox) = Cluster::start(options, channel, tables.clone(), holds_data)
+    let (cluster, inbox) = Cluster::start(options, channel, tables.clone(), rows.clone())
         .await
         .unwrap();
+    // As a node's shards would.
+    let installing = Arc::downgrade(&cluster);
+    let mut view = cluster.view();
+    tokio::spawn(async move {
+        loop {
+            let now = view.borrow_and_update().clone();
+            let Some(cluster) = installing.upgrade() else {
+                return;
+            };
+            cluster.set_installed(&now);
+            drop(cluster);
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    });
     net.inboxes
         .lock()
         .unwrap()
         .insert(address(number), Arc::new(inbox));
-    Running { cluster, tables }
+    Running {
+        cluster,
+        tables,
+        rows,
+    }
 }
 
 async fn start(net: &Arc<Net>, folder: &Path, number: u8) -> Running {
@@ -311,13 +379,6 @@ async fn nobody_founds_a_cluster_by_mistake_and_strangers_are_refused() {
     let refused = other(4).await.cluster.enter().await.unwrap_err();
     assert!(refused.contains("cluster_name is Another"), "{refused}");
     write(&first, "row").await.unwrap();
-    let refused = start(&net, folder.path(), 5)
-        .await
-        .cluster
-        .enter()
-        .await
-        .unwrap_err();
-    assert!(refused.contains("it holds data"), "{refused}");
     let without = start_with(&net, folder.path(), 6, |options| options.auto_bootstrap = false).await;
     without.cluster.enter().await.unwrap();
     // A member that is removed is told so.
@@ -390,4 +451,79 @@ async fn who_comes_late_gets_a_snapshot() {
     assert_eq!(second.cluster.group.id(), first.cluster.group.id());
     write(&second, "after").await.unwrap();
     until("both have it", async || first.tables.keys().len() == 1301).await;
+}
+
+#[tokio::test]
+async fn members_come_and_go_when_others_have_what_they_own() {
+    let (net, folder) = (Arc::new(Net::default()), tempfile::tempdir().unwrap());
+    let all = three(&net, folder.path()).await;
+    write(&all[0], "row").await.unwrap();
+    let fourth = start(&net, folder.path(), 4).await;
+    fourth.cluster.enter().await.unwrap();
+    let state = |of: &Running, number: u8| {
+        let members = of.cluster.group.members();
+        members.nodes.get(&member(number).host).map(|member| member.state)
+    };
+    assert_eq!(state(&fourth, 4), Some(MemberState::Joining));
+    // One at a time.
+    let fifth = start(&net, folder.path(), 5).await;
+    timeout(Duration::from_secs(2), fifth.cluster.enter())
+        .await
+        .unwrap_err();
+    assert!(
+        all[1]
+            .cluster
+            .decommission()
+            .await
+            .unwrap_err()
+            .contains("is joining")
+    );
+    fourth.cluster.arrive().await.unwrap();
+    assert_eq!(state(&fourth, 4), Some(MemberState::Arriving));
+    assert_eq!(fourth.rows.sessions.lock().unwrap().len(), 2, "it tries again");
+    assert_eq!(fourth.cluster.operation().unwrap().outcome, Some(Ok(())));
+    fourth.cluster.settle_in().await;
+    assert_eq!(state(&fourth, 4), Some(MemberState::Normal));
+
+    // It leaves again: the others copy, each having failed once.
+    let leaver = fourth.cluster.clone();
+    let leaving = tokio::spawn(async move { leaver.decommission().await });
+    until("it leaves", async || {
+        state(&all[0], 4) == Some(MemberState::Leaving)
+    })
+    .await;
+    all[0].cluster.stay(member(4).host).await.unwrap();
+    assert!(
+        leaving
+            .await
+            .unwrap()
+            .unwrap_err()
+            .contains("does not leave any more")
+    );
+    fourth.cluster.decommission().await.unwrap();
+    assert!(fourth.cluster.has_left());
+    assert_eq!(fourth.rows.withdrawn.load(Ordering::Relaxed), 1);
+    until("the others know", async || state(&all[0], 4).is_none()).await;
+    assert!(
+        all.iter()
+            .all(|running| !running.rows.sessions.lock().unwrap().is_empty())
+    );
+
+    // The third dies, and is removed by another.
+    let dead = member(3).host;
+    *net.cut.lock().unwrap() = vec![member(3).internode];
+    until("it is seen down", async || {
+        all[0].cluster.shared.is_down(dead) && all[1].cluster.shared.is_down(dead)
+    })
+    .await;
+    all[1].cluster.remove_node(dead).await.unwrap();
+    assert_eq!(state(&all[1], 3), None);
+    assert!(
+        all[1]
+            .cluster
+            .remove_node(dead)
+            .await
+            .unwrap_err()
+            .contains("Host ID not found")
+    );
 }

@@ -16,7 +16,7 @@ const MINIMUM_TOKEN: i64 = i64::MIN;
 
 /// A row for each table of clients, range and range type; without range types, as `size_estimates` has it.
 pub(super) fn rows(source: &VirtualSource<'_>, range_types: &[&'static str]) -> Vec<SystemRow> {
-    let ranges = primary_ranges(&source.options.tokens);
+    let ranges = primary_ranges(source.tokens);
     let is_local = |keyspace: &Keyspace| keyspace.is_virtual || keyspace.replication.is_local();
     let keyspaces = source.schema.keyspaces().filter(|keyspace| !is_local(keyspace));
     let tables = keyspaces.flat_map(|keyspace| keyspace.tables.values());

@@ -240,6 +240,7 @@ fn read_all(table: (&str, &str)) -> ceto_model::ReadResult {
     let options = options();
     let source = VirtualSource {
         options: &options,
+        tokens: &options.tokens,
         schema: &schema,
         peers: &peers(),
         clients: &[],

@@ -42,6 +42,8 @@ pub struct ClientRow {
 pub struct VirtualSource<'a> {
     /// The node's settings.
     pub options: &'a NodeOptions,
+    /// This node's tokens.
+    pub tokens: &'a [i64],
     /// The present schema.
     pub schema: &'a Schema,
     /// The other nodes.
@@ -144,7 +146,7 @@ fn local(source: &VirtualSource<'_>) -> SystemRow {
         .with("rpc_address", Value::Inet(options.rpc_address))
         .with("rpc_port", Value::Int(i32::from(options.native_port)))
         .with("schema_version", Value::Uuid(source.schema.version))
-        .with("tokens", text_set(options.tokens.iter().map(i64::to_string)))
+        .with("tokens", text_set(source.tokens.iter().map(i64::to_string)))
 }
 
 /// Nodes that clients are told of: those that serve.

@@ -657,3 +657,39 @@ fn what_may_be_streamed_is_shown_and_set() {
         assert_eq!(against(&[(request, 200, "{}")], line).0, 0);
     }
 }
+
+#[test]
+fn nodes_come_and_go() {
+    let (code, out, errors) = against(
+        &[("POST /v1/cluster/decommission?force=true", 200, "{}")],
+        "decommission --force",
+    );
+    assert_eq!((code, out.as_str(), errors.as_str()), (0, "", ""));
+    let plan = r#"{"moves": [{"to": "127.0.0.2", "from": "127.0.0.1", "keyspace": "ks", "share": 0.25}]}"#;
+    let (code, out, _) = against(
+        &[("POST /v1/cluster/remove?host=77f3&dry_run=true", 200, plan)],
+        "removenode 77f3 --dry-run",
+    );
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        "/127.0.0.2 would copy 25.00% of the ring of keyspace ks from /127.0.0.1\n"
+    );
+    let joining = r#"{"mode": "JOINING", "moving": {"host_id": "77f3", "address": "127.0.0.4", "is_joining": true},
+        "receiving": {"parts": 8, "parts_done": 2, "received_bytes": {"127.0.0.1": 500}, "seconds_left": 6, "has_ended": false}}"#;
+    let (code, out, _) = against(&[("GET /v1/cluster/moves", 200, joining)], "netstats");
+    assert_eq!(code, 0);
+    let expected = "\
+Mode: JOINING
+/127.0.0.4 (77f3) joins
+Receiving
+    2 of 8 parts (25.00%), about 6 s left
+    500 bytes from /127.0.0.1
+";
+    assert_eq!(out, expected);
+    let idle = r#"{"mode": "NORMAL"}"#;
+    let (_, out, _) = against(&[("GET /v1/cluster/moves", 200, idle)], "netstats");
+    assert_eq!(out, "Mode: NORMAL\nNot sending any streams.\n");
+    let (_, out, _) = against(&[("GET /v1/cluster/moves", 200, idle)], "removenode status");
+    assert_eq!(out, "RemovalStatus: No token removals in process.\n");
+}

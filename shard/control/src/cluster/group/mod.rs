@@ -127,8 +127,8 @@ pub struct Group {
 }
 
 /// What a leader is asked.
-enum Ask {
-    Propose(Command),
+enum Ask<'a> {
+    Propose(&'a Command),
     Decided,
 }
 
@@ -206,6 +206,12 @@ impl Group {
     /// The members.
     pub fn members(&self) -> Members {
         self.applied.borrow().members.clone()
+    }
+
+    /// The members, and which change made them so.
+    pub fn members_at(&self) -> (Members, u64) {
+        let applied = self.applied.borrow();
+        (applied.members.clone(), applied.position.members)
     }
 
     /// Told when anything was applied.
@@ -291,7 +297,7 @@ impl Group {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.with_leader(&Ask::Propose(command)).await
+        self.with_leader(&Ask::Propose(&command)).await
     }
 
     /// Waits until this node has applied all that was decided before.
@@ -303,7 +309,7 @@ impl Group {
     }
 
     /// Asks who leads until there is an answer, and waits until this node has applied the log so far.
-    async fn with_leader(&self, ask: &Ask) -> Result<Outcome, ProposeError> {
+    async fn with_leader(&self, ask: &Ask<'_>) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + PROPOSAL_TIMEOUT;
         let (index, outcome) = loop {
             if Instant::now() >= deadline {
@@ -314,8 +320,8 @@ impl Group {
                 None => Err(ProposeError::NotLeader),
                 Some(leader) => match (ask, leader == self.host) {
                     // The same command a second time does no harm: it is known by its id.
-                    (Ask::Propose(command), true) => self.lead(command.clone()).await,
-                    (Ask::Propose(command), false) => self.forward(leader, Verb::Propose, command).await,
+                    (Ask::Propose(command), true) => self.lead((*command).clone()).await,
+                    (Ask::Propose(command), false) => self.forward(leader, Verb::Propose, *command).await,
                     (Ask::Decided, true) => self.decided().await,
                     (Ask::Decided, false) => self.forward(leader, Verb::Decided, &()).await,
                 },
