@@ -75,10 +75,12 @@ impl Database {
             return Ok(());
         };
         let indexes = std::mem::take(&mut *table.indexes.borrow_mut());
+        let mut outcome = Ok(());
         for index in indexes {
-            self.drop_index(&index).await?;
+            // After a failure too: what stays known would be flushed into a folder that is gone.
+            outcome = outcome.and(self.drop_index(&index).await);
         }
-        self.drop_store(&table).await
+        outcome.and(self.drop_store(&table).await)
     }
 
     /// Forgets a table that nothing hangs on any more. Given up in its middle it goes on by itself.

@@ -122,7 +122,11 @@ async fn remove_built(disk: &dyn Disk, path: &Path) -> Result<()> {
         removed => removed?,
     }
     let dir = path.parent().expect("the file lies in the folder of an index");
-    Ok(disk.sync_dir(dir).await?)
+    match disk.sync_dir(dir).await {
+        // Another shard was done with the dropped index first, and removed the folder.
+        Err(error) if error.is_not_found() => Ok(()),
+        synced => Ok(synced?),
+    }
 }
 
 impl Database {
@@ -314,8 +318,8 @@ impl Database {
 
     /// Forgets an index that its table does not have any more, and removes its files.
     pub(crate) async fn drop_index(&self, index: &IndexStore) -> Result<()> {
-        index.distrust(&*self.env.disk()).await?;
-        self.drop_store(&index.store).await
+        let distrusted = index.distrust(&*self.env.disk()).await;
+        distrusted.and(self.drop_store(&index.store).await)
     }
 
     /// Builds the indexes of these names anew, while what they have goes on to be used. Error: there is none of that name.
