@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 import uuid
 from decimal import Decimal
 from ipaddress import ip_address
@@ -9,6 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from cassandra import InvalidRequest
+from cassandra.protocol import SyntaxException
 from cassandra.query import UNSET_VALUE
 from cassandra.util import Date, Duration, OrderedMap, OrderedMapSerializedKey, SortedSet, Time
 
@@ -134,6 +136,45 @@ def test_compound_columns(session, name, value, literal):
     for key in (0, 1):
         row = session.execute(f"SELECT v FROM t WHERE k = {key}").one()
         assert plain(row.v) == plain(value), key
+
+
+MARSHAL = "org.apache.cassandra.db.marshal."
+
+
+def test_composites(session):
+    """Types that have only a Java class."""
+    pair = f"'{MARSHAL}CompositeType(AsciiType, Int32Type)'"
+    session.execute(f"CREATE TABLE t (k int, c {pair}, v {pair}, PRIMARY KEY (k, c)) WITH CLUSTERING ORDER BY (c DESC)")
+    for literal in ("abc:9", "abc", "abc:-10", "b", "abc:123"):
+        session.execute(f"INSERT INTO t (k, c, v) VALUES (0, '{literal}', '{literal}')")
+    values = [("b",), ("abc", 123), ("abc", 9), ("abc", -10), ("abc",)]
+    assert [(row.c, row.v) for row in session.execute("SELECT c, v FROM t WHERE k = 0")] == [(v, v) for v in values]
+    above = session.execute("SELECT c FROM t WHERE k = 0 AND c > 'abc:9'")
+    assert [row.c for row in above] == values[:2]
+    session.execute("INSERT INTO t (k, c) VALUES (1, 'q:7')")
+    assert session.execute("SELECT c FROM t WHERE k = 1 AND c = 'q:7'").one().c == ("q", 7)
+    shown = session.execute("SELECT type FROM system_schema.columns WHERE keyspace_name = %s AND table_name = 't' AND "
+                            "column_name = 'v'", [session.keyspace]).one().type
+    assert shown == f"'{MARSHAL}CompositeType({MARSHAL}AsciiType,{MARSHAL}Int32Type)'"
+    for wrong in ("abc:x", "a:1:2"):
+        with pytest.raises(InvalidRequest):
+            session.execute(f"INSERT INTO t (k, c) VALUES (2, '{wrong}')")
+    dynamic = "'DynamicCompositeType(s => UTF8Type, i => Int32Type)'"
+    session.execute(f"CREATE TABLE d (k int PRIMARY KEY, v {dynamic})")
+    session.execute("INSERT INTO d (k, v) VALUES (0, 's@x:i@7')")
+    assert session.execute("SELECT k FROM d WHERE v = 's@x:Int32Type@7' ALLOW FILTERING").one().k == 0
+
+
+@pytest.mark.parametrize(
+    "class_name, why",
+    [
+        ("NoSuchType", f"Unable to find abstract-type class '{MARSHAL}NoSuchType'"),
+        ("CompositeType(", "Cannot parse type"), ("UserType(ks,61)", "by name"), ("ReversedType(Int32Type)", "CLUSTERING ORDER"),
+    ],
+)
+def test_classes_that_are_no_types(session, class_name, why):
+    with pytest.raises(SyntaxException, match=re.escape(why)):
+        session.execute(f"CREATE TABLE t (k int PRIMARY KEY, v '{class_name}')")
 
 
 @pytest.mark.parametrize(

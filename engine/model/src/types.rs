@@ -94,6 +94,10 @@ pub enum CqlType {
         /// Number of elements, at least 1.
         dimension: u16,
     },
+    /// The class CompositeType: components of these types, from the left; has no CQL name. See `value::composite`.
+    Composite(Arc<[CqlType]>),
+    /// The class DynamicCompositeType: each component says its type, by one of these aliases or by class; sorted by alias.
+    DynamicComposite(Arc<[(u8, CqlType)]>),
     /// A Java marshal class without a CQL name.
     Custom(Arc<str>),
 }
@@ -169,7 +173,10 @@ impl CqlType {
             Self::Map { key, value, .. } => {
                 key.references(keyspace, name) || value.references(keyspace, name)
             }
-            Self::Tuple(elements) => elements.iter().any(|e| e.references(keyspace, name)),
+            Self::Tuple(elements) | Self::Composite(elements) => {
+                elements.iter().any(|e| e.references(keyspace, name))
+            }
+            Self::DynamicComposite(aliases) => aliases.iter().any(|(_, e)| e.references(keyspace, name)),
             Self::Udt { definition, .. } => {
                 (&*definition.keyspace == keyspace && &*definition.name == name)
                     || definition
@@ -177,6 +184,30 @@ impl CqlType {
                         .iter()
                         .any(|f| f.cql_type.references(keyspace, name))
             }
+            _ => false,
+        }
+    }
+
+    /// May be a component of a composite: all that has values of its own.
+    pub(crate) fn is_value_of_composite(&self) -> bool {
+        !matches!(self, Self::Counter | Self::Custom(_))
+    }
+
+    /// A dynamic composite, or made of one.
+    pub(crate) fn holds_dynamic_composite(&self) -> bool {
+        match self {
+            Self::List { element, .. } | Self::Set { element, .. } | Self::Vector { element, .. } => {
+                element.holds_dynamic_composite()
+            }
+            Self::Map { key, value, .. } => key.holds_dynamic_composite() || value.holds_dynamic_composite(),
+            Self::Tuple(elements) | Self::Composite(elements) => {
+                elements.iter().any(Self::holds_dynamic_composite)
+            }
+            Self::Udt { definition, .. } => definition
+                .fields
+                .iter()
+                .any(|f| f.cql_type.holds_dynamic_composite()),
+            Self::DynamicComposite(_) => true,
             _ => false,
         }
     }
@@ -243,6 +274,9 @@ impl fmt::Display for CqlType {
                 return write_frozen(f, *frozen, |f| f.write_str(&quote_type_name(&definition.name)));
             }
             Self::Vector { element, dimension } => return write!(f, "vector<{element}, {dimension}>"),
+            Self::Composite(_) | Self::DynamicComposite(_) => {
+                return write!(f, "'{}'", crate::type_text::marshal_class(self, false));
+            }
             Self::Custom(class) => return write!(f, "'{class}'"),
         };
         f.write_str(name)

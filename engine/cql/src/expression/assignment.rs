@@ -32,7 +32,7 @@ fn is_value_compatible(to: &CqlType, from: &CqlType) -> bool {
                 key: b_key, value: b, ..
             },
         ) => is_value_compatible(a_key, b_key) && is_value_compatible(a, b),
-        (CqlType::Tuple(a), CqlType::Tuple(b)) => {
+        (CqlType::Tuple(a), CqlType::Tuple(b)) | (CqlType::Composite(a), CqlType::Composite(b)) => {
             b.len() <= a.len() && a.iter().zip(b.iter()).all(|(a, b)| is_value_compatible(a, b))
         }
         (CqlType::Udt { definition: a, .. }, CqlType::Udt { definition: b, .. }) => {
@@ -55,6 +55,10 @@ fn is_value_compatible(to: &CqlType, from: &CqlType) -> bool {
 /// A literal of this kind can be a value of the type.
 pub(crate) fn literal_fits(kind: LiteralKind, to: &CqlType) -> bool {
     use CqlType::*;
+    // As Cassandra, which leaves it to the text whether a constant is one of a type without a CQL name.
+    if matches!(to, Composite(_) | DynamicComposite(_)) {
+        return true;
+    }
     match kind {
         LiteralKind::String => matches!(
             to,

@@ -17,6 +17,7 @@ pub(super) fn check(from: &CqlType, to: &CqlType) -> Result<(), CqlError> {
     let fine = match (from, to) {
         _ if from == to => true,
         (CqlType::Blob | CqlType::Duration | CqlType::Custom(_), _) => false,
+        (CqlType::Composite(_) | CqlType::DynamicComposite(_), _) => false,
         (_, CqlType::Counter) => false,
         (from, to) if is_numeric(from) && is_numeric(to) => true,
         (from, CqlType::Text | CqlType::Ascii) => !is_compound(from) && *from != CqlType::Text,

@@ -371,7 +371,11 @@ fn check_storage_attached(
         );
         if matches!(
             cql_type,
-            CqlType::Blob | CqlType::Duration | CqlType::Custom { .. }
+            CqlType::Blob
+                | CqlType::Duration
+                | CqlType::Composite(_)
+                | CqlType::DynamicComposite(_)
+                | CqlType::Custom(_)
         ) && !is_frozen
         {
             return Err(CqlError::Invalid(format!("Unsupported type: {cql_type}")));

@@ -20,8 +20,21 @@ fn for_each_part<'t>(cql_type: &'t CqlType, visit: &mut dyn FnMut(&'t CqlType)) 
             visit(key);
             visit(value);
         }
-        CqlType::Tuple(elements) => elements.iter().for_each(visit),
+        CqlType::Tuple(elements) | CqlType::Composite(elements) => elements.iter().for_each(visit),
+        CqlType::DynamicComposite(aliases) => aliases.iter().for_each(|(_, aliased)| visit(aliased)),
         _ => {}
+    }
+}
+
+/// Calls `visit` with the types in a type that consist of no others; definitions are not entered.
+pub(super) fn for_each_leaf<'t>(cql_type: &'t CqlType, visit: &mut dyn FnMut(&'t CqlType)) {
+    let mut is_leaf = true;
+    for_each_part(cql_type, &mut |part| {
+        is_leaf = false;
+        for_each_leaf(part, visit);
+    });
+    if is_leaf {
+        visit(cql_type);
     }
 }
 
@@ -129,6 +142,18 @@ fn map_definitions(cql_type: &CqlType, change: &mut dyn FnMut(&Arc<UserType>, bo
             element: Arc::new(map_definitions(element, change)),
             dimension: *dimension,
         },
+        CqlType::Composite(elements) => CqlType::Composite(
+            elements
+                .iter()
+                .map(|element| map_definitions(element, change))
+                .collect(),
+        ),
+        CqlType::DynamicComposite(aliases) => CqlType::DynamicComposite(
+            aliases
+                .iter()
+                .map(|(alias, aliased)| (*alias, map_definitions(aliased, change)))
+                .collect(),
+        ),
         CqlType::Udt { definition, frozen } => change(definition, *frozen),
         other => other.clone(),
     }

@@ -5,10 +5,10 @@
 //! bounded: a type is refused when it nests too deep, or when writing it out with all definitions would take more than
 //! [`TYPE_NODES_MAX`] types. All code that walks types relies on it.
 
-use super::type_use::expanded_size;
+use super::type_use::{expanded_size, for_each_leaf};
 use crate::CqlError;
 use crate::ast::{QualifiedName, RawType};
-use ceto_model::type_text::{DEPTH_MAX, depth};
+use ceto_model::type_text::{DEPTH_MAX, depth, parse_marshal_class};
 use ceto_model::{CqlType, UserType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,10 @@ impl TypeScope<'_> {
     fn resolve(self, raw: &RawType, frozen: bool) -> Result<CqlType, CqlError> {
         Ok(match raw {
             RawType::Native(native) => native.clone(),
-            RawType::Custom(class) => custom(class)?,
+            RawType::Custom(class) => match custom(class)? {
+                cql_type if frozen => cql_type.freeze(),
+                cql_type => cql_type,
+            },
             RawType::List(element) => CqlType::List {
                 element: self.element(raw, element, frozen)?,
                 frozen,
@@ -186,26 +189,30 @@ fn vector_dimension(dimension: i32) -> Result<u16, CqlError> {
     })
 }
 
-/// A type by its Java class: only classes that are another name of a native type.
+/// A type by its Java class. Classes that CQL has a name for are that type, so they are shown by it.
 fn custom(class: &str) -> Result<CqlType, CqlError> {
-    match ceto_model::type_text::parse_marshal_class(class) {
-        Ok((cql_type, false)) if is_native(&cql_type) => Ok(cql_type),
-        _ => Err(CqlError::invalid(format!(
-            "Custom type '{class}' is not supported yet"
-        ))),
+    let cql_type = match parse_marshal_class(class) {
+        Ok((_, true)) => {
+            return Err(CqlError::syntax(format!(
+                "Error setting type {class}: the order of a column is said by WITH CLUSTERING ORDER BY"
+            )));
+        }
+        Ok((cql_type, false)) => cql_type,
+        Err(error) => return Err(CqlError::syntax(format!("Cannot parse type {class}: {error}"))),
+    };
+    let mut unknown = None;
+    for_each_leaf(&cql_type, &mut |leaf| match leaf {
+        CqlType::Custom(class) => unknown = Some(format!("Unable to find abstract-type class '{class}'")),
+        CqlType::Udt { definition, .. } => {
+            unknown = Some(format!(
+                "user-defined types are used by name: {}",
+                definition.name
+            ));
+        }
+        _ => {}
+    });
+    match unknown {
+        Some(why) => Err(CqlError::syntax(format!("Error setting type {class}: {why}"))),
+        None => Ok(cql_type),
     }
-}
-
-fn is_native(cql_type: &CqlType) -> bool {
-    !matches!(
-        cql_type,
-        CqlType::Custom(_)
-            | CqlType::Empty
-            | CqlType::List { .. }
-            | CqlType::Set { .. }
-            | CqlType::Map { .. }
-            | CqlType::Tuple(_)
-            | CqlType::Udt { .. }
-            | CqlType::Vector { .. }
-    )
 }

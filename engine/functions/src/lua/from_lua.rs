@@ -29,7 +29,7 @@ fn some(value: &Value, cql_type: &CqlType) -> Result<CqlValue, String> {
     use CqlType as T;
     Ok(match cql_type {
         T::Text | T::Ascii => CqlValue::Text(text(value, cql_type)?),
-        T::Blob | T::Custom(_) => match value {
+        T::Blob | T::Composite(_) | T::DynamicComposite(_) | T::Custom(_) => match value {
             Value::String(bytes) => CqlValue::Blob(bytes.as_bytes().to_vec().into()),
             _ => return Err(mismatch(value, cql_type)),
         },

@@ -2,6 +2,8 @@
 
 use super::{COMPONENT, EMPTY, EMPTY_REVERSED, KEY_END, NULL, SHORT_EXPONENT, SHORT_VARINT};
 use crate::CqlType;
+use crate::type_text::marshal_class;
+use crate::value::composite::{put_comparator, put_component, put_static_marker, type_of_class};
 use crate::value::wire::{put_unsigned_vint, vector_element_size};
 use crate::value::{ValueError, minimal_varint, unordered_timeuuid, unordered_uuid};
 use bytes::Bytes;
@@ -38,6 +40,7 @@ pub fn decode_component_into(
     Ok(())
 }
 
+const MORE_COMPONENTS: ValueError = ValueError::Corrupt("more than the composite can have");
 const END_OF_BYTES: ValueError = ValueError::Corrupt("unexpected end");
 
 /// Decimals below 10^this whose last digits are zeros come back without exponent: 100, not 1E+2.
@@ -128,6 +131,8 @@ impl Source<'_> {
             CqlType::Udt { definition, .. } => {
                 self.fields(definition.fields.iter().map(|field| &field.cql_type), out)
             }
+            CqlType::Composite(types) => self.composite(types, out),
+            CqlType::DynamicComposite(aliases) => self.dynamic_composite(aliases, out),
             CqlType::Vector { element, dimension } => {
                 let is_fixed = vector_element_size(element).is_some();
                 for _ in 0..*dimension {
@@ -302,6 +307,58 @@ impl Source<'_> {
         }
     }
 
+    fn composite(&mut self, types: &[CqlType], out: &mut Vec<u8>) -> Result<(), ValueError> {
+        match self.byte()? {
+            0 => put_static_marker(out),
+            1 => {}
+            _ => return Err(ValueError::Corrupt("not the first byte of a composite")),
+        }
+        let mut types = types.iter();
+        loop {
+            let header = self.byte()?;
+            if header == KEY_END {
+                return Ok(());
+            }
+            let component_type = types.next().ok_or(MORE_COMPONENTS)?;
+            self.component_with_end(header, component_type, out)?;
+        }
+    }
+
+    fn dynamic_composite(&mut self, aliases: &[(u8, CqlType)], out: &mut Vec<u8>) -> Result<(), ValueError> {
+        if self.byte()? != 1 {
+            return Err(ValueError::Corrupt("not the first byte of a dynamic composite"));
+        }
+        loop {
+            match self.byte()? {
+                KEY_END => return Ok(()),
+                COMPONENT => {}
+                _ => return Err(ValueError::Corrupt("not the first byte of a class")),
+            }
+            self.escaped(&mut Vec::new())?;
+            let mut class = Vec::new();
+            self.escaped(&mut class)?;
+            let component_type = std::str::from_utf8(&class)
+                .ok()
+                .and_then(|class| aliased_or_class(aliases, class))
+                .ok_or(ValueError::Corrupt("not a class of a component"))?;
+            put_comparator(aliases, &component_type, out).ok_or(MORE_COMPONENTS)?;
+            let header = self.byte()?;
+            self.component_with_end(header, &component_type, out)?;
+        }
+    }
+
+    fn component_with_end(
+        &mut self,
+        header: u8,
+        cql_type: &CqlType,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ValueError> {
+        let mut value = Vec::new();
+        self.element(header, cql_type, &mut value)?;
+        let end = (self.byte()? ^ 0x80).cast_signed();
+        put_component(&value, end, out).ok_or(MORE_COMPONENTS)
+    }
+
     fn fields<'t>(
         &mut self,
         types: impl Iterator<Item = &'t CqlType>,
@@ -324,6 +381,15 @@ impl Source<'_> {
             KEY_END => Ok(()),
             _ => Err(ValueError::Corrupt("more elements than the tuple has")),
         }
+    }
+}
+
+/// The type of a class in a dynamic composite; only by an alias may it be what a class in a value may not be.
+fn aliased_or_class(aliases: &[(u8, CqlType)], class: &str) -> Option<CqlType> {
+    let mut aliased = aliases.iter().map(|(_, aliased)| aliased);
+    match aliased.find(|aliased| marshal_class(aliased, false) == class) {
+        Some(aliased) => Some(aliased.clone()),
+        None => type_of_class(class),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{COMPONENT, EMPTY, EMPTY_REVERSED, KEY_END, NULL, SHORT_EXPONENT, SHORT_VARINT};
 use crate::CqlType;
+use crate::value::composite::{Components, class_names};
 use crate::value::wire::{Elements, take_component, take_vector_element, vector_element_size};
 use crate::value::{
     Normalized, ValueError, minimal_varint, ordered_double, ordered_float, ordered_timeuuid, ordered_uuid,
@@ -130,6 +131,7 @@ fn put_payload(cql_type: &CqlType, wire: &[u8], out: &mut impl Sink) -> Option<(
         CqlType::Udt { definition, .. } => {
             put_fields(definition.fields.iter().map(|field| &field.cql_type), wire, out)?;
         }
+        CqlType::Composite(_) | CqlType::DynamicComposite(_) => put_composite(cql_type, wire, out)?,
         CqlType::Vector { element, dimension } => put_vector(element, *dimension, wire, out)?,
         CqlType::Empty => return None,
     }
@@ -233,6 +235,24 @@ fn put_fields<'t>(types: impl Iterator<Item = &'t CqlType>, wire: &[u8], out: &m
     }
     out.put(KEY_END);
     rest.is_empty().then_some(())
+}
+
+fn put_composite(cql_type: &CqlType, wire: &[u8], out: &mut impl Sink) -> Option<()> {
+    let components = Components::new(cql_type, wire);
+    out.put(u8::from(!components.is_static()));
+    for component in components {
+        let component = component.ok()?;
+        if matches!(cql_type, CqlType::DynamicComposite(_)) {
+            let (simple, class) = class_names(&component.cql_type);
+            out.put(COMPONENT);
+            put_escaped(simple.as_bytes(), out);
+            put_escaped(class.as_bytes(), out);
+        }
+        encode_component(&component.cql_type, false, component.value, out).ok()?;
+        out.put(component.end.cast_unsigned() ^ 0x80);
+    }
+    out.put(KEY_END);
+    Some(())
 }
 
 fn put_vector(element: &CqlType, dimension: u16, wire: &[u8], out: &mut impl Sink) -> Option<()> {

@@ -32,6 +32,8 @@
 //!            digits                    1 + each pair of digits (1 to 100), then 00
 //!   list set map                       components (of a map key and value in turn), then 38
 //!   tuple UDT                          components, 3e for null; trailing nulls are left out; then 38
+//!   composite                          00 static, 01 other; components, each with its end byte, sign bit flipped; then 38
+//!   dynamic composite                  as that; before each component 40, and its class, simple and in full, as text
 //!   vector                             payloads, if these have a fixed size, else components
 //! ```
 //!

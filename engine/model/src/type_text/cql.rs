@@ -129,6 +129,8 @@ impl Parser<'_> {
                 | CqlType::Tuple(_)
                 | CqlType::Udt { .. }
                 | CqlType::Vector { .. }
+                | CqlType::Composite(_)
+                | CqlType::DynamicComposite(_)
                 | CqlType::Custom(_)) => Ok(inner.freeze()),
                 inner => Err(self.cursor.error(format!(
                     "frozen<> is only allowed on collections, tuples, and user-defined types (got {inner})"

@@ -6,12 +6,14 @@
 //! UserType(keyspace,hex name,hex field:type,...)
 //! FrozenType(type)      around a frozen collection or user type that is in nothing frozen itself
 //! ReversedType(type)    around a descending clustering column
+//! CompositeType(type,...) DynamicCompositeType(alias=>type,...)        alias: one character
 //! ```
 //!
 //! Any other class with all its parameters is a [`CqlType::Custom`] of that text.
 
 use super::{Cursor, TypeTextError};
 use crate::{CqlType, UserType, UserTypeField};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -103,6 +105,8 @@ fn put_class(cql_type: &CqlType, in_frozen: bool, out: &mut String) {
         // Always frozen, so it is not said.
         CqlType::Tuple(_) => (false, "TupleType("),
         CqlType::Vector { .. } => (false, "VectorType("),
+        CqlType::Composite(_) => (false, "CompositeType("),
+        CqlType::DynamicComposite(_) => (false, "DynamicCompositeType("),
         _ => (false, ""),
     };
     let says_frozen = is_frozen && !in_frozen;
@@ -126,6 +130,25 @@ fn put_class(cql_type: &CqlType, in_frozen: bool, out: &mut String) {
                     out.push(',');
                 }
                 put_class(element, true, out);
+            }
+        }
+        // The classes of components stand for themselves, so they say what is frozen.
+        CqlType::Composite(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                put_class(element, false, out);
+            }
+        }
+        CqlType::DynamicComposite(aliases) => {
+            for (index, (alias, element)) in aliases.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push(char::from(*alias));
+                out.push_str("=>");
+                put_class(element, false, out);
             }
         }
         CqlType::Udt { definition, .. } => {
@@ -241,6 +264,14 @@ impl Parser<'_> {
                 CqlType::Vector { element, dimension }
             }
             "UserType" => self.user_type()?,
+            "CompositeType" => {
+                let mut components = vec![self.component()?];
+                while self.cursor.take(',') {
+                    components.push(self.component()?);
+                }
+                CqlType::Composite(components.into())
+            }
+            "DynamicCompositeType" => CqlType::DynamicComposite(self.aliases()?.into()),
             _ => {
                 self.skip_parameters()?;
                 self.cursor.leave();
@@ -250,6 +281,37 @@ impl Parser<'_> {
         self.cursor.leave();
         self.cursor.expect(')')?;
         Ok((parsed, reversed))
+    }
+
+    /// A component of a composite: a type that has values, frozen.
+    fn component(&mut self) -> Result<CqlType, TypeTextError> {
+        match self.parse_any()? {
+            (_, true) => Err(self.cursor.error("a component cannot be reversed")),
+            (component, false) if component.is_value_of_composite() => Ok(component.freeze()),
+            (component, false) => Err(self
+                .cursor
+                .error(format!("a component cannot be of type {component}"))),
+        }
+    }
+
+    /// Aliases up to the closing `)`, sorted; the last type of an alias counts, as in Cassandra.
+    fn aliases(&mut self) -> Result<Vec<(u8, CqlType)>, TypeTextError> {
+        let mut aliases = BTreeMap::new();
+        self.cursor.skip_blanks();
+        while !self.cursor.rest().starts_with(')') {
+            let alias = match *self.cursor.word(is_identifier).as_bytes() {
+                [alias] => alias,
+                _ => return Err(self.cursor.error("An alias should be a single character")),
+            };
+            self.cursor.expect('=')?;
+            self.cursor.expect('>')?;
+            aliases.insert(alias, self.component()?);
+            if !self.cursor.take(',') {
+                break;
+            }
+            self.cursor.skip_blanks();
+        }
+        Ok(aliases.into_iter().collect())
     }
 
     /// The class from `start` to here, with its package.

@@ -68,7 +68,10 @@ fn depth_below(cql_type: &CqlType, limit: usize, known: &mut Vec<(*const UserTyp
         CqlType::Map { key, value, .. } => {
             depth_below(key, limit, known).max(depth_below(value, limit, known))
         }
-        CqlType::Tuple(elements) => deepest(elements.iter(), limit, known),
+        CqlType::Tuple(elements) | CqlType::Composite(elements) => deepest(elements.iter(), limit, known),
+        CqlType::DynamicComposite(aliases) => {
+            deepest(aliases.iter().map(|(_, aliased)| aliased), limit, known)
+        }
         CqlType::Udt { definition, .. } => {
             let identity = Arc::as_ptr(definition);
             match known.iter().find(|(other, _)| *other == identity) {

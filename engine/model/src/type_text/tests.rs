@@ -167,10 +167,30 @@ fn known_marshal_classes() {
         parse_marshal_class("ReversedType(LongType)"),
         Ok((CqlType::Bigint, true))
     );
-    let composite = "org.apache.cassandra.db.marshal.CompositeType(Int32Type,ListType(UTF8Type))";
+    let frozen_list = CqlType::List {
+        element: CqlType::Text.into(),
+        frozen: true,
+    };
+    check(
+        CqlType::Composite([CqlType::Int, frozen_list.clone()].into()),
+        "CompositeType(Int32Type,FrozenType(ListType(UTF8Type)))",
+    );
+    check(
+        CqlType::DynamicComposite([(b'i', CqlType::Int), (b's', CqlType::Text)].into()),
+        "DynamicCompositeType(i=>Int32Type,s=>UTF8Type)",
+    );
+    check(CqlType::DynamicComposite([].into()), "DynamicCompositeType()");
     assert_eq!(
-        parse_marshal_class(composite),
-        Ok((CqlType::Custom(composite.into()), false))
+        parse_marshal_class("CompositeType(Int32Type, ListType(UTF8Type))"),
+        Ok((CqlType::Composite([CqlType::Int, frozen_list].into()), false))
+    );
+    assert_eq!(
+        parse_marshal_class("DynamicCompositeType(s => UTF8Type, i=>Int32Type)")
+            .unwrap()
+            .0
+            .to_string(),
+        "'org.apache.cassandra.db.marshal.DynamicCompositeType(i=>org.apache.cassandra.db.marshal.Int32Type,\
+         s=>org.apache.cassandra.db.marshal.UTF8Type)'"
     );
 }
 
@@ -208,6 +228,11 @@ fn refusals_say_why_and_where() {
     check("\"Addr", 1, "missing closing \"");
     assert!(parse_marshal_class("ListType(Int32Type").is_err());
     assert!(parse_marshal_class("UserType(ks,zz)").is_err());
+    assert!(parse_marshal_class("CompositeType()").is_err());
+    assert!(parse_marshal_class("CompositeType(ReversedType(Int32Type))").is_err());
+    assert!(parse_marshal_class("CompositeType(CounterColumnType)").is_err());
+    assert!(parse_marshal_class("DynamicCompositeType(ab=>Int32Type)").is_err());
+    assert!(parse_marshal_class("DynamicCompositeType(a->Int32Type)").is_err());
 }
 
 #[test]

@@ -201,13 +201,17 @@ fn decode_scalar(cql_type: &CqlType, wire: &[u8]) -> Option<Value> {
     if wire.is_empty() {
         return Some(match cql_type {
             CqlType::Ascii | CqlType::Text => Value::Text(String::new()),
-            CqlType::Blob | CqlType::Custom(_) => Value::Blob(Bytes::new()),
+            CqlType::Blob | CqlType::Composite(_) | CqlType::DynamicComposite(_) | CqlType::Custom(_) => {
+                Value::Blob(Bytes::new())
+            }
             _ => Value::Empty,
         });
     }
     Some(match cql_type {
         CqlType::Ascii | CqlType::Text => Value::Text(text(wire)?),
-        CqlType::Blob | CqlType::Custom(_) => Value::Blob(Bytes::copy_from_slice(wire)),
+        CqlType::Blob | CqlType::Composite(_) | CqlType::DynamicComposite(_) | CqlType::Custom(_) => {
+            Value::Blob(Bytes::copy_from_slice(wire))
+        }
         CqlType::Bigint => Value::Bigint(i64::from_be_bytes(fixed(wire)?)),
         CqlType::Boolean => Value::Boolean(fixed::<1>(wire)? != [0]),
         CqlType::Counter => Value::Counter(i64::from_be_bytes(fixed(wire)?)),
@@ -250,6 +254,10 @@ fn encode_scalar(cql_type: &CqlType, value: &Value, out: &mut Vec<u8>) -> Option
         (_, Value::Empty) => validate(cql_type, &[]).ok()?,
         (CqlType::Ascii, Value::Text(text)) if !text.is_ascii() => return None,
         (CqlType::Ascii | CqlType::Text, Value::Text(text)) => out.extend_from_slice(text.as_bytes()),
+        (CqlType::Composite(_) | CqlType::DynamicComposite(_), Value::Blob(bytes)) => {
+            validate(cql_type, bytes).ok()?;
+            out.extend_from_slice(bytes);
+        }
         (CqlType::Blob | CqlType::Custom(_), Value::Blob(bytes)) => out.extend_from_slice(bytes),
         (CqlType::Boolean, Value::Boolean(value)) => out.push(u8::from(*value)),
         (CqlType::Tinyint, Value::Tinyint(value)) => out.extend_from_slice(&value.to_be_bytes()),

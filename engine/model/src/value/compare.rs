@@ -4,6 +4,7 @@
 //! the type get some order without a panic: whoever stored them has to report them. [`crate::comparable`] is the same
 //! order as `memcmp` of other bytes, and a property test holds the two together.
 
+use super::composite::{Components, class_names};
 use super::decimal::Normalized;
 use super::wire::{take_component, take_i32, take_value, take_vector_element, vector_element_size};
 use crate::CqlType;
@@ -40,6 +41,7 @@ pub fn compare(cql_type: &CqlType, a: &[u8], b: &[u8]) -> Ordering {
         CqlType::Map { key, value, .. } => collection(key, value, a, b),
         CqlType::Tuple(types) => fields(types.iter(), a, b),
         CqlType::Udt { definition, .. } => fields(definition.fields.iter().map(|f| &f.cql_type), a, b),
+        CqlType::Composite(_) | CqlType::DynamicComposite(_) => composite(cql_type, a, b),
         CqlType::Vector { element, dimension } => vector(element, *dimension, a, b),
     }
 }
@@ -193,6 +195,30 @@ fn fields<'t>(types: impl Iterator<Item = &'t CqlType>, mut a: &[u8], mut b: &[u
         }
     }
     Ordering::Equal
+}
+
+/// Component by component: its class where values say it, its value, its end. Then the shorter one first.
+fn composite(cql_type: &CqlType, a: &[u8], b: &[u8]) -> Ordering {
+    let (mut a, mut b) = (Components::new(cql_type, a), Components::new(cql_type, b));
+    if a.is_static() != b.is_static() {
+        return b.is_static().cmp(&a.is_static());
+    }
+    loop {
+        let (a, b) = match (a.next(), b.next()) {
+            (Some(Ok(a)), Some(Ok(b))) => (a, b),
+            (Some(a), Some(b)) => return a.is_ok().cmp(&b.is_ok()),
+            (a, b) => return a.is_some().cmp(&b.is_some()),
+        };
+        let order = if a.cql_type == b.cql_type {
+            compare(&a.cql_type, a.value, b.value)
+        } else {
+            class_names(&a.cql_type).cmp(&class_names(&b.cql_type))
+        };
+        let order = order.then_with(|| a.end.cmp(&b.end));
+        if order.is_ne() {
+            return order;
+        }
+    }
 }
 
 fn vector(element: &CqlType, dimension: u16, mut a: &[u8], mut b: &[u8]) -> Ordering {

@@ -4,6 +4,7 @@
 //! the text is without its quotes, and the errors are Cassandra's.
 
 use super::calendar::{DAY_NANOSECONDS, parse_date, parse_time, parse_timestamp};
+use super::composite::parse_composite;
 use super::{Value, ValueError};
 use crate::CqlType;
 use num_bigint::BigInt;
@@ -73,6 +74,9 @@ pub fn parse_literal(cql_type: &CqlType, text: &str) -> Result<Value, ValueError
                 "Unknown timeuuid representation: {text}"
             ))),
         },
+        CqlType::Composite(_) | CqlType::DynamicComposite(_) => {
+            parse_composite(cql_type, text).map(|wire| Value::Blob(wire.into()))
+        }
         CqlType::Empty => Err(ValueError::invalid(format!("'{text}' is not empty"))),
         CqlType::List { .. }
         | CqlType::Set { .. }

@@ -20,6 +20,7 @@
 //! date        | u32, 2^31 = 1970-01-01
 //! time        | i64 nanoseconds since midnight
 //! inet        | 4 or 16 bytes
+//! composite   | components, see `composite`
 //! ```
 //!
 //! Invariants:
@@ -32,6 +33,7 @@ mod calendar;
 mod canonical;
 mod codec;
 mod compare;
+pub(crate) mod composite;
 mod decimal;
 mod duration;
 mod format;
@@ -77,7 +79,7 @@ pub enum Value {
     Empty,
     /// ascii or text.
     Text(String),
-    /// blob, or a type known only by its Java class.
+    /// blob, or a type that has only a Java class.
     Blob(Bytes),
     /// boolean.
     Boolean(bool),

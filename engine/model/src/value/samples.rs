@@ -1,10 +1,12 @@
 //! Types and values for property tests.
 
+use super::composite::put_component;
 use super::{Decimal, Duration, Value};
 use crate::{CqlType, UserType, UserTypeField};
 use num_bigint::BigInt;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::Union;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -51,7 +53,7 @@ pub(crate) fn any_type() -> impl Strategy<Value = CqlType> {
                 frozen
             }),
             vec(inner.clone(), 1..4).prop_map(|types| CqlType::Tuple(types.into())),
-            vec(inner, 1..4).prop_map(move |types| {
+            vec(inner.clone(), 1..4).prop_map(move |types| {
                 let fields = types
                     .into_iter()
                     .enumerate()
@@ -70,6 +72,10 @@ pub(crate) fn any_type() -> impl Strategy<Value = CqlType> {
                 });
                 CqlType::Udt { definition, frozen }
             }),
+            vec(inner.clone(), 1..4).prop_map(|types| CqlType::Composite(types.into())),
+            inner.prop_map(|cql_type| CqlType::DynamicComposite(
+                [(b'a', cql_type), (b'i', CqlType::Int)].into()
+            )),
             (element, 1..4_u16).prop_map(|(element, dimension)| CqlType::Vector { element, dimension }),
         ]
     })
@@ -90,6 +96,55 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![0..3_u8, Just(0xff), any::<u8>()], 0..6)
 }
 
+/// One component of a composite: bytes of a value of the type, and the byte that ends it.
+fn component(cql_type: &CqlType) -> BoxedStrategy<Vec<u8>> {
+    let cql_type = cql_type.clone();
+    any_value(&cql_type)
+        .prop_map(move |value| {
+            let mut out = Vec::new();
+            put_component(
+                &value.to_wire(&cql_type).expect("a sample of the type"),
+                0,
+                &mut out,
+            )
+            .expect("short");
+            out
+        })
+        .boxed()
+}
+
+/// Some of the components from the left, perhaps of a static name, perhaps with another end.
+fn composite(types: &[CqlType]) -> BoxedStrategy<Value> {
+    let components: Vec<_> = types.iter().map(component).collect();
+    (components, 0..=types.len(), any::<bool>(), -1..=1_i8)
+        .prop_map(|(components, count, is_static, end)| {
+            let mut wire = if is_static { vec![0xff, 0xff] } else { Vec::new() };
+            let components = components.get(..count).unwrap_or_default().concat();
+            wire.extend_from_slice(&components);
+            if !components.is_empty()
+                && let Some(last) = wire.last_mut()
+            {
+                *last = end.cast_unsigned();
+            }
+            Value::Blob(wire.into())
+        })
+        .boxed()
+}
+
+/// Components by alias and by class.
+fn dynamic_composite(aliases: &[(u8, CqlType)]) -> BoxedStrategy<Value> {
+    let by_alias = aliases.iter().map(|(alias, cql_type)| {
+        let header = [0x80, *alias];
+        component(cql_type)
+            .prop_map(move |part| [&header[..], &part].concat())
+            .boxed()
+    });
+    let by_class = component(&CqlType::Text).prop_map(|part| [b"\0\x08UTF8Type", &part[..]].concat());
+    vec(Union::new(by_alias.chain([by_class.boxed()])), 0..3)
+        .prop_map(|parts| Value::Blob(parts.concat().into()))
+        .boxed()
+}
+
 /// Any value of the type. Small domains, so that equal and nearly equal values meet.
 pub(crate) fn any_value(cql_type: &CqlType) -> BoxedStrategy<Value> {
     fn optional(cql_type: &CqlType) -> BoxedStrategy<Option<Value>> {
@@ -102,6 +157,8 @@ pub(crate) fn any_value(cql_type: &CqlType) -> BoxedStrategy<Value> {
         CqlType::Text => "[ab\u{0}\u{1}\"'\u{e9}\u{10348}]{0,4}"
             .prop_map(Value::Text)
             .boxed(),
+        CqlType::Composite(types) => composite(types),
+        CqlType::DynamicComposite(aliases) => dynamic_composite(aliases),
         CqlType::Blob | CqlType::Custom(_) => bytes().prop_map(|bytes| Value::Blob(bytes.into())).boxed(),
         CqlType::Bigint => number().prop_map(Value::Bigint).boxed(),
         CqlType::Counter => number().prop_map(Value::Counter).boxed(),
@@ -194,7 +251,12 @@ pub(crate) fn any_value(cql_type: &CqlType) -> BoxedStrategy<Value> {
     let has_empty = empty
         && !matches!(
             cql_type,
-            CqlType::Ascii | CqlType::Text | CqlType::Blob | CqlType::Custom(_)
+            CqlType::Ascii
+                | CqlType::Text
+                | CqlType::Blob
+                | CqlType::Composite(_)
+                | CqlType::DynamicComposite(_)
+                | CqlType::Custom(_)
         )
         && !cql_type.is_collection();
     match cql_type {

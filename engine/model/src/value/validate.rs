@@ -4,6 +4,7 @@
 //! of their own ("empty", neither null nor a default) for the types that have always allowed them.
 
 use super::ValueError;
+use super::composite::Components;
 use super::wire::{Elements, take_component, take_vector_element, take_vint, vector_element_size};
 use crate::CqlType;
 
@@ -94,6 +95,12 @@ pub fn validate(cql_type: &CqlType, wire: &[u8]) -> Result<(), ValueError> {
                 }
             }
             consumed(rest, "UDT")
+        }
+        CqlType::Composite(_) | CqlType::DynamicComposite(_) => {
+            Components::new(cql_type, wire).try_for_each(|component| {
+                let component = component?;
+                validate(&component.cql_type, component.value)
+            })
         }
         CqlType::Vector { element, dimension } => {
             if wire.is_empty() {

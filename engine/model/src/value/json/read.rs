@@ -77,7 +77,9 @@ fn value_of(cql_type: &CqlType, json: &Json) -> Result<Value, ValueError> {
     match cql_type {
         CqlType::Ascii => string("an ascii string"),
         CqlType::Text => string("a UTF-8 string"),
-        CqlType::Blob | CqlType::Custom(_) => blob_of(json),
+        CqlType::Blob | CqlType::Composite(_) | CqlType::DynamicComposite(_) | CqlType::Custom(_) => {
+            blob_of(json)
+        }
         CqlType::Boolean => match json {
             Json::Boolean(value) => Ok(Value::Boolean(*value)),
             _ => string("a boolean value"),
