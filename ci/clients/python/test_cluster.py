@@ -155,6 +155,21 @@ def test_all_nodes_change_the_schema_at_once(nodes):
         assert read_all(nodes.session(number), ConsistencyLevel.ALL) == {f"ship {n}": n for n in (1, 2, 3)}
 
 
+def test_a_trace_is_read_by_way_of_any_node(nodes):
+    traced = nodes.session(1).execute("SELECT key FROM system.local", trace=True)
+    [trace_id] = traced.response_future.get_query_trace_ids()
+    deadline = time.monotonic() + NOTICE_SECONDS
+    for number in (2, 3, 1):
+        # Of its two replicas QUORUM wants both.
+        while not (rows := list(nodes.session(number).execute(
+                "SELECT coordinator, duration FROM system_traces.sessions WHERE session_id = %s", [trace_id]))):
+            assert time.monotonic() < deadline
+            time.sleep(POLL_SECONDS)
+        assert (rows[0].coordinator, rows[0].duration > 0) == (NODES[0], True)
+        events = nodes.session(number).execute("SELECT source FROM system_traces.events WHERE session_id = %s", [trace_id])
+        assert {row.source for row in events} == {NODES[0]}
+
+
 def test_nodetool_shows_the_cluster(nodes):
     for number in (1, 2, 3):
         described = nodes.nodetool(number, "describecluster")

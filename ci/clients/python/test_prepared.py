@@ -121,6 +121,25 @@ def test_a_type_is_extended_under_a_prepared_statement(session):
     assert rows == {0: (1, 2, None), 1: (3, 4, None), 2: (5, 6, 7)}
 
 
+def test_other_columns_are_told_by_unprepared(server, table):
+    insert = table.prepare("INSERT INTO t (a, b, c, v) VALUES (1, 'x', ?, 'v')")
+    table.execute(insert, (1,))
+
+    def told(change):
+        """How often the statement is not prepared any more after a change."""
+        before = server.counter("ceto_unprepared_total")
+        table.execute(change)
+        for number in range(3):
+            table.execute(insert, (number,))
+        return server.counter("ceto_unprepared_total") - before
+
+    assert told("ALTER TABLE t WITH comment = 'the same columns'") == 0
+    assert told("CREATE TABLE other (k int PRIMARY KEY)") == 0
+    assert told("ALTER TABLE t ADD z int") == 1
+    assert told("CREATE INDEX ON t (w)") == 1
+    assert told("ALTER TABLE t DROP z") == 1
+
+
 def test_many_prepared_statements(table):
     for number in range(300):
         select = table.prepare(f"SELECT v AS v{number} FROM t WHERE a = ? AND b = 'b' AND c = {number}")

@@ -354,6 +354,10 @@ fn find_prepared(node: &Node, id: &[u8], dialect: Dialect) -> Result<Rc<Entry>, 
     if entry.statement.is_current(&node.schema()) {
         return Ok(entry);
     }
+    if entry.statement.is_of_other_columns(&node.schema()) {
+        node.prepared.remove(id);
+        return Err(not_found());
+    }
     let again = prepare_text(node, &entry.text, entry.keyspace.as_deref());
     let Ok(statement) = again else {
         node.prepared.remove(id);

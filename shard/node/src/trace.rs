@@ -1,5 +1,7 @@
 //! Tracing of single requests: events collected while a request runs, written to `system_traces` when it has ended.
 //!
+//! `system_traces` has two replicas, as in Cassandra: a driver reads a trace by way of another node than the one that it traced.
+//! Traces are written at ANY; events go before their session on the same links, so that who finds a duration finds them all.
 //! A traced request carries a [`Trace`]; others carry none and pay one branch. Rows live for a day. Clients are told the
 //! ids of traces that they asked for, not of those that `trace_probability` chose.
 
@@ -9,9 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use ceto_model::value::Value;
-use ceto_model::{Expiry, Liveness, Mutation, Schema, Timestamp, Ttl, UnixSeconds};
+use ceto_model::{Consistency, Expiry, Liveness, Mutation, Schema, Timestamp, Ttl, UnixSeconds, WriteType};
 use uuid::Uuid;
 
+use crate::modify::write_one;
 use crate::node::Node;
 use crate::system::definitions::SYSTEM_TRACES;
 use crate::system::row::{SystemRow, text, text_map};
@@ -85,15 +88,11 @@ impl Trace {
 
     /// Writes the trace.
     pub(crate) async fn finish(self: Rc<Self>, node: Rc<Node>) {
+        let deadline = node.env.clock().now() + node.settings().limits.write_timeout;
         for mutation in self.mutations(&node) {
-            let owner = mutation.key.token.shard(node.shard_count());
-            let outcome = node
-                .on_shard(owner, move |node| {
-                    Box::pin(async move { node.apply_here(mutation).await })
-                })
-                .await;
+            let outcome = write_one(&node, Consistency::Any, deadline, WriteType::Simple, mutation).await;
             if let Err(failure) = outcome {
-                tracing::warn!(%failure, session = %self.id, "a trace could not be written");
+                tracing::warn!(failure = %failure.message, session = %self.id, "a trace could not be written");
                 return;
             }
         }

@@ -258,6 +258,17 @@ impl Prepared {
             }
         }
     }
+
+    /// A table that it uses is gone, or has other columns or more or less indexes: values and results may mean something else than
+    /// the client knows, so the client has to prepare it again. Cassandra's rule.
+    pub fn is_of_other_columns(&self, schema: &Schema) -> bool {
+        self.tables
+            .iter()
+            .any(|table| match schema.table_by_id(table.id) {
+                None => true,
+                Some(now) => now.columns() != table.columns() || now.indexes().len() != table.indexes().len(),
+            })
+    }
 }
 
 /// `columns`: what each variable stands for, whatever its own name.

@@ -161,12 +161,15 @@ impl PreparedModification {
     }
 }
 
-/// The schema is changed by schema statements only.
+/// Keyspaces that statements of their own change: those on the schema, and those on roles.
+const CHANGED_BY_STATEMENTS: [&str; 2] = ["system_schema", "system_auth"];
+
+/// Refuses tables that are not written as others are.
 pub(crate) fn check_writable(table: &Table) -> Result<(), CqlError> {
     if table.is_view() {
         return Err(CqlError::invalid("Cannot directly modify a materialized view"));
     }
-    if &*table.keyspace == "system_schema" {
+    if CHANGED_BY_STATEMENTS.contains(&&*table.keyspace) {
         return Err(CqlError::Unauthorized(format!(
             "{} keyspace is not user-modifiable.",
             table.keyspace

@@ -146,33 +146,32 @@ const VIEWS_TABLES: &[&str] = &[
 /// The schema of a node that has none: the system keyspaces.
 pub fn system_schema() -> Schema {
     let keyspaces = [
-        (SYSTEM, SYSTEM_TABLES, "LocalStrategy", true),
-        (SYSTEM_SCHEMA, SCHEMA_TABLES, "LocalStrategy", false),
-        (SYSTEM_AUTH, AUTH_TABLES, "SimpleStrategy", false),
-        (SYSTEM_TRACES, TRACES_TABLES, "LocalStrategy", false),
-        (SYSTEM_DISTRIBUTED, DISTRIBUTED_TABLES, "LocalStrategy", false),
-        (
-            SYSTEM_VIRTUAL_SCHEMA,
-            VIRTUAL_SCHEMA_TABLES,
-            "LocalStrategy",
-            true,
-        ),
-        (SYSTEM_VIEWS, VIEWS_TABLES, "LocalStrategy", true),
+        (SYSTEM, SYSTEM_TABLES, None, true),
+        (SYSTEM_SCHEMA, SCHEMA_TABLES, None, false),
+        (SYSTEM_AUTH, AUTH_TABLES, Some(1), false),
+        (SYSTEM_TRACES, TRACES_TABLES, Some(2), false),
+        (SYSTEM_DISTRIBUTED, DISTRIBUTED_TABLES, None, false),
+        (SYSTEM_VIRTUAL_SCHEMA, VIRTUAL_SCHEMA_TABLES, None, true),
+        (SYSTEM_VIEWS, VIEWS_TABLES, None, true),
     ];
     keyspaces.into_iter().fold(
         Schema::default(),
-        |schema, (name, tables, strategy, is_virtual)| {
-            schema.with_keyspace(keyspace(name, tables, strategy, is_virtual), Uuid::nil())
+        |schema, (name, tables, replicas, is_virtual)| {
+            schema.with_keyspace(keyspace(name, tables, replicas, is_virtual), Uuid::nil())
         },
     )
 }
 
-fn keyspace(name: &str, tables: &[&str], strategy: &str, has_virtual_tables: bool) -> Keyspace {
+/// `replicas`: None for what each node has of its own.
+fn keyspace(name: &str, tables: &[&str], replicas: Option<u8>, has_virtual_tables: bool) -> Keyspace {
+    let strategy = if replicas.is_some() {
+        "SimpleStrategy"
+    } else {
+        "LocalStrategy"
+    };
     let class = format!("org.apache.cassandra.locator.{strategy}");
     let mut replication = vec![("class".to_owned(), class)];
-    if strategy != "LocalStrategy" {
-        replication.push(("replication_factor".to_owned(), "1".to_owned()));
-    }
+    replication.extend(replicas.map(|replicas| ("replication_factor".to_owned(), replicas.to_string())));
     let tables: BTreeMap<Arc<str>, Arc<Table>> = tables
         .iter()
         .map(|definition| {

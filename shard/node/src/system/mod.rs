@@ -1,6 +1,6 @@
 //! The system keyspaces: what drivers read at connect, and where the schema itself is kept.
 //!
-//! `system_schema`, `system_auth` and `system_traces` are ordinary tables, local to the node, spread over its shards by token as any
+//! `system_schema` and `system_auth` are ordinary tables, local to the node (those of `system_traces` are replicated), spread over its shards by token as any
 //! other. `system.local`, `system.peers`, `system.peers_v2`, `system_virtual_schema` and `system_views` are virtual:
 //! their rows are made up on each read from what the node knows.
 //!
