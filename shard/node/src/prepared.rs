@@ -1,9 +1,10 @@
 //! Prepared statements of one shard.
 //!
 //! PREPARE on any connection makes the statement known on every shard before it is answered, so that EXECUTE may come
-//! on any connection. A statement is prepared again when it is used after a schema change. When the columns of its table have changed
-//! (or the types of them), as in Cassandra, its client gets Unprepared instead and prepares it again itself: only so does it
-//! hear of other bind variables. Where only the result looks different, clients whose protocol cannot be told so get that too.
+//! on any connection. A statement is prepared again when it is used after a schema change. When the columns of its table
+//! have changed, or the types of them, its client gets Unprepared instead and prepares it again itself, as in Cassandra:
+//! only so does it hear of other bind variables. Where the result looks different for another reason, clients whose
+//! protocol cannot be told so get that too.
 //!
 //! Bound: `prepared_statements_cache_entries`; the least recently used go.
 

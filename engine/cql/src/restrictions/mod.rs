@@ -15,7 +15,7 @@ pub(crate) mod partition;
 mod relation;
 pub(crate) mod view;
 
-use crate::ast::WhereClause;
+use crate::ast::{Name, WhereClause};
 use crate::expression::Expression;
 use crate::prepare::Preparation;
 use crate::{BoundValue, CqlError};
@@ -83,6 +83,33 @@ pub(crate) const ALLOW_FILTERING: &str = "Cannot execute this query as it might 
      have unpredictable performance. If you want to execute this query despite the performance unpredictability, use \
      ALLOW FILTERING";
 
+/// Why `expr(index, ..)` cannot be asked, in Cassandra's order: it takes a custom index with a language of its own, which
+/// storage-attached ones have not.
+fn refuse_expression(table: &Table, index: &Name, has_others: bool, kind: StatementKind) -> CqlError {
+    let is_select = matches!(kind, StatementKind::Select { .. });
+    let found = table
+        .indexes()
+        .iter()
+        .find(|known| *known.definition.name == **index);
+    CqlError::Invalid(match found {
+        _ if !is_select => {
+            "Custom index expressions cannot be used in WHERE clauses for UPDATE or DELETE statements"
+                .to_owned()
+        }
+        _ if has_others => "Multiple custom index expressions in a single query are not supported".to_owned(),
+        None => format!(
+            "Invalid index expression, index {index} not found for {}.{}",
+            table.keyspace, table.name
+        ),
+        Some(known) if known.definition.is_custom() => {
+            format!("Index {index} does not support custom expressions")
+        }
+        Some(_) => {
+            format!("Only CUSTOM indexes may be used in custom index expressions, {index} is not valid")
+        }
+    })
+}
+
 impl Restrictions {
     /// Prepares the clause of `kind` on `table`. `only_statics`: the statement reads or writes only static columns.
     pub(crate) fn prepare(
@@ -92,10 +119,13 @@ impl Restrictions {
         kind: StatementKind,
         only_statics: bool,
     ) -> Result<Self, CqlError> {
-        if let Some(expression) = clause.expressions.first() {
-            return Err(CqlError::Invalid(format!(
-                "Invalid index expression {expression}: indexes are not supported yet"
-            )));
+        if let [first, others @ ..] = clause.expressions.as_slice() {
+            return Err(refuse_expression(
+                table,
+                &first.index.name,
+                !others.is_empty(),
+                kind,
+            ));
         }
         let mut merged = Merged::default();
         for relation in &clause.relations {
