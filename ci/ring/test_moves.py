@@ -10,7 +10,7 @@ from cluster import POLL_SECONDS, ClusterUnderTest, address
 from history import Load
 
 REPLICATION = "{'class': 'NetworkTopologyStrategy', 'datacenter1': 3}"
-OLD_ROWS = 3000
+OLD_ROWS = 1500
 # Requests end soon: whoever comes or goes waits for those that were begun before.
 SETTINGS = ["counter_write_request_timeout:2s"]
 LOAD_SECONDS = 1

@@ -249,6 +249,7 @@ async fn info(State(admin): State<Admin>) -> Answer {
         .on_all(|node| Box::pin(async move { node.faults() }))
         .await?;
     let options = &admin.options;
+    let (is_leaving, has_failed_to_leave) = crate::moves::decommissioning(&admin);
     let tokens = admin
         .cluster
         .get()
@@ -276,6 +277,8 @@ async fn info(State(admin): State<Admin>) -> Answer {
         },
         "tokens": tokens.iter().map(i64::to_string).collect::<Vec<_>>(),
         "bootstrap_state": crate::moves::bootstrap_state(&admin),
+        "decommissioning": is_leaving,
+        "decommission_failed": has_failed_to_leave,
         "shards": admin.shards.count(),
         "write_refusals": refusal_documents(&admin.write_refusals().await?),
     })))
@@ -379,6 +382,10 @@ async fn set_binary(State(admin): State<Admin>, Query(wanted): Query<Binary>) ->
             stopped.await?;
         }
         (false, true) => {
+            if admin.cluster.get().is_some_and(|cluster| cluster.has_left()) {
+                let text = "the node was decommissioned and has nothing to serve";
+                return Err(Failure(StatusCode::BAD_REQUEST, text.to_owned()));
+            }
             if !admin.write_refusals().await?.is_empty() {
                 let text = "a shard takes no writes (nodetool info tells why); restart the node";
                 return Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, text.to_owned()));

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::admin::{Admin, Answer, Failure, keyspace_exists};
 use crate::cluster::Cluster;
 use crate::cluster::members::{Member, MemberChange, MemberState, Members};
-use crate::cluster::moves::Gained;
+use crate::cluster::moves::{Gained, Operation};
 use crate::pulls::{KeyspaceGain, by_source, plan, plan_rebuild};
 use crate::ring::Known;
 
@@ -53,6 +53,22 @@ pub(crate) fn bootstrap_state(admin: &Admin) -> &'static str {
         Some(member) if member.state == MemberState::Joining => "IN_PROGRESS",
         Some(_) => "COMPLETED",
     }
+}
+
+/// Whether this node is leaving, and whether it was to leave and did not.
+pub(crate) fn decommissioning(admin: &Admin) -> (bool, bool) {
+    let Some(cluster) = admin.cluster.get() else {
+        return (false, false);
+    };
+    let own = cluster
+        .operation()
+        .filter(|operation| operation.host == cluster.own().host);
+    let is_failure = |operation: &Operation| matches!(operation.outcome, Some(Err(_)));
+    let has_stayed = mode(cluster) == "NORMAL";
+    (
+        mode(cluster) == "LEAVING",
+        has_stayed && own.as_ref().is_some_and(is_failure),
+    )
 }
 
 /// As Cassandra names a node's mode of operation.
@@ -126,7 +142,8 @@ async fn progress(State(admin): State<Admin>) -> Answer {
     });
     let own = admin.pulls.gained();
     let receiving = own.map(|(gained, seconds)| gained_document(&members, &gained, seconds));
-    let moving = members.moving().map(|member| {
+    let moving = members.moving().filter(|_| !cluster.has_left());
+    let moving = moving.map(|member| {
         json!({
             "host_id": member.host.to_string(),
             "address": member.internode.ip().to_string(),

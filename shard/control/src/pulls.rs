@@ -372,3 +372,89 @@ pub(crate) fn by_source(plan: &[KeyspaceGain]) -> BTreeMap<(Uuid, Arc<str>), f64
     }
     shares
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+    use std::net::{IpAddr, SocketAddr};
+
+    use ceto_model::Keyspace;
+    use ceto_model::schema::ReplicationOptions;
+    use ceto_node::system::definitions::system_schema;
+
+    use super::*;
+    use crate::cluster::members::{Member, MemberChange, MemberState};
+
+    fn member(number: u8, state: MemberState) -> Member {
+        Member {
+            host: Uuid::from_u128(u128::from(number)),
+            internode: SocketAddr::from(([127, 0, 0, number], 7000)),
+            rpc: IpAddr::from([127, 0, 0, number]),
+            native_port: 9042,
+            shards: 1,
+            datacenter: "datacenter1".to_owned(),
+            rack: "rack1".to_owned(),
+            tokens: vec![i64::from(number) * 1000],
+            release_version: "5.0.0".to_owned(),
+            state,
+            replaces: None,
+        }
+    }
+
+    fn replicated(schema: Schema, name: &str, replicas: &str) -> Schema {
+        let mut keyspace = Keyspace::clone(schema.keyspace(name).unwrap());
+        let class = "org.apache.cassandra.locator.SimpleStrategy";
+        let options = [("class", class), ("replication_factor", replicas)];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        keyspace.replication = ReplicationOptions(options.into_iter().collect());
+        schema.with_keyspace(keyspace, Uuid::nil())
+    }
+
+    #[test]
+    fn what_is_replicated_is_copied_from_who_loses_it() {
+        let schema = replicated(
+            replicated(system_schema(), "system_traces", "2"),
+            "system_distributed",
+            "3",
+        );
+        let mut members = Members::default();
+        for number in [1, 2, 3, 5] {
+            let member = member(number, MemberState::Normal);
+            members = members.after(&MemberChange::Put(member)).unwrap();
+        }
+        let own = member(4, MemberState::Joining);
+        assert_eq!(
+            plan(&schema, &members, own.host, |_| true),
+            Ok(Vec::new()),
+            "nobody comes or goes"
+        );
+        let members = members.after(&MemberChange::Put(own.clone())).unwrap();
+        let planned = plan(&schema, &members, own.host, |_| true).unwrap();
+        let keyspaces: BTreeSet<&str> = planned.iter().map(|gain| &*gain.keyspace).collect();
+        assert_eq!(
+            keyspaces.into_iter().collect::<Vec<_>>(),
+            ["system_distributed", "system_traces"]
+        );
+        // Two replicas of (3000, 4000]: 5 and 1. The one that is not needed any more is 1, and only that one will do.
+        let down = Uuid::from_u128(1);
+        let refused = plan(&schema, &members, own.host, |host| host != down).unwrap_err();
+        assert!(
+            refused.contains("are on 127.0.0.1,") && refused.contains("start it"),
+            "{refused}"
+        );
+        let others = plan(&schema, &members, Uuid::from_u128(2), |_| true);
+        assert_eq!(others, Ok(Vec::new()), "who was there gains nothing");
+        // To have all of it again, it takes what is up.
+        let all = plan_rebuild(
+            &schema,
+            &members,
+            Uuid::from_u128(2),
+            Some("system_distributed"),
+            |host| host != down,
+        )
+        .unwrap();
+        let share: f64 = by_source(&all).values().sum();
+        assert!(share > 0.0 && all.iter().all(|gain| gain.gain.from.0 != down));
+    }
+}

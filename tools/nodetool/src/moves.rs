@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use clap::Args;
 
-use crate::api::{Copying, DryRun, Moves};
+use crate::api::{Copying, DryRun, MoveOperation, Moves};
 use crate::client::Client;
 use crate::run::fetch;
 
@@ -131,7 +131,13 @@ fn print(out: &mut dyn Write, moves: &Moves) -> fmt::Result {
         writeln!(out, "Receiving")?;
         print_copying(out, copying)?;
     }
-    let operation = moves.operation.as_ref().filter(|operation| !operation.has_ended);
+    let is_running = |operation: &&MoveOperation| !operation.has_ended;
+    // Who joins drives itself, and what it receives is said already.
+    let operation = moves
+        .operation
+        .as_ref()
+        .filter(is_running)
+        .filter(|_| moves.mode != "JOINING");
     if let Some(operation) = operation {
         writeln!(out, "For /{} to come or go", operation.address)?;
         for (address, copying) in &operation.nodes {

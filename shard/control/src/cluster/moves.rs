@@ -33,10 +33,10 @@ use super::{Cluster, ClusterView};
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long another node has to answer one.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Pause before copying is begun anew after it has failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Rounds of gossip before what has failed is begun anew: time for the nodes to hear of each other.
+const RETRY_ROUNDS: u32 = 5;
 
 /// For so many heartbeats of group 0 a node that has left goes on to take part in it.
 const GOODBYE_HEARTBEATS: u32 = 3;
@@ -192,6 +192,10 @@ impl Cluster {
         self.state_of(self.own().host) == Some(MemberState::Joining)
     }
 
+    fn retry_pause(&self) -> Duration {
+        self.options.gossip_interval * RETRY_ROUNDS
+    }
+
     fn state_of(&self, host: Uuid) -> Option<MemberState> {
         self.group.members().nodes.get(&host).map(|member| member.state)
     }
@@ -202,7 +206,7 @@ impl Cluster {
             let changed = self.group.change_members(&MemberChange::SetState(host, to)).await;
             let Err(reason) = changed else { return };
             warn!(%reason, state = ?to, "a node cannot go on yet");
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep(self.retry_pause()).await;
         }
     }
 
@@ -246,7 +250,7 @@ impl Cluster {
                 Ok(()) => self.go_on(own, MemberState::Joining, MemberState::Arriving).await,
                 Err(reason) => {
                     warn!(%reason, "copying what this node will own has failed; it is tried again");
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    tokio::time::sleep(self.retry_pause()).await;
                 }
             }
         }
@@ -264,7 +268,10 @@ impl Cluster {
     /// The former owners are written no more; to be called once clients are served.
     pub async fn settle_in(&self) {
         let own = self.own().host;
-        self.go_on(own, MemberState::Arriving, MemberState::Normal).await;
+        if self.state_of(own) == Some(MemberState::Arriving) {
+            self.all_act_by_it().await;
+            self.go_on(own, MemberState::Arriving, MemberState::Normal).await;
+        }
     }
 
     async fn copy_here(&self) -> Result<(), String> {
@@ -325,7 +332,7 @@ impl Cluster {
             };
             if let Err(reason) = removed {
                 warn!(%reason, "this node is a member still");
-                tokio::time::sleep(RETRY_PAUSE).await;
+                tokio::time::sleep(self.retry_pause()).await;
             }
         }
         info!("DECOMMISSIONED");
@@ -364,6 +371,7 @@ impl Cluster {
         let own = self.own().host;
         let position = self.group.position().members;
         let mut sessions: BTreeMap<Uuid, (Uuid, Option<Instant>)> = BTreeMap::new();
+        let mut complained = Instant::now();
         loop {
             if self.state_of(host) != Some(MemberState::Leaving) {
                 return Err(format!("{host} does not leave any more"));
@@ -371,7 +379,7 @@ impl Cluster {
             let mut others = self.others();
             others.extend((own != host).then_some((own, self.own().internode)));
             others.retain(|(other, _)| *other != host);
-            let mut are_done = true;
+            let (mut are_done, mut silent) = (true, Vec::new());
             for (other, address) in others {
                 let (session, rests_until) = sessions.entry(other).or_insert((Uuid::new_v4(), None));
                 if rests_until.is_some_and(|until| Instant::now() < until) {
@@ -388,6 +396,9 @@ impl Cluster {
                     false => {
                         let answer: Result<Gained, CallError> =
                             self.peers.call(address, Verb::Gain, &asked, ASK_TIMEOUT).await;
+                        if answer.is_err() {
+                            silent.push(address);
+                        }
                         answer.unwrap_or_default()
                     }
                 };
@@ -397,7 +408,8 @@ impl Cluster {
                     Some(Err(reason)) => {
                         are_done = false;
                         warn!(%reason, node = %address, "a node could not copy what it gains; it tries again");
-                        (*session, *rests_until) = (Uuid::new_v4(), Some(Instant::now() + RETRY_PAUSE));
+                        (*session, *rests_until) =
+                            (Uuid::new_v4(), Some(Instant::now() + self.retry_pause()));
                     }
                 }
                 self.note(|operation| {
@@ -406,6 +418,13 @@ impl Cluster {
             }
             if are_done {
                 return Ok(());
+            }
+            if !silent.is_empty() && complained.elapsed() >= COMPLAINT_INTERVAL {
+                complained = Instant::now();
+                warn!(
+                    ?silent,
+                    "waiting for nodes that are to copy what they gain: start them"
+                );
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -493,13 +493,7 @@ async fn members_come_and_go_when_others_have_what_they_own() {
     })
     .await;
     all[0].cluster.stay(member(4).host).await.unwrap();
-    assert!(
-        leaving
-            .await
-            .unwrap()
-            .unwrap_err()
-            .contains("does not leave any more")
-    );
+    leaving.await.unwrap().unwrap_err();
     fourth.cluster.decommission().await.unwrap();
     assert!(fourth.cluster.has_left());
     assert_eq!(fourth.rows.withdrawn.load(Ordering::Relaxed), 1);
