@@ -16,7 +16,7 @@ pub const LUA_MEMORY_MAX: usize = 4 << 20;
 pub const LUA_MEMORY_KEPT_MAX: usize = 256 << 10;
 
 /// Fuel of one call of a WebAssembly function: about one for each instruction, and one for each 8 bytes that bulk
-/// instructions write.
+/// instructions write. Measured: 10 to 15 ms.
 pub const WASM_FUEL_MAX: u64 = 10_000_000;
 
 /// Bytes of the memory of one WebAssembly function.

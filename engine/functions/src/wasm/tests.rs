@@ -70,7 +70,7 @@ fn function(signature: &Signature, name: &str, body: &str) -> Arc<FunctionDefini
         argument_names: (0..signature.arguments.len())
             .map(|index| format!("a{index}").as_str().into())
             .collect(),
-        argument_types: signature.arguments.clone().into(),
+        argument_types: signature.arguments.clone(),
         return_type: signature.result.clone(),
         called_on_null: signature.called_on_null,
         language: "wasm".into(),
