@@ -128,6 +128,21 @@ def test_timeouts_by_nodetool(server, session):
     assert row.value == "16MiB/s"
     assert "16 MB/s" in server.nodetool("getcompactionthroughput") or "16" in server.nodetool("getcompactionthroughput")
     server.nodetool("setcompactionthroughput", "64")
+    assert server.nodetool("getstreamthroughput", "-m") == "Current stream throughput: 24.0 MiB/s\n"
+    server.nodetool("setstreamthroughput", "200")
+    assert server.nodetool("getstreamthroughput") == "Current stream throughput: 200 Mb/s\n"
+    server.nodetool("setstreamthroughput", "-m", "24")
+
+
+def test_hints_by_nodetool(server):
+    assert server.nodetool("statushandoff") == "Hinted handoff is running\n"
+    server.nodetool("disablehandoff")
+    assert server.nodetool("statushandoff") == "Hinted handoff is not running\n"
+    server.nodetool("enablehandoff")
+    for verb in ["pausehandoff", "resumehandoff", "truncatehints"]:
+        assert server.nodetool(verb) == ""
+    assert server.nodetool("listpendinghints") == "This node does not have any pending hints\n"
+    assert "127.0.0.99" in refused(server, "truncatehints", "127.0.0.99")
 
 
 def test_levels_of_logs_by_nodetool(server):

@@ -84,6 +84,8 @@ impl Admin {
             .route("/v1/node/binary", get(binary_status).post(set_binary))
             .merge(crate::backup::routes())
             .merge(crate::compaction::routes())
+            .merge(crate::endpoints::routes())
+            .merge(crate::hints::routes())
             .merge(crate::indexes::routes())
             .merge(crate::moves::routes())
             .merge(crate::ring::routes())

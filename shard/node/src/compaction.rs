@@ -175,6 +175,7 @@ impl Node {
 
     /// Removes from a table what does not belong to this node.
     pub async fn cleanup(self: &Rc<Self>, table: TableId) -> Result<(), String> {
+        self.flush(table).await?;
         let owned = self.owned_ranges(table);
         self.open_database()?.cleanup(table, owned).await.map_err(to_text)
     }

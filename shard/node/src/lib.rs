@@ -17,6 +17,7 @@ pub mod connection;
 pub mod control;
 mod counters;
 mod ddl;
+mod endpoints;
 pub mod execute;
 mod explain;
 mod figures;

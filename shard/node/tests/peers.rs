@@ -815,3 +815,32 @@ fn a_copy_of_a_batch_outlives_the_node_that_keeps_it() {
     assert_eq!(replayed, [1.0, 1.0]);
     assert_eq!((own_rows(&cluster, 1), own_rows(&cluster, 2)), (21, 21));
 }
+
+#[test]
+fn every_node_says_where_a_partition_lies() {
+    let cluster = cluster(2);
+    let mut client = cluster.connect(0);
+    make(
+        &cluster,
+        &mut client,
+        "CREATE TABLE ks.two (a int, b text, PRIMARY KEY ((a, b)))",
+    );
+    let ask = |at: usize, table: &str, key: &str| cluster.members[at].node.endpoints("ks", table, key);
+    for key in 0..10 {
+        let found = ask(0, "t", &key.to_string()).unwrap();
+        assert_eq!(found.len(), 2);
+        assert!((1..3).all(|at| ask(at, "t", &key.to_string()).as_ref() == Ok(&found)));
+    }
+    assert_eq!(ask(1, "two", "7:x").unwrap().len(), 2);
+    assert_eq!(
+        ask(1, "two", "7").unwrap_err(),
+        "'7' has 1 of the key's 2 columns; write them with a : between"
+    );
+    assert!(ask(1, "t", "seven").unwrap_err().starts_with("'seven' is no k: "));
+    assert_eq!(
+        ask(1, "none", "7").unwrap_err(),
+        "Unknown table 'none' in keyspace 'ks'"
+    );
+    let unknown = cluster.members[1].node.endpoints("nowhere", "t", "7");
+    assert_eq!(unknown.unwrap_err(), "Unknown keyspace 'nowhere'");
+}

@@ -344,7 +344,7 @@ fn a_link_that_breaks_is_made_again_and_one_that_stays_broken_ends_it_with_what_
     }
     cluster.run(Duration::from_millis(100));
     cluster.kill(1);
-    cluster.run(Duration::from_secs(90));
+    cluster.run(Duration::from_secs(180));
     let error = outcome.take().unwrap().unwrap_err();
     assert_eq!(error.done, halves[..1]);
     assert!(

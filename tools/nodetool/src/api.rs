@@ -34,6 +34,11 @@
 //! POST /v1/compaction/throughput?bytes_per_second=N Done; 0 for no limit
 //! GET  /v1/compaction/automatic[?keyspace=K[&table=T]]                  AutomaticCompactions
 //! POST /v1/compaction/automatic?enabled=true|false[&keyspace=K[&table=T]]  Done
+//! GET  /v1/cluster/endpoints?keyspace=K&table=T&key=KEY  Endpoints
+//! GET  /v1/hints                                    Hints
+//! POST /v1/hints/enable?enabled=true|false          Done, until the next start
+//! POST /v1/hints/pause?paused=true|false            Done, until the next start
+//! POST /v1/hints/truncate[?address=A]               Done
 //! GET  /v1/settings                                 SettingList
 //! POST /v1/settings?KEY=VALUE[&KEY=VALUE]           Done, once all of them hold on all shards, until the next start
 //! GET  /v1/guardrails                               GuardrailList
@@ -72,6 +77,47 @@ pub use cluster::*;
 pub use moves::*;
 
 use serde::{Deserialize, Serialize};
+
+/// Answer of `GET /v1/cluster/endpoints`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Addresses of a partition's replicas, the primary one first.
+    pub endpoints: Vec<String>,
+}
+
+/// Answer of `GET /v1/hints`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Hints {
+    /// Hints are kept.
+    pub enabled: bool,
+    /// None are delivered.
+    #[serde(default)]
+    pub paused: bool,
+    /// Data centers whose nodes get none.
+    #[serde(default)]
+    pub disabled_datacenters: Vec<String>,
+    /// Those that wait.
+    pub pending: Vec<PendingHints>,
+}
+
+/// Hints that wait for one node.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct PendingHints {
+    /// The node.
+    pub host_id: String,
+    /// Where other nodes reach it; this and the next ones are absent when it is not known any more.
+    pub address: Option<String>,
+    /// Rack.
+    pub rack: Option<String>,
+    /// Data center.
+    pub datacenter: Option<String>,
+    /// It is held to be up.
+    pub is_alive: Option<bool>,
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
 
 /// Answer of `GET /v1/settings`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

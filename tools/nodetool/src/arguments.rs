@@ -154,6 +154,34 @@ pub(crate) enum Verb {
         /// MiB/s
         throughput: u64,
     },
+    /// Print the addresses of a partition's replicas
+    Getendpoints {
+        /// Keyspace
+        keyspace: String,
+        /// Table
+        table: String,
+        /// Partition key; with : between the values of several columns
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+    },
+    /// Print whether hints are kept for nodes that miss writes
+    Statushandoff,
+    /// Keep hints for nodes that miss writes
+    Enablehandoff,
+    /// Keep no hints any more, until the next start; those that are kept are delivered
+    Disablehandoff,
+    /// Deliver no hints for now
+    Pausehandoff,
+    /// Deliver hints again
+    Resumehandoff,
+    /// Print for which nodes hints wait
+    Listpendinghints,
+    /// Remove the hints that wait, of all nodes or of some
+    Truncatehints {
+        /// Addresses of nodes
+        #[arg(value_name = "ENDPOINT")]
+        addresses: Vec<String>,
+    },
     /// Print what the node may stream to others, in megabits per second
     Getstreamthroughput {
         /// In MiB/s

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use crate::api::{ClusterDescription, GossipState, NodeState, RangeList, RingList, RingToken, Suspicions};
+use crate::api::{
+    ClusterDescription, Endpoints, GossipState, NodeState, RangeList, RingList, RingToken, Suspicions,
+};
 use crate::client::Client;
 use crate::format::file_size;
 use crate::run::fetch;
@@ -236,4 +238,15 @@ pub(crate) fn describe_ring(client: &Client, keyspace: &str) -> Result<String, S
         ));
     }
     Ok(text)
+}
+
+/// Prints where a partition lies.
+pub(crate) fn endpoints(client: &Client, keyspace: &str, table: &str, key: &str) -> Result<String, String> {
+    let query = [("keyspace", keyspace), ("table", table), ("key", key)];
+    let found: Endpoints = fetch(client.get("/v1/cluster/endpoints", &query))?;
+    Ok(found
+        .endpoints
+        .iter()
+        .map(|address| format!("{address}\n"))
+        .collect())
 }

@@ -19,6 +19,7 @@ mod client;
 mod cluster;
 mod compaction;
 mod format;
+mod hints;
 mod indexes;
 mod info;
 mod moves;

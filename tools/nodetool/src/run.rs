@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use crate::api::{ClusterStatus, Done, NodeInfo, TableStatistics, Version};
 use crate::arguments::{self, Arguments, OutputFormat, TableStatsArguments, Target, Verb};
 use crate::client::{self, Client};
-use crate::{absent, backup, cluster, compaction, indexes, info, moves, settings, status, tablestats, views};
+use crate::{
+    absent, backup, cluster, compaction, hints, indexes, info, moves, settings, status, tablestats, views,
+};
 
 const SUCCESS: u8 = 0;
 /// The node could not be reached or refused.
@@ -181,6 +183,23 @@ fn perform(arguments: &Arguments) -> Result<String, String> {
         }
         Verb::Settimeout { kind, millis } => {
             text = settings::set_timeout(&client, kind, *millis)?;
+            Ok(())
+        }
+        Verb::Getendpoints { keyspace, table, key } => {
+            text = cluster::endpoints(&client, keyspace, table, key)?;
+            Ok(())
+        }
+        Verb::Statushandoff => {
+            text = hints::status(&client)?;
+            Ok(())
+        }
+        Verb::Enablehandoff => hints::enable(&client, true).map(|_| Ok(()))?,
+        Verb::Disablehandoff => hints::enable(&client, false).map(|_| Ok(()))?,
+        Verb::Pausehandoff => hints::pause(&client, true).map(|_| Ok(()))?,
+        Verb::Resumehandoff => hints::pause(&client, false).map(|_| Ok(()))?,
+        Verb::Truncatehints { addresses } => hints::truncate(&client, addresses).map(|_| Ok(()))?,
+        Verb::Listpendinghints => {
+            text = hints::list_pending(&client)?;
             Ok(())
         }
         Verb::Getstreamthroughput { mib, precise } => {

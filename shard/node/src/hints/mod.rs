@@ -98,7 +98,8 @@ pub(crate) struct HintStore {
     /// The task of [`delivery`] runs.
     is_running: Cell<bool>,
     is_paused: Cell<bool>,
-    is_off: Cell<bool>,
+    /// [`Node::enable_hints`] was told so; else the configuration holds.
+    is_enabled: Cell<Option<bool>>,
     /// Since when peers are down.
     down_since: RefCell<FxHashMap<HostId, Instant>>,
     /// Tables with the moment of their last truncation in this life, in microseconds: what is older is not delivered.
@@ -290,7 +291,7 @@ impl Node {
             .disabled_datacenters
             .iter()
             .any(|own| **own == *peer.datacenter);
-        if !options.enabled || self.hints.is_off.get() || is_off {
+        if !self.keeps_hints() || is_off {
             return Err(Dropped::Off);
         }
         let down = self.hints.down_since.borrow().get(&replica).copied();
@@ -425,7 +426,22 @@ impl Node {
 
     /// Keeps hints on this shard from now on, or none; those that are kept are delivered all the same.
     pub fn enable_hints(&self, is_enabled: bool) {
-        self.hints.is_off.set(!is_enabled);
+        self.hints.is_enabled.set(Some(is_enabled));
+    }
+
+    /// Hints are kept, unless the configuration or [`Node::enable_hints`] forbids it.
+    pub fn keeps_hints(&self) -> bool {
+        self.hints.is_enabled.get().unwrap_or(self.options.hints.enabled)
+    }
+
+    /// Data centers whose nodes get none.
+    pub fn datacenters_without_hints(&self) -> Vec<String> {
+        self.options.hints.disabled_datacenters.clone()
+    }
+
+    /// [`Node::pause_hints`] holds.
+    pub fn hints_are_paused(&self) -> bool {
+        self.hints.is_paused.get()
     }
 
     /// Delivers no hints of this shard, or goes on.

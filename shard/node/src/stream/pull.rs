@@ -27,8 +27,8 @@ use crate::slots::Slots;
 use crate::views::split;
 
 /// Tries of one page before a pull is given up.
-const TRIES_MAX: u32 = 8;
-/// Pause before the next try: at first and at most. All together about half a minute.
+const TRIES_MAX: u32 = 16;
+/// Pause before the next try: at first and at most. All together almost two minutes: a source may be started anew meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Writes of one page that may wait for room or for a sync.
@@ -392,5 +392,8 @@ impl Page {
 
 /// It may be different a little later.
 fn may_pass(failure: &ReplicaFailure) -> bool {
-    matches!(failure.reason, FailureReason::Timeout | FailureReason::Overloaded)
+    matches!(
+        failure.reason,
+        FailureReason::Timeout | FailureReason::Overloaded | FailureReason::NodeDown
+    )
 }

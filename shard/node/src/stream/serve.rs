@@ -159,6 +159,10 @@ impl Node {
 
     /// Everything that this shard has there, up to the size of a page: what is deleted and what expires too.
     async fn read_page(&self, fetch: &Fetch, rate: Option<u64>) -> Result<ReadResult, ReplicaFailure> {
+        if self.is_storage_draining() {
+            let text = "the node is being stopped";
+            return Err(ReplicaFailure::new(FailureReason::NodeDown, text));
+        }
         self.check_streamed(fetch.table)?;
         let (start, first_partition_slices) = match &fetch.begin {
             None => (RingPosition::AfterToken(fetch.part.after), None),

@@ -693,3 +693,57 @@ Receiving
     let (_, out, _) = against(&[("GET /v1/cluster/moves", 200, idle)], "removenode status");
     assert_eq!(out, "RemovalStatus: No token removals in process.\n");
 }
+
+#[test]
+fn hints_are_shown_and_ruled() {
+    const NONE: &str = r#"{"enabled": false, "disabled_datacenters": ["dc2"], "pending": []}"#;
+    let asked = [("GET /v1/hints", 200, NONE)];
+    assert_eq!(
+        against(&asked, "statushandoff").1,
+        "Hinted handoff is not running\nData center dc2 is disabled\n"
+    );
+    assert_eq!(
+        against(&asked, "listpendinghints").1,
+        "This node does not have any pending hints\n"
+    );
+    let some = r#"{"enabled": true, "pending": [
+        {"host_id": "77f3", "address": "127.0.0.2", "rack": "r1", "datacenter": "dc1", "is_alive": false, "files": 3,
+         "bytes": 2048},
+        {"host_id": "88", "files": 1, "bytes": 1}]}"#;
+    let (_, text, _) = against(&[("GET /v1/hints", 200, some)], "listpendinghints");
+    let words: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(words[1][..6], ["77f3", "127.0.0.2", "r1", "dc1", "DOWN", "3"]);
+    assert_eq!(
+        words[2][..6],
+        ["88", "Unknown", "Unknown", "Unknown", "Unknown", "1"]
+    );
+    for (request, line) in [
+        ("POST /v1/hints/enable?enabled=true", "enablehandoff"),
+        ("POST /v1/hints/enable?enabled=false", "disablehandoff"),
+        ("POST /v1/hints/pause?paused=true", "pausehandoff"),
+        ("POST /v1/hints/pause?paused=false", "resumehandoff"),
+        ("POST /v1/hints/truncate", "truncatehints"),
+        (
+            "POST /v1/hints/truncate?address=127.0.0.2",
+            "truncatehints 127.0.0.2",
+        ),
+    ] {
+        assert_eq!(against(&[(request, 200, "{}")], line).0, 0, "{line}");
+    }
+}
+
+#[test]
+fn a_partition_is_found() {
+    let asked = [(
+        "GET /v1/cluster/endpoints?keyspace=k&table=t&key=-1%3Aa",
+        200,
+        r#"{"endpoints": ["127.0.0.1", "127.0.0.3"]}"#,
+    )];
+    assert_eq!(
+        against(&asked, "getendpoints k t -1:a").1,
+        "127.0.0.1\n127.0.0.3\n"
+    );
+}
