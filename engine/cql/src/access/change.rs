@@ -131,15 +131,17 @@ impl AccessChange {
 }
 
 impl AccessControl {
-    /// What holds after a schema change to `next` that made `created` on behalf of `creator`: who makes something may
-    /// do everything with it, and what is gone is nobody's. None when nothing changes.
+    /// What holds after a schema change to `next` that gave some resources other names, and made `created` on behalf of
+    /// `creator`: who makes something may do everything with it, and what is gone is nobody's. None when nothing changes.
     pub fn after_schema_change(
         &self,
         next: &Schema,
+        renamed: &[(Resource, Resource)],
         created: Vec<Resource>,
         creator: Option<&Arc<str>>,
     ) -> Option<AccessControl> {
         let mut after = self.clone();
+        after.rename(renamed);
         after.revoke_where(|resource| !resource.is_in(next));
         if let Some(creator) = creator.filter(|creator| self.roles.contains_key(*creator)) {
             for resource in created {

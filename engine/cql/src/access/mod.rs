@@ -122,6 +122,17 @@ impl AccessControl {
         self.permissions.retain(|_, granted| !granted.is_empty());
     }
 
+    /// What is granted on a resource whose name has changed, under its new name. Pairs of old and new names.
+    fn rename(&mut self, renamed: &[(Resource, Resource)]) {
+        for granted in self.permissions.values_mut() {
+            for (old, new) in renamed {
+                if let Some(permissions) = granted.remove(old) {
+                    granted.entry(new.clone()).or_default().add(permissions);
+                }
+            }
+        }
+    }
+
     /// The service level of `role`: the strictest of those that are attached to it or to what is granted to it, option by
     /// option.
     pub fn service_level_of(&self, role: &str) -> ServiceLevel {

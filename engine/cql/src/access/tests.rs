@@ -55,11 +55,13 @@ impl World {
         let id = Uuid::from_u128(self.changes);
         let change = SchemaChange::prepare(&statement, None, id).unwrap().unwrap();
         let created = change.created(&self.schema);
-        self.schema = change.apply(&self.schema, 1).unwrap().unwrap();
+        let next = change.apply(&self.schema, 1).unwrap().unwrap();
+        let renamed = change.renamed(&self.schema, &next);
+        self.schema = next;
         let role = role.map(Arc::from);
         let after = self
             .access
-            .after_schema_change(&self.schema, created, role.as_ref());
+            .after_schema_change(&self.schema, &renamed, created, role.as_ref());
         self.access = after.unwrap_or_else(|| self.access.clone());
     }
 
@@ -409,6 +411,45 @@ fn described_statements_make_the_same_again() {
         }
     }
     assert_eq!(again.access, world.access);
+}
+
+#[test]
+fn what_is_granted_on_a_function_outlives_changes_of_its_types() {
+    let mut world = World::new();
+    for text in [
+        "CREATE TYPE ks.inner (a int)",
+        "CREATE TYPE ks.outer (i frozen<inner>)",
+        "CREATE FUNCTION ks.f (o outer) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 1'",
+        "CREATE FUNCTION ks.f (i list<inner>) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 2'",
+        "CREATE FUNCTION ks.f (n int) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 3'",
+    ] {
+        world.schema(text, None);
+    }
+    world.run("root", "CREATE ROLE ada");
+    let grants = [
+        "GRANT EXECUTE ON FUNCTION ks.f(outer) TO ada",
+        "GRANT ALTER ON FUNCTION ks.f(list<inner>) TO ada",
+        "GRANT DROP ON FUNCTION ks.f(int) TO ada",
+    ];
+    for text in grants {
+        world.run("root", text);
+    }
+    let of_ada = |world: &World| world.access.permissions["ada"].clone();
+    for text in [
+        "ALTER TYPE ks.inner ADD b text",
+        "ALTER TYPE ks.outer RENAME i TO j",
+    ] {
+        let before = of_ada(&world);
+        world.schema(text, None);
+        assert_ne!(of_ada(&world), before, "{text}");
+    }
+    let granted = of_ada(&world);
+    assert_eq!(granted.len(), 3);
+    // To grant the same again changes nothing: these are the names.
+    for text in grants {
+        world.run("root", text);
+    }
+    assert_eq!(of_ada(&world), granted);
 }
 
 #[test]

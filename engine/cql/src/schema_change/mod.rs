@@ -300,6 +300,16 @@ impl SchemaChange {
         }
     }
 
+    /// What permissions know by another name after the change: functions and aggregates that take a type which ALTER TYPE
+    /// changes, for its fields are part of the name. Each with its old and its new name.
+    pub fn renamed(&self, before: &Schema, after: &Schema) -> Vec<(Resource, Resource)> {
+        let keyspaces = (before.keyspace(&self.keyspace), after.keyspace(&self.keyspace));
+        match (&self.action, keyspaces) {
+            (Action::AlterType(_), (Some(before), Some(after))) => user_type::renamed(before, after),
+            _ => Vec::new(),
+        }
+    }
+
     /// Makes a user-defined function or aggregate.
     pub fn creates_function(&self) -> bool {
         matches!(

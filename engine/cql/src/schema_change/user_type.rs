@@ -7,6 +7,7 @@ use super::type_use::{TypeMap, in_order_of_use, uses_type, with_definitions};
 use super::types::{TypeScope, check_size, resolve_type};
 use super::{Action, SchemaChange, aggregate, function, keyspace, names};
 use crate::CqlError;
+use crate::access::Resource;
 use crate::ast::{self, AlterType, CreateType, FieldDefinition, Name, RawType};
 use ceto_model::types::quote_identifier;
 use ceto_model::{CqlType, Keyspace, Schema, Table, UserType, UserTypeField};
@@ -169,6 +170,25 @@ pub(super) fn alter(
         }
         None => Ok(None),
     }
+}
+
+/// Functions and aggregates whose arguments are of a type that is another in `after`, as permissions name them there.
+pub(super) fn renamed(before: &Keyspace, after: &Keyspace) -> Vec<(Resource, Resource)> {
+    let functions = before.functions.functions();
+    let functions = functions.map(|function| (&function.name, &function.argument_types));
+    let aggregates = before.functions.aggregates();
+    let aggregates = aggregates.map(|aggregate| (&aggregate.name, &aggregate.argument_types));
+    let named = functions.chain(aggregates).map(|(name, types)| {
+        let changed: Vec<CqlType> = types
+            .iter()
+            .map(|cql_type| with_definitions(cql_type, &after.types))
+            .collect();
+        (
+            Resource::function(&before.name, name, types),
+            Resource::function(&before.name, name, &changed),
+        )
+    });
+    named.filter(|(old, new)| old != new).collect()
 }
 
 /// `keyspace.name`, quoted where needed.

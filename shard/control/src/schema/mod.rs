@@ -254,10 +254,11 @@ impl SchemaService {
         next.version = schema_rows::version(&next);
         let event = change.event(&state.schema);
         let created = change.created(&state.schema);
+        let renamed = change.renamed(&state.schema, &next);
         let schema = Arc::new(next);
         let creator = role.filter(|_| self.options.access.authorizes);
         let mut access = state.access.clone();
-        if let Some(changed) = access.after_schema_change(&schema, created, creator) {
+        if let Some(changed) = access.after_schema_change(&schema, &renamed, created, creator) {
             mutations.extend(access_mutations(state, &changed, timestamp));
             access = Arc::new(changed);
         }
@@ -388,7 +389,9 @@ impl SchemaService {
                 continue;
             }
             // A role without a table, a permission without a role: nobody's.
-            let pruned = state.access.after_schema_change(&state.schema, Vec::new(), None);
+            let pruned = state
+                .access
+                .after_schema_change(&state.schema, &[], Vec::new(), None);
             let is_pruned = pruned.is_some();
             let mut access = pruned.unwrap_or_else(|| (*state.access).clone());
             let needs_role = self.options.access.requires_login && access.roles.is_empty();
