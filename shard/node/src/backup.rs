@@ -225,6 +225,8 @@ impl Node {
     ) -> Result<usize, String> {
         let database = self.database().map_err(|failure| failure.message)?;
         let count = sstables.len();
+        let allowed = self.settings().guardrails.check_bulk_load();
+        allowed.map_err(|error| error.to_string())?;
         self.check_imports(table, &sstables, options.verify).await?;
         for descriptor in sstables {
             let from = descriptor.clone();

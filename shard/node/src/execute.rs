@@ -459,6 +459,9 @@ fn check_features(context: &RequestContext, statement: &Prepared) -> Result<(), 
         guardrails
             .check_consistency(is_read, level, &table.keyspace, warnings)
             .map_err(cql_error)?;
+        guardrails
+            .check_intersection(statement.features(), level, &table.keyspace, warnings)
+            .map_err(cql_error)?;
     }
     guardrails
         .check_statement(statement.features(), &table.keyspace)

@@ -18,6 +18,11 @@ use ceto_model::{Consistency, Table};
 pub use self::table::{Guardrails, Threshold};
 use crate::system::definitions::SYSTEM_KEYSPACES;
 
+const INTERSECTION: &str = "Filtering query with intersection on mutable columns at consistency level requiring coordinator reconciliation";
+const INTERSECTION_REASON: &str = "Filtering queries involving an intersection on multiple mutable (i.e. non-key) columns over \
+     unrepaired data at read consistency levels that would require coordinator reconciliation may violate the guarantees \
+     of those consistency levels.";
+
 /// What a client is told beside its answer.
 type Warnings = Vec<String>;
 
@@ -55,6 +60,43 @@ impl Guardrails {
             ),
         ];
         refuse_first(&flags)
+    }
+
+    /// A SELECT that tests several columns which can change, on several replicas: each may miss another write, and say no
+    /// to a row that they make together.
+    pub(crate) fn check_intersection(
+        &self,
+        features: StatementFeatures,
+        level: Consistency,
+        keyspace: &str,
+        warnings: &mut Warnings,
+    ) -> Result<(), CqlError> {
+        let is_of_one = matches!(level, Consistency::One | Consistency::LocalOne);
+        if !features.mutable_intersection || is_of_one || is_system(keyspace) {
+            return Ok(());
+        }
+        let guardrail = "intersect_filtering_query";
+        if !self.intersect_filtering_query_enabled {
+            return Err(violated(
+                guardrail,
+                &format!("{INTERSECTION} is not allowed. {INTERSECTION_REASON}"),
+            ));
+        }
+        if self.intersect_filtering_query_warned {
+            warnings.push(recommended(guardrail, INTERSECTION, INTERSECTION_REASON));
+        }
+        Ok(())
+    }
+
+    /// Loading sstables into a table.
+    pub(crate) fn check_bulk_load(&self) -> Result<(), CqlError> {
+        match self.bulk_load_enabled {
+            true => Ok(()),
+            false => Err(violated(
+                "bulk_load_enabled",
+                "Bulk loading of SSTables is not allowed. Bulk loading of SSTables might potentially destabilize the node.",
+            )),
+        }
     }
 
     /// The consistency level of a statement on a table of `keyspace`.

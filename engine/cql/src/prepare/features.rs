@@ -14,6 +14,9 @@ pub struct StatementFeatures {
     pub user_timestamp: bool,
     /// Reads a list before it is written.
     pub list_read: bool,
+    /// Tests several columns that can change, with ALLOW FILTERING: replicas that miss one write each may all say no to a
+    /// row that they make together.
+    pub mutable_intersection: bool,
 }
 
 impl StatementFeatures {
@@ -22,6 +25,7 @@ impl StatementFeatures {
             PreparedKind::Select(select) => Self {
                 allow_filtering: select.allow_filtering,
                 group_by: select.group_by.is_some(),
+                mutable_intersection: select.allow_filtering && select.restrictions.intersects_mutable,
                 ..Self::default()
             },
             PreparedKind::Modification(modification) => Self::of_modification(modification),
@@ -57,6 +61,7 @@ impl StatementFeatures {
             group_by: self.group_by || other.group_by,
             user_timestamp: self.user_timestamp || other.user_timestamp,
             list_read: self.list_read || other.list_read,
+            mutable_intersection: self.mutable_intersection || other.mutable_intersection,
         }
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Restrictions {
     pub(crate) restricts_clustering: bool,
     /// Some regular column is restricted.
     pub(crate) restricts_regular: bool,
+    /// Rows have to pass tests on several columns that can change, beyond what an index answers.
+    pub(crate) intersects_mutable: bool,
 }
 
 /// The right side of IN.
@@ -108,6 +110,17 @@ fn refuse_expression(table: &Table, index: &Name, has_others: bool, kind: Statem
             format!("Only CUSTOM indexes may be used in custom index expressions, {index} is not valid")
         }
     })
+}
+
+/// More than one column is tested whose value can change; one static column beside any other will do.
+fn is_mutable_intersection(table: &Table, filters: &[Filter]) -> bool {
+    let kinds = || {
+        let columns = filters.iter().flat_map(|filter| &filter.columns);
+        columns.map(|column| table.columns()[*column].kind)
+    };
+    let is_key = |kind: &ColumnKind| matches!(kind, ColumnKind::PartitionKey | ColumnKind::Clustering);
+    let has_static = kinds().any(|kind| kind == ColumnKind::Static);
+    kinds().filter(|kind| !is_key(kind)).count() > 1 || has_static && kinds().count() > 1
 }
 
 impl Restrictions {
@@ -179,6 +192,7 @@ impl Restrictions {
         }
         let clustering = ClusteringRestrictions::prepare(table, &mut merged, kind, only_statics, &filters)?;
         let mut index = None;
+        let mut needs_filtering = true;
         let mut analyzing = Vec::new();
         if let Some(candidates) = candidates {
             let is_test = |filter: &Filter| !matches!(filter.test, FilterTest::Token(..));
@@ -199,8 +213,10 @@ impl Restrictions {
                 return Err(CqlError::invalid(ALLOW_FILTERING));
             }
             index = verdict.choice;
+            needs_filtering = verdict.needs_filtering || index.is_none();
         }
         merged.into_filters(&mut filters);
+        let intersects_mutable = needs_filtering && is_mutable_intersection(table, &filters);
         index::analyze(&mut filters, &analyzing);
         let restrictions = Self {
             index,
@@ -209,6 +225,7 @@ impl Restrictions {
             filters,
             restricts_clustering,
             restricts_regular,
+            intersects_mutable,
         };
         if kind
             == (StatementKind::Select {

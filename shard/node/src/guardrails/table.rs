@@ -220,6 +220,12 @@ guardrails! {
         drop_truncate_table_enabled = true;
         /// GROUP BY.
         group_by_enabled = true;
+        /// Loading sstables into a table.
+        bulk_load_enabled = true;
+        /// Tests of several columns that can change, at a consistency level of several replicas.
+        intersect_filtering_query_enabled = true;
+        /// A warning of it.
+        intersect_filtering_query_warned = true;
         /// CREATE MATERIALIZED VIEW.
         materialized_views_enabled = true;
         /// A query by indexes that does not name the partition.

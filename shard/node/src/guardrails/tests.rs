@@ -52,6 +52,64 @@ fn allowed(guardrails: &Guardrails, text: &str) -> Warnings {
 }
 
 #[test]
+fn an_intersection_of_columns_that_can_change_is_warned_of() {
+    let mut schema = start();
+    for text in [
+        "CREATE TABLE wide (k int, c int, s int static, v int, w int, PRIMARY KEY (k, c))",
+        "CREATE INDEX ON wide (v)",
+    ] {
+        schema = change(&Guardrails::default(), &schema, text).0;
+    }
+    let judged = |guardrails: &Guardrails, condition: &str, level| {
+        let text = format!("SELECT * FROM wide WHERE {condition} ALLOW FILTERING");
+        let features = parse_and_prepare(&text, &schema, Some("ks")).unwrap().features();
+        let mut warnings = Warnings::new();
+        let outcome = guardrails.check_intersection(features, level, "ks", &mut warnings);
+        outcome
+            .map(|()| warnings.len())
+            .map_err(|error| error.to_string())
+    };
+    let (warned, quorum) = (Guardrails::default(), Consistency::Quorum);
+    assert_eq!(judged(&warned, "v = 1 AND w = 2", quorum), Ok(1));
+    assert_eq!(judged(&warned, "s = 1 AND w = 2", quorum), Ok(1));
+    assert_eq!(judged(&warned, "v = 1 AND w = 2", Consistency::LocalOne), Ok(0));
+    assert_eq!(judged(&warned, "w = 2", quorum), Ok(0));
+    assert_eq!(judged(&warned, "v = 1", quorum), Ok(0));
+    assert_eq!(judged(&warned, "c = 1 AND w = 2", quorum), Ok(0));
+    let refused = Guardrails {
+        intersect_filtering_query_enabled: false,
+        ..Guardrails::default()
+    };
+    let error = judged(&refused, "v = 1 AND w = 2", quorum).unwrap_err();
+    assert!(
+        error.starts_with("Guardrail intersect_filtering_query violated: Filtering query with"),
+        "{error}"
+    );
+    assert!(
+        error.contains("is not allowed. Filtering queries involving an intersection"),
+        "{error}"
+    );
+    let silent = Guardrails {
+        intersect_filtering_query_warned: false,
+        ..Guardrails::default()
+    };
+    assert_eq!(judged(&silent, "v = 1 AND w = 2", quorum), Ok(0));
+}
+
+#[test]
+fn sstables_are_loaded_only_where_that_is_allowed() {
+    assert!(Guardrails::default().check_bulk_load().is_ok());
+    let refused = Guardrails {
+        bulk_load_enabled: false,
+        ..Guardrails::default()
+    };
+    let error = refused.check_bulk_load().unwrap_err().to_string();
+    assert!(
+        error.starts_with("Guardrail bulk_load_enabled violated: Bulk loading of SSTables is not allowed.")
+    );
+}
+
+#[test]
 fn thresholds_warn_and_fail() {
     let one_two = Threshold { warn: 1, fail: 2 };
     let guardrails = Guardrails {
