@@ -492,13 +492,38 @@ mod tests {
         assert_eq!(config.commitlog_sync_period, Period::from_millis(2000));
         assert_eq!(config.commitlog_segment_size, DataSize::from_mebibytes(64));
         assert_eq!(config.max_mutation_size, Some(DataSize::from_kibibytes(512)));
-        let note = "commitlog_sync_period_in_ms is the former name of commitlog_sync_period; write \
+        let note = "commitlog_sync_period_in_ms is another name of commitlog_sync_period; write \
                     commitlog_sync_period: 2000ms";
         assert!(notes.iter().any(|found| found == note), "{notes:?}");
         let error = |text: &str| Config::parse(text).unwrap_err().to_string();
         let both = error("commitlog_total_space_in_mb: 64\ncommitlog_total_space: 1GiB");
         assert!(both.contains("given too"), "{both}");
         assert!(error("commitlog_total_space_in_mb: 8GiB").contains("write commitlog_total_space: 10MiB"));
+    }
+
+    #[test]
+    fn names_of_scylladb_and_keys_without_effect_are_taken_with_a_note() {
+        let text = "enable_user_defined_functions: true\nuser_defined_function_time_limit_ms: 50\n\
+                    max_concurrent_requests_per_shard: 100\ncompaction_throughput_mb_per_sec: 0\n\
+                    query_page_size_in_bytes: 65536\nuser_defined_functions_threads_enabled: false";
+        let (config, notes) = Config::parse_with_notes(text, &[]).unwrap();
+        assert!(config.user_defined_functions_enabled);
+        assert_eq!(
+            config.user_defined_functions_fail_timeout,
+            Period::from_millis(50)
+        );
+        assert_eq!(config.native_transport_max_requests_per_shard, 100);
+        assert_eq!(config.max_page_size, DataSize::from_kibibytes(64));
+        let note = "enable_user_defined_functions is another name of user_defined_functions_enabled; write \
+                    user_defined_functions_enabled: true";
+        assert!(notes.iter().any(|found| found == note), "{notes:?}");
+        assert!(
+            notes
+                .iter()
+                .any(|found| found.contains("_threads_enabled changes nothing")),
+            "{notes:?}"
+        );
+        assert_eq!(notes.len(), 6);
     }
 
     #[test]

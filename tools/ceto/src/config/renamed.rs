@@ -1,9 +1,10 @@
-//! Names that keys had in cassandra.yaml before 4.1, when the unit stood in the name: taken still, with a note.
+//! Names that keys have elsewhere: in cassandra.yaml before 4.1, when the unit stood in the name, and in scylla.yaml. They
+//! are taken, with a note, where they mean the same; so are keys that need not be here.
 
 use serde_json::{Map, Value};
 
-/// A former name, the present one, and the unit of the former's number.
-const RENAMED: [(&str, &str, &str); 18] = [
+/// Another name, the one here, and the unit of the other's number; "" where the value is the same.
+const RENAMED: [(&str, &str, &str); 28] = [
     ("commitlog_sync_period_in_ms", "commitlog_sync_period", "ms"),
     (
         "commitlog_sync_group_window_in_ms",
@@ -42,11 +43,60 @@ const RENAMED: [(&str, &str, &str); 18] = [
         "batch_size_fail_threshold",
         "KiB",
     ),
+    (
+        "compaction_throughput_mb_per_sec",
+        "compaction_throughput",
+        "MiB/s",
+    ),
+    (
+        "native_transport_max_concurrent_requests_in_bytes",
+        "native_transport_max_request_data_in_flight",
+        "B",
+    ),
+    (
+        "native_transport_max_concurrent_requests_in_bytes_per_ip",
+        "native_transport_max_request_data_in_flight_per_ip",
+        "B",
+    ),
+    (
+        "user_defined_function_warn_timeout",
+        "user_defined_functions_warn_timeout",
+        "ms",
+    ),
+    (
+        "user_defined_function_fail_timeout",
+        "user_defined_functions_fail_timeout",
+        "ms",
+    ),
+    (
+        "enable_user_defined_functions",
+        "user_defined_functions_enabled",
+        "",
+    ),
+    ("enable_materialized_views", "materialized_views_enabled", ""),
+    // ScyllaDB's own.
+    (
+        "user_defined_function_time_limit_ms",
+        "user_defined_functions_fail_timeout",
+        "ms",
+    ),
+    (
+        "max_concurrent_requests_per_shard",
+        "native_transport_max_requests_per_shard",
+        "",
+    ),
+    ("query_page_size_in_bytes", "max_page_size", "B"),
 ];
+
+/// Keys of cassandra.yaml that change nothing here, and why.
+const WITHOUT_EFFECT: [(&str, &str); 1] = [(
+    "user_defined_functions_threads_enabled",
+    "functions run in a sandbox on their shard, within a bound of steps, and need no threads",
+)];
 
 type Settings = Map<String, Value>;
 
-/// The settings under their present names, and one line for each that had a former one.
+/// The settings under the names they have here, and one line for each that had another.
 pub(super) fn to_present_names(given: Settings) -> Result<(Settings, Vec<String>), String> {
     let mut notes = Vec::new();
     let mut settings = Settings::new();
@@ -59,14 +109,25 @@ pub(super) fn to_present_names(given: Settings) -> Result<(Settings, Vec<String>
             settings.insert("seeds".to_owned(), super::cluster::seeds_of_provider(&value)?);
             continue;
         }
+        if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(name, _)| *name == key) {
+            notes.push(format!("{key} changes nothing: {why}; remove it"));
+            continue;
+        }
         let Some((_, present, unit)) = RENAMED.iter().find(|(former, _, _)| *former == key) else {
             settings.insert(key, value);
             continue;
         };
         if names.iter().any(|name| name == present) {
             return Err(format!(
-                "{key}: is the former name of {present}, which is given too; remove it"
+                "{key}: is another name of {present}, which is given too; remove it"
             ));
+        }
+        if unit.is_empty() {
+            notes.push(format!(
+                "{key} is another name of {present}; write {present}: {value}"
+            ));
+            settings.insert((*present).to_owned(), value);
+            continue;
         }
         let number = match &value {
             Value::Number(number) => number.as_u64(),
@@ -80,7 +141,7 @@ pub(super) fn to_present_names(given: Settings) -> Result<(Settings, Vec<String>
         };
         let text = format!("{number}{unit}");
         notes.push(format!(
-            "{key} is the former name of {present}; write {present}: {text}"
+            "{key} is another name of {present}; write {present}: {text}"
         ));
         settings.insert((*present).to_owned(), Value::String(text));
     }
