@@ -74,6 +74,28 @@ def test_what_cannot_change_is_refused(session, statement, answer):
         session.execute(statement)
 
 
+def test_guardrails_of_storage(server, session):
+    keyspace = session.keyspace
+    session.execute("CREATE TABLE t (k int, c int, v int, w int, PRIMARY KEY (k, c))")
+    try:
+        server.nodetool("setguardrailsconfig", "partition_tombstones_threshold", "3", "1")
+        for c in range(2):
+            session.execute("DELETE FROM t WHERE k = 7 AND c = %s", [c])
+        server.nodetool("flush", keyspace, "t")
+        server.nodetool("setguardrailsconfig", "bulk_load_enabled", "false")
+        assert "Bulk loading of SSTables is not allowed" in refused(server, "refresh", keyspace, "t")
+    finally:
+        server.nodetool("setguardrailsconfig", "partition_tombstones_threshold", "-1", "-1")
+        server.nodetool("setguardrailsconfig", "bulk_load_enabled", "true")
+    assert f"Partition {keyspace}.t:7 has 2 tombstones, this exceeds the warning threshold of 1" in log(server)
+    session.execute("INSERT INTO t (k, c, v, w) VALUES (1, 1, 1, 1)")
+    for condition, warned in {"v = 1 AND c = 1": False, "v = 1 AND w = 1": True}.items():
+        text = f"SELECT * FROM t WHERE {condition} ALLOW FILTERING"
+        read = session.execute_async(SimpleStatement(text, consistency_level=ConsistencyLevel.QUORUM))
+        assert len(list(read.result())) == 1
+        assert any("intersect_filtering_query" in text for text in read.warnings or []) == warned
+
+
 def test_guardrails_by_nodetool(server, session):
     session.execute("CREATE TABLE t (k int PRIMARY KEY, v text, l list<int>)")
     try:

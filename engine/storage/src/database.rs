@@ -27,7 +27,7 @@ use crate::permits::{PermitLimits, ReadPermits};
 use crate::poison::{Poison, StorageFailure};
 use crate::recovery::Recovery;
 use crate::removal::FoldersInHand;
-use crate::sstable::BlockCache;
+use crate::sstable::{BlockCache, PartitionLimits};
 use crate::table::{TableStore, add};
 use crate::wait::{Event, either};
 
@@ -56,6 +56,7 @@ pub struct Database {
     pub(crate) room: Event,
     waiting_writes: Cell<usize>,
     pub(crate) incremental_backups: Cell<bool>,
+    pub(crate) partition_limits: RefCell<Rc<PartitionLimits>>,
     waiting_write_bytes: Cell<usize>,
     pub(crate) writes_timed_out: Cell<u64>,
     pub(crate) permits: ReadPermits,
@@ -100,6 +101,7 @@ impl Database {
             row_cache: RowCache::new(options.row_cache_size.min(options.memory_space)),
             compactions: Compactions::new(options.compaction_throughput),
             incremental_backups: Cell::new(options.incremental_backups),
+            partition_limits: RefCell::new(Rc::new(options.partition_limits)),
             memtable_limit: Cell::new(options.memtable_space),
             env,
             options,

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::memtable::{Memtable, MemtablePartition, MemtableReader, Stored};
 use crate::reader::{Fragment, FragmentSource, Scan, Step};
 use crate::sstable::{
-    Compression, Descriptor, Origin, SerializationHeader, Sstable, SstableWriter, WriterOptions,
-    remove_files, write_toc,
+    Compression, Descriptor, Origin, PartitionLimits, SerializationHeader, Sstable, SstableWriter,
+    WriterOptions, remove_files, write_toc,
 };
 use crate::table::{Flushing, TableStore, add};
 use crate::wait::{Event, Pace};
@@ -378,6 +378,11 @@ impl Database {
         Ok(())
     }
 
+    /// What is logged of partitions that are written from now on.
+    pub fn set_partition_limits(&self, limits: PartitionLimits) {
+        self.partition_limits.replace(Rc::new(limits));
+    }
+
     /// How sstables of a table are written now by a compaction; a flush says so itself.
     pub(crate) fn writer_options(
         &self,
@@ -402,6 +407,7 @@ impl Database {
             origin: Origin::Compaction,
             dictionary: table.dictionary(now),
             header: Some(Rc::new(SerializationHeader::of(&definition))),
+            limits: self.partition_limits.borrow().clone(),
             ..WriterOptions::new(table.id)
         }
     }

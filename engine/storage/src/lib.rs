@@ -54,7 +54,7 @@ pub use reader::Fragment;
 pub use reshard::reshard;
 pub use snapshot::{SnapshotDetails, SnapshotNote, SnapshotPart, instant_text, ranges_between};
 pub use sstable::{
-    Codec, Component, Compression, Descriptor, Generation, HeaderColumn, Origin, SerializationHeader,
-    Statistics, Training, offline,
+    Codec, Component, Compression, Descriptor, Generation, HeaderColumn, LoggedAbove, Origin,
+    PartitionLimits, SerializationHeader, Statistics, Training, offline,
 };
 pub use stats::{CompactionStats, StorageStats, TableStats};

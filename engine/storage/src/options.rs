@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::commitlog::ReplayProgress;
-use crate::sstable::{Codec, Compression};
+use crate::sstable::{Codec, Compression, PartitionLimits};
 
 /// When a write is durable against power loss. Against the death of the process it is so in every mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +108,8 @@ pub struct StorageOptions {
     pub automatic_compaction: bool,
     /// Link every flushed sstable into its table's folder `backups`.
     pub incremental_backups: bool,
+    /// What is logged of partitions that are written.
+    pub partition_limits: PartitionLimits,
     /// Most bytes of memory for uncompressed sstable blocks.
     pub block_cache_size: usize,
     /// Most bytes of memory for the row cache; 0 for none.
@@ -151,6 +153,7 @@ impl StorageOptions {
             compaction_throughput: 64 << 20,
             automatic_compaction: true,
             incremental_backups: false,
+            partition_limits: PartitionLimits::default(),
             block_cache_size: 64 << 20,
             row_cache_size: 256 << 20,
         }

@@ -3,7 +3,7 @@
 //! Names, thresholds and texts are Cassandra's ([`table`] has them all). What a schema change comes to is judged by the
 //! schema before and after it, so no statement can slip past. System keyspaces are exempt, and so are superusers.
 //!
-//! Never: looks at a row that is stored.
+//! Never: looks at a row that is stored; storage judges partitions, by the limits it is given here.
 //!
 //! Read next: `table` for which guardrails there are, `schema_change` for those on the schema, `writes` for those on what
 //! is written.
@@ -14,6 +14,7 @@ mod writes;
 
 use ceto_cql::{CqlError, StatementFeatures};
 use ceto_model::{Consistency, Table};
+use ceto_storage::{LoggedAbove, PartitionLimits};
 
 pub use self::table::{Guardrails, Threshold};
 use crate::system::definitions::SYSTEM_KEYSPACES;
@@ -86,6 +87,19 @@ impl Guardrails {
             warnings.push(recommended(guardrail, INTERSECTION, INTERSECTION_REASON));
         }
         Ok(())
+    }
+
+    /// What storage logs of the partitions it writes, for nobody waits for that who could be told.
+    pub(crate) fn partition_limits(&self) -> PartitionLimits {
+        let above = |threshold: Threshold| LoggedAbove {
+            warning: u64::try_from(threshold.warn).ok(),
+            error: u64::try_from(threshold.fail).ok(),
+        };
+        PartitionLimits {
+            size: above(self.partition_size),
+            tombstones: above(self.partition_tombstones),
+            exempt: &SYSTEM_KEYSPACES,
+        }
     }
 
     /// Loading sstables into a table.

@@ -567,6 +567,7 @@ fn storage_options(parts: &NodeParts) -> StorageOptions {
     options.commit_failure_policy = settings.commit_failure_policy;
     options.replay_failure_policy = settings.replay_failure_policy;
     options.incremental_backups = parts.options.settings.incremental_backups;
+    options.partition_limits = parts.options.settings.guardrails.partition_limits();
     options.compaction_throughput = match parts.options.settings.compaction_throughput {
         0 => 0,
         // A shard that may write nothing would never be done.

@@ -152,5 +152,8 @@ impl Node {
         if before.incremental_backups != settings.incremental_backups {
             self.set_incremental_backups(settings.incremental_backups);
         }
+        if let Ok(database) = self.database() {
+            database.set_partition_limits(settings.guardrails.partition_limits());
+        }
     }
 }

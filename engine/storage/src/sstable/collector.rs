@@ -23,6 +23,7 @@ pub(crate) struct Collector {
     largest_partition: u64,
     first_key: Option<PartitionKey>,
     cells_before_partition: u64,
+    tombstones_before_partition: u64,
     cell_counts: Vec<u64>,
     ttls: Vec<u64>,
     ttl_range: Option<(u32, u32)>,
@@ -50,6 +51,7 @@ impl Default for Collector {
             largest_partition: 0,
             first_key: None,
             cells_before_partition: 0,
+            tombstones_before_partition: 0,
             cell_counts: vec![0; 64],
             ttls: vec![0; 33],
             ttl_range: None,
@@ -76,8 +78,8 @@ impl Collector {
         }
     }
 
-    /// `last` is where the partition's last row or deletion change lies.
-    pub(crate) fn end_partition(&mut self, raw_size: u64, last: Option<&[u8]>) {
+    /// `last` is where the partition's last row or deletion change lies. Returns how many tombstones it has.
+    pub(crate) fn end_partition(&mut self, raw_size: u64, last: Option<&[u8]>) -> u64 {
         self.largest_partition = self.largest_partition.max(raw_size);
         count_bits(&mut self.partition_sizes, raw_size);
         count_bits(&mut self.cell_counts, self.cells - self.cells_before_partition);
@@ -85,6 +87,9 @@ impl Collector {
         if last > self.last_position.as_deref() {
             self.last_position = last.map(Bytes::copy_from_slice);
         }
+        let tombstones = self.tombstones - self.tombstones_before_partition;
+        self.tombstones_before_partition = self.tombstones;
+        tombstones
     }
 
     /// Counts rows that were copied as they are.

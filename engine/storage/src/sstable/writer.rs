@@ -23,6 +23,7 @@ use super::filter::BloomFilter;
 use super::head::write_head;
 use super::index::{Location, PartitionIndexBuilder, RowIndexBuilder, SummaryEntry};
 use super::items::{ITEM_END, put_change_item, put_header, put_row_item};
+use super::partition_limits::PartitionLimits;
 use super::plain::{EncodedPartition, copy_items};
 use super::row::{BASE_SIZE, TimeWriter};
 use super::serialization_header::SerializationHeader;
@@ -37,6 +38,9 @@ const WRITE_SIZE: usize = 256 << 10;
 /// Tokens added to the filter in one go: each has its line somewhere else in memory, and the processor fetches the lines of
 /// several at a time when nothing is done between.
 const FILTERED_AT_ONCE: usize = 64;
+
+/// Partitions of one sstable that the log is told of.
+const LOGGED_MAX: usize = 100;
 /// Largest digest, in bytes.
 const DIGEST_SIZE_MAX: u64 = 4 << 10;
 
@@ -60,6 +64,8 @@ pub(crate) struct WriterOptions {
     pub(crate) dictionary: Option<Rc<Dictionary>>,
     /// Names and types of the columns, when they are known.
     pub(crate) header: Option<Rc<SerializationHeader>>,
+    /// What is logged of its partitions, when the columns are known.
+    pub(crate) limits: Rc<PartitionLimits>,
 }
 
 impl WriterOptions {
@@ -80,6 +86,7 @@ impl WriterOptions {
             run: None,
             dictionary: None,
             header: None,
+            limits: Rc::default(),
         }
     }
 }
@@ -114,6 +121,8 @@ pub(crate) struct SstableWriter {
     raw_size: u64,
     /// Fragments held back until a dictionary is trained on them.
     sample: Option<Sample>,
+    /// Partitions that the log was told of.
+    logged: usize,
 }
 
 /// The beginning of an sstable that a dictionary is to be trained on.
@@ -211,6 +220,7 @@ impl SstableWriter {
             collector: Collector::default(),
             times: TimeWriter::default(),
             raw_size: 0,
+            logged: 0,
         })
     }
 
@@ -432,7 +442,16 @@ impl SstableWriter {
         let in_block = if is_large { 0 } else { self.raw.len() - start };
         let size = current.raw_size + in_block as u64;
         let last = (!self.last_place.is_empty()).then_some(&self.last_place[..]);
-        self.collector.end_partition(size, last);
+        let tombstones = self.collector.end_partition(size, last);
+        if let Some(header) = self
+            .options
+            .header
+            .as_deref()
+            .filter(|_| self.logged < LOGGED_MAX)
+            && self.options.limits.judge(header, &self.key, size, tombstones)
+        {
+            self.logged += 1;
+        }
         self.last_token = Some(token);
         if self.raw.len() >= self.options.compression.chunk_length {
             self.cut_partitions();

@@ -192,6 +192,10 @@ guardrails! {
         minimum_replication_factor: Count Below, OFF, OFF;
         /// Replication factors.
         maximum_replication_factor: Count Above, OFF, OFF;
+        /// Bytes of a partition, as an sstable has it.
+        partition_size: Bytes Above, OFF, OFF;
+        /// Tombstones of a partition, as an sstable has it.
+        partition_tombstones: Count Above, OFF, OFF;
         /// Bytes of a value that is written.
         column_value_size: Bytes Above, OFF, OFF;
         /// Bytes of a collection that is written.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 /// Another name, the one here, and the unit of the other's number; "" where the value is the same.
-const RENAMED: [(&str, &str, &str); 28] = [
+const RENAMED: [(&str, &str, &str); 30] = [
     ("commitlog_sync_period_in_ms", "commitlog_sync_period", "ms"),
     (
         "commitlog_sync_group_window_in_ms",
@@ -71,6 +71,16 @@ const RENAMED: [(&str, &str, &str); 28] = [
     (
         "enable_user_defined_functions",
         "user_defined_functions_enabled",
+        "",
+    ),
+    (
+        "compaction_large_partition_warning_threshold_mb",
+        "partition_size_warn_threshold",
+        "MiB",
+    ),
+    (
+        "compaction_tombstone_warning_threshold",
+        "partition_tombstones_warn_threshold",
         "",
     ),
     ("enable_materialized_views", "materialized_views_enabled", ""),
