@@ -420,7 +420,7 @@ fn what_is_granted_on_a_function_outlives_changes_of_its_types() {
         "CREATE TYPE ks.inner (a int)",
         "CREATE TYPE ks.outer (i frozen<inner>)",
         "CREATE FUNCTION ks.f (o outer) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 1'",
-        "CREATE FUNCTION ks.f (i list<inner>) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 2'",
+        "CREATE FUNCTION ks.f (i list<frozen<inner>>) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 2'",
         "CREATE FUNCTION ks.f (n int) CALLED ON NULL INPUT RETURNS int LANGUAGE lua AS 'return 3'",
     ] {
         world.schema(text, None);
@@ -428,7 +428,7 @@ fn what_is_granted_on_a_function_outlives_changes_of_its_types() {
     world.run("root", "CREATE ROLE ada");
     let grants = [
         "GRANT EXECUTE ON FUNCTION ks.f(outer) TO ada",
-        "GRANT ALTER ON FUNCTION ks.f(list<inner>) TO ada",
+        "GRANT ALTER ON FUNCTION ks.f(list<frozen<inner>>) TO ada",
         "GRANT DROP ON FUNCTION ks.f(int) TO ada",
     ];
     for text in grants {
