@@ -3,7 +3,7 @@
 /// Reasons, and the verbs that they are the reason for.
 const ABSENT: [(&str, &[&str]); 7] = [
     (
-        "nothing is repaired, tokens do not move, and hints follow ceto.yaml",
+        "nothing is repaired, tokens do not move, and the rest is set in ceto.yaml",
         &[
             "abortbootstrap",
             "bootstrap",

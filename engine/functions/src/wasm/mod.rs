@@ -4,8 +4,8 @@
 //! `CREATE FUNCTION plus(a int, b int) RETURNS NULL ON NULL INPUT RETURNS int LANGUAGE wasm AS '(module (func (export "plus")
 //! (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))'`.
 //!
-//! How values are passed is as ScyllaDB documents it, so that modules which were made for it, by hand or with the crate
-//! `scylla-udf`, run here:
+//! How values are passed is as ScyllaDB documents it, so that modules which were made for it run here, if they import
+//! nothing:
 //!
 //! | CQL | RETURNS NULL ON NULL INPUT | CALLED ON NULL INPUT |
 //! |---|---|---|
