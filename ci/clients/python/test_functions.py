@@ -89,7 +89,7 @@ def test_webassembly(numbers):
 
 def test_webassembly_that_fails(numbers):
     create = ("CREATE OR REPLACE FUNCTION bad (v int) RETURNS NULL ON NULL INPUT RETURNS int LANGUAGE wasm AS "
-              "'(module (memory 1) (func (export \"bad\") (param i32) (result i32) {}))'")
+              "'(module (memory (export \"memory\") 1) (func (export \"bad\") (param i32) (result i32) {}))'")
     loops = "(loop $l (br $l)) (i32.const 0)"
     for instructions, match in {"(unreachable)": "trap: .*unreachable", loops: "was stopped"}.items():
         numbers.execute(create.format(instructions))

@@ -1,9 +1,15 @@
 //! What a language has to do.
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use ceto_model::schema::FunctionDefinition;
 
 use crate::error::FunctionError;
+
+/// Tells the time.
+pub(crate) type Now = Rc<dyn Fn() -> Instant>;
 
 /// Runs one function, within [`crate::limits`]. After an error it is not used again.
 pub(crate) trait Machine {

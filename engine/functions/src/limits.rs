@@ -16,17 +16,21 @@ pub const LUA_MEMORY_MAX: usize = 4 << 20;
 pub const LUA_MEMORY_KEPT_MAX: usize = 256 << 10;
 
 /// Fuel of one call of a WebAssembly function: about one for each instruction, and one for each 8 bytes that bulk
-/// instructions write. Measured: 10 to 15 ms.
+/// instructions write. Simple instructions take 10 to 15 ms; others are stopped by [`TIME_MAX`].
 pub const WASM_FUEL_MAX: u64 = 10_000_000;
+
+/// The clock is looked at after so much fuel. A call of a function is the most that one instruction does: it clears
+/// [`WASM_STACK_MAX`] bytes.
+pub const WASM_FUEL_BETWEEN_CHECKS: u64 = 20_000;
 
 /// Bytes of the memory of one WebAssembly function.
 pub const WASM_MEMORY_MAX: usize = 16 << 20;
 
-/// Bytes of an instance's memory that is kept for the next call; larger ones are made anew.
+/// Bytes that an instance's memory may begin with, and may have to be kept for the next call; larger ones are made anew.
 pub const WASM_MEMORY_KEPT_MAX: usize = 2 << 20;
 
 /// Bytes of the stack of values and calls that a WebAssembly function may use, beside what it has in its memory.
-pub const WASM_STACK_MAX: usize = 256 << 10;
+pub const WASM_STACK_MAX: usize = 64 << 10;
 
 /// Calls of a WebAssembly function that are in one another.
 pub const WASM_CALLS_MAX: usize = 4 << 10;

@@ -16,6 +16,7 @@ use crate::language::Machine;
 use crate::limits::KEPT_FUNCTIONS_MAX;
 use crate::lua::LuaState;
 use crate::programs::Programs;
+use crate::wasm::Meter;
 
 struct Kept {
     definition: Arc<FunctionDefinition>,
@@ -138,7 +139,8 @@ impl Runner {
         let body = programs.body(&definition.body).ok_or_else(|| {
             FunctionError::Body("its body could not be compiled; the log of the node says why".to_owned())
         })?;
-        Ok(Box::new(body.machine(definition)?))
+        let meter = Meter::new(self.time, self.now.clone());
+        Ok(Box::new(body.machine(definition, meter)?))
     }
 
     /// For metrics.

@@ -12,13 +12,10 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, V
 
 use super::{from_lua, library, to_lua};
 use crate::error::FunctionError;
-use crate::language::Machine;
+use crate::language::{Machine, Now};
 use crate::limits::{
     LUA_BODY_BYTES_MAX, LUA_MEMORY_KEPT_MAX, LUA_MEMORY_MAX, LUA_STEPS_BETWEEN_CHECKS, LUA_STEPS_MAX,
 };
-
-/// Tells the time.
-pub(crate) type Now = Rc<dyn Fn() -> Instant>;
 
 /// What a call has left.
 pub(crate) struct Meter {

@@ -1,13 +1,16 @@
 //! From the text of a body to a module that is known to be good.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ceto_model::schema::FunctionDefinition;
-use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Module};
+use wasmi::{CompilationMode, Config, CustomFuelCosts, EnforcedLimits, Engine, Module};
 
 use super::instance::WasmInstance;
+use super::meter::Meter;
 use crate::error::FunctionError;
 use crate::limits::{WASM_CALLS_MAX, WASM_STACK_MAX};
 
@@ -31,7 +34,7 @@ impl WasmBody {
     /// Validates a body. Can take long.
     pub(crate) fn compile(text: &str) -> Result<WasmBody, FunctionError> {
         let binary = binary_of(text)?;
-        let module = Module::new(&engine(CompilationMode::Eager), &binary).map_err(|error| {
+        let module = Module::new(&engine(), &binary).map_err(|error| {
             FunctionError::Body(format!(
                 "the body is no WebAssembly module: {}",
                 first_line(&error)
@@ -50,17 +53,29 @@ impl WasmBody {
         })
     }
 
-    /// Has what `function` needs.
+    /// Has what `function` needs. Can take long.
     pub(crate) fn check(&self, function: &FunctionDefinition) -> Result<(), FunctionError> {
-        self.machine(function).map(|_| ())
+        let epoch = any_instant();
+        let meter = Meter::new(Duration::MAX, Rc::new(move || epoch));
+        self.machine(function, meter).map(|_| ())
     }
 
     /// An instance for the calls of one function on one shard.
-    pub(crate) fn machine(&self, function: &FunctionDefinition) -> Result<WasmInstance, FunctionError> {
-        let module = Module::new(&engine(CompilationMode::Lazy), &self.binary);
+    pub(crate) fn machine(
+        &self,
+        function: &FunctionDefinition,
+        meter: Meter,
+    ) -> Result<WasmInstance, FunctionError> {
+        let module = Module::new(&engine(), &self.binary);
         let module = module.map_err(|error| FunctionError::Body(first_line(&error)))?;
-        WasmInstance::new(module, function)
+        WasmInstance::new(module, function, meter)
     }
+}
+
+/// Nothing runs when an instance is made, so that the clock may stand still.
+#[allow(clippy::disallowed_methods)] // any instant does
+fn any_instant() -> Instant {
+    Instant::now()
 }
 
 /// A text is a module in WAT unless it can only be base64.
@@ -80,12 +95,17 @@ fn binary_of(text: &str) -> Result<Vec<u8>, FunctionError> {
     })
 }
 
-fn engine(mode: CompilationMode) -> Engine {
+/// Modules are small enough to make code of all of them at once; a call that stops for fuel in the middle of that could not go on.
+/// Constant expressions are evaluated by recursion: without arithmetic they have no depth.
+fn engine() -> Engine {
     let mut config = Config::default();
     config
         .consume_fuel(true)
         .fuel_cost(COSTS)
-        .compilation_mode(mode)
+        .compilation_mode(CompilationMode::Eager)
+        .enforced_limits(EnforcedLimits::strict())
+        .allow_start_fn(false)
+        .wasm_extended_const(false)
         .ignore_custom_sections(true)
         .wasm_multi_memory(false)
         .set_max_recursion_depth(WASM_CALLS_MAX)

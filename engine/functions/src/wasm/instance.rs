@@ -4,10 +4,11 @@ use bytes::Bytes;
 use ceto_model::schema::FunctionDefinition;
 use ceto_model::value::canonical;
 use wasmi::{
-    Error, Func, Instance, Linker, Memory, Module, Store, StoreLimits, StoreLimitsBuilder, TrapCode,
-    TypedFunc, Val, ValType,
+    Error, ExternType, Func, Instance, Linker, Memory, Module, Store, StoreLimits, StoreLimitsBuilder,
+    TrapCode, Val, ValType,
 };
 
+use super::meter::Meter;
 use super::native::Passing;
 use crate::error::FunctionError;
 use crate::language::Machine;
@@ -18,6 +19,7 @@ const PAGE_BYTES: usize = 64 << 10;
 /// Tables of one module; each may have [`WASM_TABLE_MAX`] entries.
 const TABLES_MAX: usize = 4;
 
+const MEMORY: &str = "memory";
 const ABI: &str = "_scylla_abi";
 const ALLOCATE: &str = "_scylla_malloc";
 const FREE: &str = "_scylla_free";
@@ -30,10 +32,7 @@ enum Room {
     /// Version 1: the host. What it has added to the memory so far, of which only the last is used.
     Pages { address: usize, size: usize },
     /// Version 2: the module.
-    Functions {
-        allocate: TypedFunc<i32, i32>,
-        free: TypedFunc<i32, ()>,
-    },
+    Functions { allocate: Func, free: Func },
 }
 
 /// What a function needs that has something in memory.
@@ -46,6 +45,7 @@ struct Exchange {
 pub(crate) struct WasmInstance {
     module: Module,
     store: Store<StoreLimits>,
+    meter: Meter,
     function: Func,
     arguments: Vec<Passing>,
     result: Passing,
@@ -59,18 +59,24 @@ impl WasmInstance {
     pub(super) fn new(
         module: Module,
         definition: &FunctionDefinition,
+        meter: Meter,
     ) -> Result<WasmInstance, FunctionError> {
+        // How large a memory has become is only known of one that is exported.
+        let is_memory = |export: &wasmi::ExportType<'_>| {
+            export.name() == MEMORY && matches!(export.ty(), ExternType::Memory(_))
+        };
+        let memories = usize::from(module.exports().any(|export| is_memory(&export)));
         let limits = StoreLimitsBuilder::new()
             .memory_size(WASM_MEMORY_MAX)
             .table_elements(WASM_TABLE_MAX)
             .tables(TABLES_MAX)
-            .memories(1)
+            .memories(memories)
             .instances(1)
             .trap_on_grow_failure(true)
             .build();
         let mut store = Store::new(module.engine(), limits);
         store.limiter(|limits| limits);
-        refuel(&mut store)?;
+        store.set_fuel(WASM_FUEL_MAX).map_err(|error| failed(&error))?;
         let instance = Linker::new(module.engine())
             .instantiate_and_start(&mut store, &module)
             .map_err(|error| no_instance(&error))?;
@@ -89,10 +95,19 @@ impl WasmInstance {
             true => Some(find_exchange(&instance, &store)?),
             false => None,
         };
-        let memory = instance.get_memory(&store, "memory");
+        let memory = instance.get_memory(&store, MEMORY);
+        let size = memory.map_or(0, |memory| memory.data_size(&store));
+        if size > WASM_MEMORY_KEPT_MAX {
+            return Err(FunctionError::Body(format!(
+                "the module's memory begins with {} KiB, and may begin with {} KiB",
+                size / 1024,
+                WASM_MEMORY_KEPT_MAX / 1024
+            )));
+        }
         Ok(WasmInstance {
             module,
             store,
+            meter,
             function,
             arguments,
             result,
@@ -109,7 +124,7 @@ impl WasmInstance {
         for (passing, wire) in self.arguments.iter().zip(arguments) {
             values.push(match (passing, wire, &self.exchange) {
                 (Passing::InMemory, Some(wire), Some(exchange)) => {
-                    let place = exchange.put(&mut self.store, wire, &mut used)?;
+                    let place = exchange.put(&mut self.store, &mut self.meter, wire, &mut used)?;
                     Val::I64(place)
                 }
                 (Passing::InMemory, None, _) => Val::I64(NULL),
@@ -147,7 +162,7 @@ impl WasmInstance {
     fn take(&mut self, value: &Val) -> Result<Option<Vec<u8>>, FunctionError> {
         match (value, &self.exchange) {
             (Val::I64(place), Some(exchange)) if self.result == Passing::InMemory => {
-                exchange.take(&mut self.store, *place)
+                exchange.take(&mut self.store, &mut self.meter, *place)
             }
             _ => Ok(self.result.wire(value)),
         }
@@ -160,14 +175,13 @@ impl Machine for WasmInstance {
         definition: &FunctionDefinition,
         arguments: &[Option<Bytes>],
     ) -> Result<Option<Bytes>, FunctionError> {
-        refuel(&mut self.store)?;
+        self.meter.begin(&mut self.store)?;
         let Some(values) = self.pass(arguments)? else {
             return Ok(None);
         };
         let mut results = [Val::default_for_ty(self.result.wasm_type())];
-        self.function
-            .call(&mut self.store, &values, &mut results)
-            .map_err(|error| failed(&error))?;
+        self.meter
+            .run(&mut self.store, &self.function, &values, &mut results)?;
         let Some(wire) = self.take(&results[0])? else {
             return Ok(None);
         };
@@ -183,7 +197,7 @@ impl Machine for WasmInstance {
         if size <= WASM_MEMORY_KEPT_MAX {
             return true;
         }
-        match WasmInstance::new(self.module.clone(), definition) {
+        match WasmInstance::new(self.module.clone(), definition, self.meter.clone()) {
             Ok(new) => {
                 *self = new;
                 true
@@ -198,6 +212,7 @@ impl Exchange {
     fn put(
         &self,
         store: &mut Store<StoreLimits>,
+        meter: &mut Meter,
         wire: &[u8],
         used: &mut usize,
     ) -> Result<i64, FunctionError> {
@@ -209,7 +224,9 @@ impl Exchange {
             }
             Room::Functions { allocate, .. } => {
                 let size = i32::try_from(wire.len()).map_err(|_| too_large())?;
-                let address = allocate.call(&mut *store, size).map_err(|error| failed(&error))?;
+                let mut allocated = [Val::I32(0)];
+                meter.run(store, allocate, &[Val::I32(size)], &mut allocated)?;
+                let address = allocated[0].i32().unwrap_or(0);
                 if address == 0 && size > 0 {
                     return Err(FunctionError::Failed(format!(
                         "the module's {ALLOCATE} has no room for an argument of {size} bytes"
@@ -229,7 +246,12 @@ impl Exchange {
     }
 
     /// Reads a result, and gives its room back.
-    fn take(&self, store: &mut Store<StoreLimits>, place: i64) -> Result<Option<Vec<u8>>, FunctionError> {
+    fn take(
+        &self,
+        store: &mut Store<StoreLimits>,
+        meter: &mut Meter,
+        place: i64,
+    ) -> Result<Option<Vec<u8>>, FunctionError> {
         let (size, address) = (place >> 32, place & 0xffff_ffff);
         if size == -1 {
             return Ok(None);
@@ -247,8 +269,7 @@ impl Exchange {
         let wire = end.and_then(|end| self.memory.data(&*store).get(start..end));
         let wire = wire.ok_or_else(outside)?.to_vec();
         if let Room::Functions { free, .. } = &self.room {
-            free.call(&mut *store, address as i32)
-                .map_err(|error| failed(&error))?;
+            meter.run(store, free, &[Val::I32(address as i32)], &mut [])?;
         }
         Ok(Some(wire))
     }
@@ -307,7 +328,7 @@ fn find_exchange(instance: &Instance, store: &Store<StoreLimits>) -> Result<Exch
         ))
     };
     let memory = instance
-        .get_memory(store, "memory")
+        .get_memory(store, MEMORY)
         .ok_or_else(|| missing("memory 'memory'"))?;
     let global = instance
         .get_global(store, ABI)
@@ -324,12 +345,14 @@ fn find_exchange(instance: &Instance, store: &Store<StoreLimits>) -> Result<Exch
     let room = match version {
         1 => Room::Pages { address: 0, size: 0 },
         2 => Room::Functions {
-            allocate: instance
-                .get_typed_func(store, ALLOCATE)
-                .map_err(|_| missing(&format!("function '{ALLOCATE}' (i32) -> (i32)")))?,
-            free: instance
-                .get_typed_func(store, FREE)
-                .map_err(|_| missing(&format!("function '{FREE}' (i32) -> ()")))?,
+            allocate: *instance
+                .get_typed_func::<i32, i32>(store, ALLOCATE)
+                .map_err(|_| missing(&format!("function '{ALLOCATE}' (i32) -> (i32)")))?
+                .func(),
+            free: *instance
+                .get_typed_func::<i32, ()>(store, FREE)
+                .map_err(|_| missing(&format!("function '{FREE}' (i32) -> ()")))?
+                .func(),
         },
         _ => {
             return Err(FunctionError::Body(format!(
@@ -340,17 +363,13 @@ fn find_exchange(instance: &Instance, store: &Store<StoreLimits>) -> Result<Exch
     Ok(Exchange { memory, room })
 }
 
-fn refuel(store: &mut Store<StoreLimits>) -> Result<(), FunctionError> {
-    store.set_fuel(WASM_FUEL_MAX).map_err(|error| failed(&error))
-}
-
 /// The module has no instance within the limits.
 fn no_instance(error: &Error) -> FunctionError {
     match failed(error) {
         FunctionError::Failed(text) => FunctionError::Body(format!(
-            "no instance of the module can be made within its limits ({} KiB of memory, {TABLES_MAX} tables of {WASM_TABLE_MAX} \
-             entries): {text}",
-            WASM_MEMORY_MAX / 1024
+            "no instance of the module can be made within its limits (a memory that is exported as '{MEMORY}', of {} KiB; {TABLES_MAX} \
+             tables of {WASM_TABLE_MAX} entries): {text}",
+            WASM_MEMORY_KEPT_MAX / 1024
         )),
         other => other,
     }
@@ -362,7 +381,7 @@ fn too_large() -> FunctionError {
     }
 }
 
-fn failed(error: &Error) -> FunctionError {
+pub(super) fn failed(error: &Error) -> FunctionError {
     match error.as_trap_code() {
         Some(TrapCode::OutOfFuel) => FunctionError::Steps { limit: WASM_FUEL_MAX },
         Some(TrapCode::GrowthOperationLimited | TrapCode::OutOfSystemMemory) => too_large(),

@@ -37,16 +37,18 @@
 //! about another belongs there.
 //!
 //! Nothing can be imported, so a body reaches nothing but its own memory; a module made for WASI has to be built without
-//! it. Each instruction takes fuel, so does making code of a function when it is first called, and every limit is one of
-//! [`crate::limits`].
+//! it. Each instruction takes fuel, the clock is looked at now and then, and every limit is one of [`crate::limits`]. A module has
+//! no start function, and arithmetic in none of its constants; its memory, if it has one, is exported as `memory`.
 //!
 //! The interpreter is `wasmi`. A module is validated once, when the function is created; what a shard runs is its own, engine and all,
 //! because an engine that shards share would have locks. Never: a lock that another shard can hold.
 
 mod body;
 mod instance;
+mod meter;
 mod native;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use body::WasmBody;
+pub(crate) use meter::Meter;

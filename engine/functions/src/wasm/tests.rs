@@ -87,7 +87,7 @@ fn compiled(functions: &[&FunctionDefinition]) -> Result<Programs, FunctionError
 }
 
 fn runner(function: &FunctionDefinition) -> Result<Runner, FunctionError> {
-    #[allow(clippy::disallowed_methods)] // only Lua looks at it
+    #[allow(clippy::disallowed_methods)] // long enough for any machine
     let runner = Runner::new(Duration::from_secs(60), Rc::new(Instant::now));
     runner.install(Arc::new(compiled(&[function])?));
     Ok(runner)
@@ -253,16 +253,67 @@ fn a_shard_stops_what_takes_too_much() {
         ),
     ];
     for (instructions, error) in cases {
-        let body = format!("(module (memory 1) (func $f (export \"f\") (result i32) {instructions}))");
+        let body = format!(
+            "(module (memory (export \"memory\") 1) (func $f (export \"f\") (result i32) {instructions}))"
+        );
         assert_eq!(run(&int, &body, &[]), Err(error), "{instructions}");
     }
 }
 
 #[test]
-fn a_start_function_has_limits_too() {
-    let body =
+fn what_fuel_does_not_count_is_stopped_by_the_clock() {
+    // Each call clears many locals, for little fuel.
+    let locals = "i64 ".repeat(4_000);
+    let body = format!(
+        "(module (func $g (local {locals})) (func (export \"f\") (result i32) (loop $l (call $g) (br $l)) (i32.const 0)))"
+    );
+    let definition = function(&strict(&[], CqlType::Int), "f", &body);
+    let (limit, ticks) = (Duration::from_millis(100), std::cell::Cell::new(0));
+    #[allow(clippy::disallowed_methods)] // any instant does
+    let epoch = Instant::now();
+    // A clock by which each look takes a millisecond.
+    let now = move || {
+        ticks.set(ticks.get() + 1);
+        epoch + Duration::from_millis(ticks.get())
+    };
+    let runner = Runner::new(limit, Rc::new(now));
+    runner.install(Arc::new(compiled(&[&definition]).unwrap()));
+    assert_eq!(runner.run(&definition, &[]), Err(FunctionError::Time { limit }));
+}
+
+#[test]
+fn what_would_run_or_recurse_when_a_module_is_loaded_is_refused() {
+    let start =
         r#"(module (func $s (loop $l (br $l))) (start $s) (func (export "f") (result i32) (i32.const 0)))"#;
-    assert!(refused(body).contains("was stopped"));
+    assert!(refused(start).contains("start"), "{}", refused(start));
+    let deep = format!(
+        "(module (global i32 (i32.const 0) {}) (func (export \"f\") (result i32) (i32.const 0)))",
+        "(i32.const 1) i32.add ".repeat(30_000)
+    );
+    let refusal = refused(&deep);
+    assert!(refusal.contains("constant expression"), "{refusal}");
+}
+
+#[test]
+fn a_memory_is_exported_and_begins_small() {
+    let with = |memory: &str| format!("(module {memory} (func (export \"f\") (result i32) (i32.const 0)))");
+    assert!(refused(&with("(memory 1)")).contains("exported as 'memory'"));
+    assert!(refused(&with("(memory (export \"memory\") 33)")).contains("may begin with 2048 KiB"));
+    assert!(refused(&with("(memory (export \"memory\") 1000)")).contains("within its limits"));
+    let int = strict(&[], CqlType::Int);
+    assert_eq!(
+        run(&int, &with("(memory (export \"memory\") 32)"), &[]),
+        Ok("0".to_owned())
+    );
+}
+
+#[test]
+fn a_module_has_so_many_functions_at_most() {
+    let body = format!(
+        "(module {} (func (export \"f\") (result i32) (i32.const 0)))",
+        "(func)".repeat(20_000)
+    );
+    assert!(refused(&body).contains("limit"), "{}", refused(&body));
 }
 
 #[test]
@@ -316,7 +367,9 @@ fn what_a_module_lacks_is_said_when_it_is_created() {
         let definition = function(&strict(&[CqlType::Text], CqlType::Text), "f", body);
         compiled(&[&definition]).err().unwrap().to_string()
     };
-    assert!(in_memory(&SAME_1.replace("\"memory\"", "\"m\"")).contains("memory 'memory'"));
+    assert!(
+        in_memory(&SAME_1.replace("\"memory\"", "\"m\"")).contains("a memory that is exported as 'memory'")
+    );
     assert!(in_memory(&SAME_1.replace("_scylla_abi", "abi")).contains("global '_scylla_abi' of type i32"));
     assert!(in_memory(&SAME_1.replace("\\01", "\\03")).contains("by version 3"));
     assert!(
@@ -373,7 +426,7 @@ fn functions_share_a_body() {
     let (one, two) = (function(&int, "one", body), function(&int, "two", body));
     let programs = compiled(&[&one, &two]).unwrap();
     assert_eq!(programs.count(), 1);
-    #[allow(clippy::disallowed_methods)] // only Lua looks at it
+    #[allow(clippy::disallowed_methods)] // long enough for any machine
     let runner = Runner::new(Duration::from_secs(60), Rc::new(Instant::now));
     runner.install(Arc::new(programs));
     assert_eq!(runner.run(&one, &[]), Ok(wire(&CqlType::Int, "1")));
