@@ -1,4 +1,4 @@
-"""Fixtures: one cluster of three nodes for all tests that leave it whole."""
+"""Fixtures: one cluster of three nodes for all tests of a module that leave it whole. The next module has the addresses."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def pytest_configure(config):
     config.stash[WHY_NO_CUTS] = enter_own()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_nodes(tmp_path_factory):
     cluster = ClusterUnderTest(tmp_path_factory.mktemp("three"), [3])
     cluster.start()
